@@ -48,9 +48,12 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Unreachable(_) | Self::Timeout(_) | Self::Overloaded | Self::Busy(_) | Self::Full(_) | Self::Refused(_) => {
-                Class::Retry
-            }
+            Self::Unreachable(_)
+            | Self::Timeout(_)
+            | Self::Overloaded
+            | Self::Busy(_)
+            | Self::Full(_)
+            | Self::Refused(_) => Class::Retry,
             Self::NotFound(_) => Class::Gone,
             Self::Invalid(_) | Self::Unsupported(_) => Class::Permanent,
         }

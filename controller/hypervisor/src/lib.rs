@@ -17,7 +17,11 @@ pub use tram_wire::ids::{DesktopId, InstallationId};
 pub mod error;
 pub mod image;
 pub mod libvirt;
+pub mod overlay;
+pub mod png;
 pub mod sim;
+pub mod spec;
+mod uri;
 
 pub use error::Error;
 
@@ -243,5 +247,5 @@ pub fn open(uri: &str, options: OpenOptions) -> Result<Arc<dyn Hypervisor>> {
     if uri.starts_with("sim:") {
         return Ok(Arc::new(sim::Sim::open(uri, options)?));
     }
-    Ok(Arc::new(libvirt::Libvirt::open(uri, options)?))
+    libvirt::open(uri, options)
 }
