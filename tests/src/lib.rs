@@ -1,1 +1,3 @@
-//! x
+//! What Tram's tests share: databases, and a whole controller with agents and hosts.
+
+pub mod db;

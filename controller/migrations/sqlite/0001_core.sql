@@ -1,0 +1,61 @@
+-- Installation, sites, people and the audit. Times are microseconds since 1970 UTC.
+CREATE TABLE installation (
+    id BLOB PRIMARY KEY,
+    created_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE sites (
+    code TEXT NOT NULL,
+    valid_from TEXT NOT NULL,
+    valid_to TEXT,
+    name TEXT NOT NULL,
+    short_name TEXT NOT NULL,
+    type TEXT NOT NULL,
+    level TEXT NOT NULL,
+    parent_code TEXT,
+    phase TEXT,
+    alt_name TEXT,
+    search_key TEXT NOT NULL,
+    PRIMARY KEY (code, valid_from)
+) STRICT;
+CREATE INDEX sites_parent ON sites (parent_code);
+
+CREATE TABLE users (
+    id BLOB PRIMARY KEY,
+    username TEXT NOT NULL UNIQUE,
+    display_name TEXT NOT NULL,
+    role TEXT NOT NULL,
+    site_code TEXT,
+    language TEXT NOT NULL,
+    password_hash TEXT NOT NULL,
+    disabled INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    locked_until INTEGER,
+    last_sign_in_at INTEGER,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE web_sessions (
+    token_hash BLOB PRIMARY KEY,
+    user_id BLOB NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    csrf TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    last_used_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    ip TEXT NOT NULL
+) STRICT;
+CREATE INDEX web_sessions_user ON web_sessions (user_id);
+
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    role TEXT NOT NULL,
+    action TEXT NOT NULL,
+    target TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    ip TEXT NOT NULL,
+    result TEXT NOT NULL
+) STRICT;
+CREATE INDEX audit_at ON audit (at);

@@ -1,0 +1,88 @@
+//! All routes, and what applies to each of them.
+
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Redirect};
+use axum::routing::get;
+use axum::{Json, Router};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::{Api, console, events, v1};
+
+/// Largest request body: a site CSV of a whole country fits.
+const BODY_LIMIT: usize = 8 << 20;
+
+/// Nothing is ever loaded from another address.
+const CSP: &str = "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; connect-src 'self'; font-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Tram controller",
+    description = "Virtual desktops for public offices: hosts, images, pools, desktops, sessions, endpoints and sites."
+))]
+struct Doc;
+
+fn v1_routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(Doc::openapi()).nest(
+        "/api/v1",
+        OpenApiRouter::new()
+            .merge(v1::login::routes())
+            .merge(v1::overview::routes())
+            .merge(v1::hosts::routes())
+            .merge(v1::images::routes())
+            .merge(v1::pools::routes())
+            .merge(v1::desktops::routes())
+            .merge(v1::sessions::routes())
+            .merge(v1::endpoints::routes())
+            .merge(v1::sites::routes())
+            .merge(v1::users::routes())
+            .merge(v1::audit::routes())
+            .merge(events::routes()),
+    )
+}
+
+/// The OpenAPI 3.1 document of this version.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    v1_routes().to_openapi()
+}
+
+/// Everything browsers and scripts reach. `gateway` is merged as it is.
+pub fn router(api: Api, gateway: Router) -> Router {
+    let (routes, doc) = v1_routes().split_for_parts();
+    let fixed = |name: &'static str, value: &'static str| {
+        SetResponseHeaderLayer::if_not_present(HeaderName::from_static(name), HeaderValue::from_static(value))
+    };
+    routes
+        .route("/api/v1/openapi.json", get(move || async move { Json(doc) }))
+        .fallback(console::serve)
+        .route("/", get(|| async { Redirect::temporary("/console/") }))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(|State(api): State<Api>| async move { api.metrics.render() }))
+        .layer(CompressionLayer::new().compress_when(console::Compressible))
+        .layer(RequestBodyLimitLayer::new(BODY_LIMIT))
+        .with_state(api)
+        .merge(gateway)
+        .layer(fixed("content-security-policy", CSP))
+        .layer(fixed("x-content-type-options", "nosniff"))
+        .layer(fixed("referrer-policy", "no-referrer"))
+        .layer(fixed("x-frame-options", "DENY"))
+        .layer(SetResponseHeaderLayer::if_not_present(
+            header::STRICT_TRANSPORT_SECURITY,
+            HeaderValue::from_static("max-age=31536000"),
+        ))
+        .layer(CatchPanicLayer::new())
+}
+
+async fn ready(State(api): State<Api>) -> impl IntoResponse {
+    match api.app.store.ping().await {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(e) => (StatusCode::SERVICE_UNAVAILABLE, format!("{e}\n")),
+    }
+}

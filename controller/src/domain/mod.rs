@@ -1,0 +1,16 @@
+//! Floor 1: the rules. No I/O; the time, random numbers and ids come in as arguments.
+
+#[macro_use]
+mod text_enum;
+
+pub mod access;
+pub mod desktop;
+pub mod endpoint;
+pub mod host;
+pub mod image;
+pub mod name;
+pub mod placement;
+pub mod pool;
+pub mod session;
+pub mod site;
+pub mod time;

@@ -1,0 +1,1 @@
+//! Floor 4: carries display traffic. Never changes the outside world.

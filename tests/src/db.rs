@@ -1,0 +1,153 @@
+//! A fresh database of each kind for a test.
+//!
+//! PostgreSQL is the real server: one cluster per test process, made by `initdb` in a temporary folder,
+//! one database per test. It ends with the process.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+use tram_controller::nudge::Bus;
+use tram_controller::store::{Db, Store};
+
+/// A migrated database, gone when dropped.
+pub struct TestDb {
+    /// The store on it.
+    pub store: Store,
+    /// Its URL, for a second process.
+    pub url: String,
+    _folder: Option<TempDir>,
+}
+
+/// SQLite in a temporary folder.
+///
+/// # Errors
+/// If it can't be made.
+pub async fn sqlite() -> Result<TestDb> {
+    let folder = tempfile::tempdir()?;
+    let url = format!("sqlite://{}", folder.path().join("tram.db").display());
+    let store = Store::open(&url, Bus::default()).await?;
+    store.migrate().await?;
+    Ok(TestDb { store, url, _folder: Some(folder) })
+}
+
+/// A fresh database on this process's own PostgreSQL.
+///
+/// # Errors
+/// If PostgreSQL is not installed or does not start.
+pub async fn postgres() -> Result<TestDb> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let cluster = tokio::task::spawn_blocking(cluster).await??;
+    let name = format!("t{}", NEXT.fetch_add(1, Ordering::SeqCst));
+    let admin = sqlx::PgPool::connect(&cluster_url(cluster, "postgres")).await?;
+    sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await?;
+    admin.close().await;
+    let url = cluster_url(cluster, &name);
+    let store = Store::open(&url, Bus::default()).await?;
+    store.migrate().await?;
+    Ok(TestDb { store, url, _folder: None })
+}
+
+/// One of each, with its name: `for db in db::both().await? { … }`.
+///
+/// # Errors
+/// If either can't be made.
+pub async fn both() -> Result<Vec<TestDb>> {
+    Ok(vec![sqlite().await?, postgres().await?])
+}
+
+impl TestDb {
+    /// Runs SQL as it is, for what no repository function does.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn raw(&self, sql: &str) -> Result<()> {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        match self.store.db() {
+            Db::Sqlite { write, .. } => sqlx::raw_sql(sql).execute(write).await.map(|_| ())?,
+            Db::Postgres(p) => sqlx::raw_sql(sql).execute(p).await.map(|_| ())?,
+        }
+        Ok(())
+    }
+}
+
+fn cluster_url(folder: &Path, database: &str) -> String {
+    format!("postgres://postgres@localhost/{database}?host={}", folder.display())
+}
+
+fn cluster() -> Result<&'static Path> {
+    static CLUSTER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    match CLUSTER.get_or_init(|| start().map_err(|e| format!("{e:#}"))) {
+        Ok(p) => Ok(p),
+        Err(e) => bail!("PostgreSQL for the tests did not start: {e}"),
+    }
+}
+
+fn start() -> Result<PathBuf> {
+    let bin = newest_bin().context("PostgreSQL's initdb is not installed; run `make setup`")?;
+    let folder = tempfile::Builder::new().prefix("tram-pg-").tempdir()?.keep();
+    // PostgreSQL refuses to run as root.
+    let root = nix::unistd::geteuid().is_root();
+    if root {
+        run(Command::new("chown").arg("postgres:postgres").arg(&folder))?;
+    }
+    let as_user = |program: PathBuf| {
+        if root {
+            let mut c = Command::new("setpriv");
+            c.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--pdeathsig=QUIT"]).arg(program);
+            c
+        } else {
+            let mut c = Command::new("setpriv");
+            c.arg("--pdeathsig=QUIT").arg(program);
+            c
+        }
+    };
+    let data = folder.join("data");
+    run(as_user(bin.join("initdb"))
+        .args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync", "-D"])
+        .arg(&data))?;
+    let mut server = as_user(bin.join("postgres"));
+    server.arg("-D").arg(&data).args(["-c", "listen_addresses=", "-c", "fsync=off", "-c"]);
+    server.arg(format!("unix_socket_directories={}", folder.display()));
+    server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+    // The kernel ends the server when the *thread* that started it ends: so this one never does.
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let child = server.spawn();
+        let _ = tell.send(child.is_ok());
+        drop(child);
+        loop {
+            std::thread::park();
+        }
+    });
+    if !told.recv()? {
+        bail!("the server could not be started");
+    }
+    for _ in 0..300 {
+        let ready = Command::new(bin.join("pg_isready")).arg("-q").arg("-h").arg(&folder).status()?;
+        if ready.success() {
+            return Ok(folder);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    bail!("the server did not answer within 30 s");
+}
+
+fn newest_bin() -> Option<PathBuf> {
+    let mut versions: Vec<PathBuf> =
+        std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|e| e.path()).collect();
+    versions.sort_by_key(|p| p.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse::<u32>().ok()));
+    versions.into_iter().rev().map(|p| p.join("bin")).find(|p| p.join("initdb").exists())
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let out = command.current_dir("/").output()?;
+    if !out.status.success() {
+        bail!("{command:?}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+    Ok(())
+}
