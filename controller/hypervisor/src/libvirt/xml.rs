@@ -1,0 +1,417 @@
+//! Domain XML: a typed writer that escapes, the desktop's definition, and our mark in its metadata.
+//!
+//! Pure. Foreign XML is never read back and written again; of our own we only read the mark.
+
+use std::fmt::{self, Write as _};
+use std::path::Path;
+
+use uuid::Uuid;
+
+use crate::{Accel, DesktopId, DesktopSpec, Error, InstallationId, Result};
+
+/// Namespace of our mark.
+pub(super) const NAMESPACE: &str = "https://tram.invalid/xmlns/desktop/1";
+/// Raised when the definition below changes: domains written by an older release are then written anew.
+const TEMPLATE: u32 = 1;
+
+/// An element under construction.
+pub(super) struct El {
+    name: &'static str,
+    attributes: Vec<(&'static str, String)>,
+    children: Vec<Child>,
+}
+
+enum Child {
+    El(El),
+    Text(String),
+}
+
+/// A new element.
+pub(super) fn el(name: &'static str) -> El {
+    El { name, attributes: Vec::new(), children: Vec::new() }
+}
+
+impl El {
+    pub(super) fn attr(mut self, name: &'static str, value: impl fmt::Display) -> Self {
+        self.attributes.push((name, value.to_string()));
+        self
+    }
+
+    pub(super) fn text(mut self, value: impl fmt::Display) -> Self {
+        self.children.push(Child::Text(value.to_string()));
+        self
+    }
+
+    pub(super) fn child(mut self, child: El) -> Self {
+        self.children.push(Child::El(child));
+        self
+    }
+
+    pub(super) fn children(mut self, children: impl IntoIterator<Item = El>) -> Self {
+        self.children.extend(children.into_iter().map(Child::El));
+        self
+    }
+
+    /// The text of the element.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when a value has a character that XML can't carry at all, such as NUL.
+    pub(super) fn write(&self) -> Result<String> {
+        let mut out = String::with_capacity(2048);
+        self.write_to(&mut out)?;
+        Ok(out)
+    }
+
+    fn write_to(&self, out: &mut String) -> Result<()> {
+        let _ = write!(out, "<{}", self.name);
+        for (name, value) in &self.attributes {
+            let _ = write!(out, " {name}='");
+            escape(out, value)?;
+            out.push('\'');
+        }
+        if self.children.is_empty() {
+            out.push_str("/>");
+            return Ok(());
+        }
+        out.push('>');
+        for child in &self.children {
+            match child {
+                Child::El(el) => el.write_to(out)?,
+                Child::Text(text) => escape(out, text)?,
+            }
+        }
+        let _ = write!(out, "</{}>", self.name);
+        Ok(())
+    }
+}
+
+fn escape(out: &mut String, text: &str) -> Result<()> {
+    for c in text.chars() {
+        match c {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '\'' => out.push_str("&apos;"),
+            '"' => out.push_str("&quot;"),
+            // As they are, an attribute's value would be normalised to blanks.
+            '\t' | '\n' | '\r' => {
+                let _ = write!(out, "&#{};", u32::from(c));
+            }
+            '\u{0}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => {
+                return Err(Error::Invalid("a value has a character that can't be written in XML".into()));
+            }
+            c => out.push(c),
+        }
+    }
+    Ok(())
+}
+
+/// Our mark on a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DomainMark {
+    pub(super) installation: InstallationId,
+    pub(super) desktop: DesktopId,
+    pub(super) generation: i64,
+    /// All that the definition depends on: equal means it need not be written again.
+    pub(super) form: String,
+}
+
+impl DomainMark {
+    /// Reads the mark from the element libvirt returns. `None` if it is not one of ours.
+    pub(super) fn parse(xml: &str) -> Option<Self> {
+        let value = |name: &str| attribute(xml, name);
+        Some(Self {
+            installation: value("installation")?.parse().ok()?,
+            desktop: value("id")?.parse().ok()?,
+            generation: value("generation")?.parse().ok()?,
+            form: value("form").unwrap_or_default().to_owned(),
+        })
+    }
+
+    fn element(&self) -> El {
+        el("tram:desktop")
+            .attr("xmlns:tram", NAMESPACE)
+            .attr("installation", self.installation)
+            .attr("id", self.desktop)
+            .attr("generation", self.generation)
+            .attr("form", &self.form)
+    }
+}
+
+/// An attribute of the first tag. The values we look for are ids and numbers and hold no escapes.
+fn attribute<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let tag = &xml[..xml.find('>')?];
+    let mut rest = tag;
+    loop {
+        let at = rest.find(name)?;
+        let (before, after) = (&rest[..at], &rest[at + name.len()..]);
+        let quote = after.strip_prefix("='").map(|v| (v, '\'')).or_else(|| after.strip_prefix("=\"").map(|v| (v, '"')));
+        match quote {
+            Some((value, quote)) if before.ends_with(|c: char| c.is_ascii_whitespace()) => {
+                return value.split(quote).next();
+            }
+            _ => rest = after,
+        }
+    }
+}
+
+/// How a desktop is connected to networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Network {
+    /// Not at all: nothing leaves the desktop but its display.
+    #[default]
+    Isolated,
+    /// QEMU's own address translation. Reaches out like the host, and the host's loopback at 10.0.2.2:
+    /// for trials on one machine only.
+    User,
+    /// A libvirt network.
+    Named(String),
+    /// A bridge of the host.
+    Bridge(String),
+}
+
+/// All that shapes a definition besides the specification.
+#[derive(Clone, Debug)]
+pub(super) struct Frame<'a> {
+    pub(super) installation: InstallationId,
+    pub(super) accel: Accel,
+    pub(super) network: &'a Network,
+    /// The overlay disk and the golden image below it.
+    pub(super) disk: &'a Path,
+    pub(super) backing: &'a Path,
+    /// Never valid; without one QEMU's display would be open to whoever reaches it.
+    pub(super) display_password: &'a str,
+}
+
+impl Frame<'_> {
+    /// The mark a domain of this specification carries.
+    pub(super) fn mark(&self, spec: &DesktopSpec) -> DomainMark {
+        let network = match self.network {
+            Network::Isolated => "none".to_owned(),
+            Network::User => "user".to_owned(),
+            Network::Named(n) => format!("network-{n}"),
+            Network::Bridge(b) => format!("bridge-{b}"),
+        };
+        let form = format!(
+            "{TEMPLATE}/{:?}/{}/{}/{}/{}/{network}",
+            self.accel, spec.name, spec.vcpus, spec.memory_mib, spec.image_file
+        );
+        DomainMark { installation: self.installation, desktop: spec.id, generation: spec.generation, form }
+    }
+
+    /// The definition.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when a path can't be written in XML.
+    pub(super) fn domain(&self, spec: &DesktopSpec) -> Result<String> {
+        let kind = match self.accel {
+            Accel::Kvm => "kvm",
+            Accel::Tcg => "qemu",
+            Accel::None => "test",
+        };
+        let domain = el("domain")
+            .attr("type", kind)
+            .child(el("name").text(&spec.name))
+            .child(el("uuid").text(spec.id))
+            .child(el("metadata").child(self.mark(spec).element()))
+            .child(el("memory").attr("unit", "MiB").text(spec.memory_mib))
+            .child(el("vcpu").text(spec.vcpus));
+        if self.accel == Accel::None {
+            // The test driver keeps what it is told but runs nothing.
+            return domain.child(el("os").child(el("type").text("hvm"))).write();
+        }
+        domain
+            // systemd in the guest takes its host name from here, at no boot time and without a network.
+            .child(
+                el("sysinfo").attr("type", "smbios").child(
+                    el("oemStrings")
+                        .child(el("entry").text(format_args!("io.systemd.credential:system.hostname={}", spec.name))),
+                ),
+            )
+            .child(
+                el("os")
+                    .child(el("type").attr("arch", "x86_64").attr("machine", "q35").text("hvm"))
+                    .child(el("boot").attr("dev", "hd"))
+                    .child(el("smbios").attr("mode", "sysinfo")),
+            )
+            .child(self.features())
+            .child(self.cpu())
+            .child(clock())
+            .child(el("on_poweroff").text("destroy"))
+            .child(el("on_reboot").text("restart"))
+            .child(el("on_crash").text("destroy"))
+            .child(self.devices(spec)?)
+            .write()
+    }
+
+    fn features(&self) -> El {
+        let features = el("features").child(el("acpi")).child(el("apic"));
+        match self.accel {
+            // The default translation cache is 1 GiB a guest; 128 MiB boots as fast.
+            Accel::Tcg => features.child(el("tcg").child(el("tb-cache").attr("unit", "MiB").text(128))),
+            _ => features,
+        }
+    }
+
+    fn cpu(&self) -> El {
+        match self.accel {
+            Accel::Kvm => el("cpu").attr("mode", "host-passthrough").attr("check", "none").attr("migratable", "on"),
+            // Enough for today's distributions (x86-64-v2), and nothing that is slow to emulate.
+            _ => el("cpu")
+                .attr("mode", "custom")
+                .attr("match", "exact")
+                .attr("check", "none")
+                .child(el("model").attr("fallback", "forbid").text("Nehalem")),
+        }
+    }
+
+    fn devices(&self, spec: &DesktopSpec) -> Result<El> {
+        let path = |p: &Path| {
+            p.to_str()
+                .map(str::to_owned)
+                .ok_or_else(|| Error::Invalid("the image and disk folders need UTF-8 paths".into()))
+        };
+        // The whole chain with its formats: nothing is left for libvirt or QEMU to guess.
+        let disk = el("disk")
+            .attr("type", "file")
+            .attr("device", "disk")
+            .child(
+                el("driver")
+                    .attr("name", "qemu")
+                    .attr("type", "qcow2")
+                    .attr("cache", "writeback")
+                    .attr("discard", "unmap"),
+            )
+            .child(el("source").attr("file", path(self.disk)?))
+            .child(
+                el("backingStore")
+                    .attr("type", "file")
+                    .child(el("format").attr("type", "qcow2"))
+                    .child(el("source").attr("file", path(self.backing)?))
+                    .child(el("backingStore")),
+            )
+            .child(el("target").attr("dev", "vda").attr("bus", "virtio"));
+        let agent = el("channel")
+            .attr("type", "unix")
+            .child(el("target").attr("type", "virtio").attr("name", "org.qemu.guest_agent.0"));
+        let display = el("graphics")
+            .attr("type", "vnc")
+            .attr("autoport", "no")
+            .attr("passwd", self.display_password)
+            .attr("passwdValidTo", "1970-01-01T00:00:01")
+            .child(el("listen").attr("type", "none"));
+        let devices = el("devices")
+            .child(disk)
+            .child(el("controller").attr("type", "usb").attr("model", "qemu-xhci"))
+            .child(agent)
+            .child(el("input").attr("type", "tablet").attr("bus", "usb"))
+            .child(display)
+            .child(el("video").child(el("model").attr("type", "virtio").attr("heads", 1).attr("primary", "yes")))
+            .child(el("memballoon").attr("model", "virtio"))
+            .child(el("rng").attr("model", "virtio").child(el("backend").attr("model", "random").text("/dev/urandom")))
+            .children(self.interface(spec.id));
+        Ok(devices)
+    }
+
+    fn interface(&self, id: DesktopId) -> Option<El> {
+        let (kind, source) = match self.network {
+            Network::Isolated => return None,
+            Network::User => ("user", None),
+            Network::Named(name) => ("network", Some(el("source").attr("network", name))),
+            Network::Bridge(name) => ("bridge", Some(el("source").attr("bridge", name))),
+        };
+        let interface = el("interface").attr("type", kind).child(el("mac").attr("address", mac(id.0)));
+        Some(interface.children(source).child(el("model").attr("type", "virtio")))
+    }
+}
+
+fn clock() -> El {
+    el("clock")
+        .attr("offset", "utc")
+        .child(el("timer").attr("name", "rtc").attr("tickpolicy", "catchup"))
+        .child(el("timer").attr("name", "hpet").attr("present", "no"))
+}
+
+/// A stable address in QEMU's range, from the last bytes of the id (random in every UUID version we use).
+fn mac(id: Uuid) -> String {
+    let b = id.as_bytes();
+    format!("52:54:00:{:02x}:{:02x}:{:02x}", b[13], b[14], b[15])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> DesktopSpec {
+        DesktopSpec {
+            id: DesktopId(Uuid::now_v7()),
+            name: "pc-01".into(),
+            image_file: "base.qcow2".into(),
+            vcpus: 2,
+            memory_mib: 768,
+            disk_gib: None,
+            generation: 3,
+        }
+    }
+
+    fn frame(accel: Accel, network: &Network) -> Frame<'_> {
+        Frame {
+            installation: InstallationId(Uuid::nil()),
+            accel,
+            network,
+            disk: Path::new("/d/a&b'<c>.qcow2"),
+            backing: Path::new("/i/base.qcow2"),
+            display_password: "x",
+        }
+    }
+
+    #[test]
+    fn values_are_escaped_and_impossible_ones_refused() {
+        let xml = el("a").attr("b", "<&>'\"\n").text("]]>&x").write().unwrap();
+        assert_eq!(xml, "<a b='&lt;&amp;&gt;&apos;&quot;&#10;'>]]&gt;&amp;x</a>");
+        assert!(matches!(el("a").text("\0").write(), Err(Error::Invalid(_))));
+        assert!(matches!(el("a").attr("b", "\u{1b}").write(), Err(Error::Invalid(_))));
+    }
+
+    #[test]
+    fn a_mark_is_read_back_whatever_libvirt_did_to_its_quotes() {
+        let network = Network::Isolated;
+        let mark = frame(Accel::Tcg, &network).mark(&spec());
+        let written = mark.element().write().unwrap();
+        assert_eq!(DomainMark::parse(&written).as_ref(), Some(&mark));
+        assert_eq!(DomainMark::parse(&written.replace('\'', "\"").replace("tram:", "")).as_ref(), Some(&mark));
+        assert_eq!(DomainMark::parse("<desktop installation='x'/>"), None);
+        assert_eq!(DomainMark::parse(""), None);
+        assert_eq!(DomainMark::parse("<desktop"), None);
+    }
+
+    #[test]
+    fn a_display_is_never_open_and_a_format_never_guessed() {
+        for network in [Network::Isolated, Network::User, Network::Named("<n>".into()), Network::Bridge("br0".into())] {
+            let xml = frame(Accel::Tcg, &network).domain(&spec()).unwrap();
+            assert!(xml.contains("<listen type='none'/>"), "{xml}");
+            assert!(xml.contains("passwd='x' passwdValidTo='1970-01-01T00:00:01'"));
+            assert_eq!(xml.matches("type='qcow2'").count(), 2);
+            assert!(xml.contains("/d/a&amp;b&apos;&lt;c&gt;.qcow2"));
+            assert_eq!(xml.contains("<interface"), network != Network::Isolated);
+            assert!(!xml.contains("<n>"));
+        }
+    }
+
+    #[test]
+    fn each_thing_the_definition_depends_on_changes_its_form() {
+        let network = Network::Isolated;
+        let (base, s) = (frame(Accel::Tcg, &network), spec());
+        let form = |s: &DesktopSpec| base.mark(s).form;
+        for other in [
+            DesktopSpec { name: "pc-02".into(), ..s.clone() },
+            DesktopSpec { vcpus: 1, ..s.clone() },
+            DesktopSpec { memory_mib: 1, ..s.clone() },
+            DesktopSpec { image_file: "other.qcow2".into(), ..s.clone() },
+        ] {
+            assert_ne!(form(&other), form(&s));
+        }
+        assert_ne!(frame(Accel::Kvm, &network).mark(&s).form, form(&s));
+        assert_ne!(frame(Accel::Tcg, &Network::User).mark(&s).form, form(&s));
+    }
+}
