@@ -1,5 +1,48 @@
 //! The agent-controller protocol: ids, versions, frames and messages.
 //!
 //! No I/O and no runtime: both ends, the golden samples and the load simulator share these types.
+//!
+//! # Shape
+//! Every message is one JSON object in one WebSocket text frame, told apart by its `kind`:
+//! `{"kind":"beat","seq":7,"at_ms":…}`. A receiver ignores fields it doesn't know, and skips and
+//! counts kinds it doesn't know, so that either end may be the newer one. Times are Unix
+//! milliseconds; they are evidence about a clock, never trusted to order events.
+//!
+//! # The talk
+//! ```text
+//! agent                                controller
+//!   POST /agent/v1/enrol  (once)   →   certificate
+//!   GET  /agent/v1/link (mTLS, ws) →
+//!   hello                          →   hello_ack | refused
+//!   snapshot                       →
+//!   beat (30 s)                    →   beat_ack
+//!   change (60 s, if any)          →
+//!   renew (at 2/3 of the life)     →   renewed
+//!   goodbye                        →
+//! ```
 
+pub mod check;
+pub mod enrol;
+pub mod frame;
+pub mod heartbeat;
+pub mod hello;
 pub mod ids;
+pub mod refusal;
+pub mod token;
+pub mod version;
+
+pub use frame::{AgentMessage, ControllerMessage, Incoming, WireError};
+pub use refusal::Refusal;
+
+/// The name the controller's agent listener proves, whatever address it was reached by.
+///
+/// An agent trusts exactly one private CA, and that CA signs exactly one kind of server. The address
+/// in the URL therefore adds nothing to the proof, and an office may reach the controller by a name,
+/// a carrier's address or a tunnel without a new certificate.
+pub const SERVER_NAME: &str = "controller.tram.internal";
+
+/// Where an agent enrols: `POST`, JSON in and out.
+pub const ENROL_PATH: &str = "/agent/v1/enrol";
+
+/// Where an agent links: a WebSocket upgrade.
+pub const LINK_PATH: &str = "/agent/v1/link";

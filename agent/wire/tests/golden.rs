@@ -1,0 +1,235 @@
+//! One sample a message, as released. A sample of a released version never changes: if this test
+//! fails, the code broke agents in the field; mend the code. New optional fields are new samples.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tram_wire::check::{CheckState, Finding};
+use tram_wire::enrol::{EnrolRequest, EnrolResponse, Issued, Renew};
+use tram_wire::heartbeat::*;
+use tram_wire::hello::{Hello, HelloAck};
+use tram_wire::version::Versions;
+use tram_wire::{AgentMessage, ControllerMessage, Incoming, Refusal};
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
+}
+
+fn sample(name: &str) -> String {
+    let path = folder().join(format!("{name}.json"));
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The sample reads as `value`, and `value` writes as the sample: nothing lost, nothing added.
+fn holds<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(name: &str, value: &T) {
+    let text = sample(name);
+    assert_eq!(&serde_json::from_str::<T>(&text).unwrap(), value, "{name} reads differently");
+    let file: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(serde_json::to_value(value).unwrap(), file, "{name} writes differently");
+}
+
+fn agent(name: &str, value: AgentMessage) {
+    let text = sample(name);
+    let file: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&value.encode().unwrap()).unwrap(), file, "{name} writes differently");
+    assert_eq!(AgentMessage::decode(text.as_bytes()).unwrap(), Incoming::Message(value), "{name} reads differently");
+}
+
+fn controller(name: &str, value: ControllerMessage) {
+    let text = sample(name);
+    let file: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&value.encode().unwrap()).unwrap(), file, "{name} writes differently");
+    assert_eq!(
+        ControllerMessage::decode(text.as_bytes()).unwrap(),
+        Incoming::Message(value),
+        "{name} reads differently"
+    );
+}
+
+fn hello() -> Hello {
+    Hello {
+        versions: Versions { min: 1, max: 1 },
+        agent_version: "0.1.0".into(),
+        at_ms: 1_795_000_000_000,
+        hostname: "mot-cua-03".into(),
+        os: "Debian GNU/Linux 12".into(),
+        kernel: "6.1.0-40-amd64".into(),
+        arch: "x86_64".into(),
+        boot_id: "7d0f3f0e-94f6-4f5e-8f1e-0d6b1a3a5a11".into(),
+        connects: 12,
+    }
+}
+
+fn issued() -> Issued {
+    Issued {
+        certificate_pem: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n".into(),
+        ca_pem: "-----BEGIN CERTIFICATE-----\nMIIC\n-----END CERTIFICATE-----\n".into(),
+        issued_ms: 1_795_000_000_000,
+        not_after_ms: 1_797_592_000_000,
+    }
+}
+
+fn vitals() -> Vitals {
+    Vitals {
+        cpu_percent: 12.5,
+        memory_total_mib: 7850,
+        memory_used_mib: 2210,
+        load1: 0.25,
+        uptime_s: 86_400,
+        temperatures: vec![Temperature {
+            sensor: "coretemp Package id 0".into(),
+            celsius: 51.0,
+            critical: Some(100.0),
+        }],
+        volumes: vec![Volume { mount: "/".into(), total_mib: 117_000, free_mib: 80_500, read_only: false }],
+    }
+}
+
+fn network() -> Network {
+    Network {
+        interfaces: vec![Interface {
+            name: "enp1s0".into(),
+            mac: Some("52:54:00:12:34:56".into()),
+            addresses: vec!["192.168.1.23/24".into()],
+            up: true,
+            speed_mbit: Some(1000),
+            duplex: Some("full".into()),
+            carrier_changes: 3,
+            errors: 0,
+        }],
+        gateway: Some("192.168.1.1".into()),
+        gateway_rtt_ms: Some(0.5),
+        resolver: Some("192.168.1.1".into()),
+        dns_ms: Some(4.25),
+        controller_rtt_ms: Some(18.5),
+        skew_ms: Some(-250),
+    }
+}
+
+fn findings() -> Vec<Finding> {
+    vec![
+        Finding { check: "memory".into(), state: CheckState::Ok, code: "memory_ok".into(), params: Default::default() },
+        Finding {
+            check: "disk_space".into(),
+            state: CheckState::Warn,
+            code: "disk_low".into(),
+            params: [("mount".to_owned(), "/".to_owned()), ("free_percent".to_owned(), "8".to_owned())].into(),
+        },
+    ]
+}
+
+#[test]
+fn agent_messages() {
+    agent("hello", AgentMessage::Hello(hello()));
+    agent("beat", AgentMessage::Beat(Beat { seq: 7, at_ms: 1_795_000_030_000, rtt_us: Some(18_500) }));
+    agent("beat_first", AgentMessage::Beat(Beat { seq: 1, at_ms: 1_795_000_000_000, rtt_us: None }));
+    agent(
+        "snapshot",
+        AgentMessage::Snapshot(Box::new(Snapshot {
+            at_ms: 1_795_000_000_500,
+            hardware: Hardware {
+                vendor: Some("Dell Inc.".into()),
+                model: Some("OptiPlex 3080".into()),
+                serial: Some("8XK2PQ3".into()),
+                firmware: Some("2.18.0".into()),
+                cpu_model: Some("Intel(R) Core(TM) i3-10100T CPU @ 3.00GHz".into()),
+                cpus: 8,
+                memory_mib: 7850,
+                disks: vec![Disk {
+                    name: "nvme0n1".into(),
+                    model: Some("KBG40ZNS128G".into()),
+                    size_mib: 122_104,
+                    rotational: false,
+                }],
+            },
+            vitals: vitals(),
+            network: network(),
+            findings: findings(),
+        })),
+    );
+    agent(
+        "change",
+        AgentMessage::Change(Box::new(Change {
+            at_ms: 1_795_000_060_000,
+            vitals: Some(vitals()),
+            network: None,
+            findings: None,
+        })),
+    );
+    agent("renew", AgentMessage::Renew(Renew { csr_pem: "-----BEGIN CERTIFICATE REQUEST-----\n".into() }));
+    agent("goodbye", AgentMessage::Goodbye(Goodbye { reason: GoodbyeReason::Shutdown }));
+}
+
+#[test]
+fn controller_messages() {
+    controller(
+        "hello_ack",
+        ControllerMessage::HelloAck(HelloAck {
+            version: 1,
+            server_ms: 1_795_000_000_250,
+            beat_s: 30,
+            snapshot_s: 900,
+            reconnect_window_s: 120,
+        }),
+    );
+    controller("beat_ack", ControllerMessage::BeatAck(BeatAck { seq: 7, server_ms: 1_795_000_030_250 }));
+    controller("renewed", ControllerMessage::Renewed(issued()));
+    controller("refused", ControllerMessage::Refused(Refusal::Busy { retry_after_s: 45 }));
+}
+
+#[test]
+fn enrolment() {
+    holds(
+        "enrol_request",
+        &EnrolRequest {
+            token: "tram1-AAAAA-BBBBB-CCCCC-DDDDD-EEEEE-FFFFF-GGGGG-HHHHH".into(),
+            csr_pem: "-----BEGIN CERTIFICATE REQUEST-----\n".into(),
+            hello: hello(),
+        },
+    );
+    holds(
+        "enrol_response",
+        &EnrolResponse { endpoint_id: "01992f3c-7a10-7c3e-8a41-5f0c7d1e2b3a".parse().unwrap(), issued: issued() },
+    );
+}
+
+#[test]
+fn refusals() {
+    holds(
+        "refusals",
+        &vec![
+            Refusal::Unknown,
+            Refusal::Revoked,
+            Refusal::Expired,
+            Refusal::Clock { server_ms: 1_795_000_000_000 },
+            Refusal::Version { min: 1, max: 1 },
+            Refusal::Busy { retry_after_s: 45 },
+            Refusal::Superseded,
+            Refusal::Token,
+            Refusal::Malformed { detail: "bad beat message".into() },
+        ],
+    );
+}
+
+#[test]
+fn every_kind_has_a_sample_and_every_sample_a_kind() {
+    let mut kinds = BTreeSet::new();
+    for entry in fs::read_dir(folder()).unwrap() {
+        let value: Value = serde_json::from_str(&fs::read_to_string(entry.unwrap().path()).unwrap()).unwrap();
+        if let Some(kind) = value.get("kind").and_then(Value::as_str) {
+            kinds.insert(kind.to_owned());
+        }
+    }
+    let known: BTreeSet<String> =
+        AgentMessage::KINDS.iter().chain(ControllerMessage::KINDS).map(|k| (*k).to_owned()).collect();
+    assert_eq!(kinds, known);
+}
+
+#[test]
+fn a_snapshot_stays_far_below_the_limit() {
+    assert!(sample("snapshot").len() < 8 * 1024);
+}
