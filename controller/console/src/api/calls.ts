@@ -1,0 +1,87 @@
+import { api, body, postText } from './client'
+import type { PoolCreate, SiteImport, TokenCreate, UserCreate, UserPatch } from './types'
+
+// The controller's own ceiling for one page; live rows then keep the list whole.
+const ALL = { limit: 5000 }
+
+export const me = () => body(api.GET('/api/v1/me'))
+export const login = (username: string, password: string) =>
+  body(api.POST('/api/v1/login', { body: { username, password } }))
+export const logout = () => body(api.POST('/api/v1/logout'))
+
+export const overview = () => body(api.GET('/api/v1/overview'))
+export const hosts = () => body(api.GET('/api/v1/hosts', { params: { query: ALL } }))
+export const setHost = (id: string, change: { enabled?: boolean; accel_policy?: string }) =>
+  body(api.PATCH('/api/v1/hosts/{id}', { params: { path: { id } }, body: change }))
+export const images = () => body(api.GET('/api/v1/images', { params: { query: ALL } }))
+
+export const pools = () => body(api.GET('/api/v1/pools', { params: { query: ALL } }))
+export const pool = (id: string) => body(api.GET('/api/v1/pools/{id}', { params: { path: { id } } }))
+export const createPool = (pool: PoolCreate) => body(api.POST('/api/v1/pools', { body: pool }))
+export const resizePool = (id: string, size: number) =>
+  body(api.PATCH('/api/v1/pools/{id}', { params: { path: { id } }, body: { size } }))
+export const deletePool = (id: string, force: boolean) =>
+  body(api.DELETE('/api/v1/pools/{id}', { params: { path: { id }, query: force ? { force } : {} } }))
+
+export const desktops = () => body(api.GET('/api/v1/desktops', { params: { query: ALL } }))
+export const desktop = (id: string) => body(api.GET('/api/v1/desktops/{id}', { params: { path: { id } } }))
+
+export type DesktopVerb = 'start' | 'stop' | 'force_stop' | 'reset' | 'rebuild'
+
+export function actOnDesktop(id: string, verb: DesktopVerb): Promise<unknown> {
+  const params = { path: { id } }
+  switch (verb) {
+    case 'start':
+      return body(api.POST('/api/v1/desktops/{id}/start', { params }))
+    case 'stop':
+      return body(api.POST('/api/v1/desktops/{id}/stop', { params, body: {} }))
+    case 'force_stop':
+      return body(api.POST('/api/v1/desktops/{id}/stop', { params, body: { force: true } }))
+    case 'reset':
+      return body(api.POST('/api/v1/desktops/{id}/reset', { params }))
+    case 'rebuild':
+      return body(api.POST('/api/v1/desktops/{id}/rebuild', { params }))
+  }
+}
+
+export const screenshotUrl = (id: string, stamp: number) => `/api/v1/desktops/${id}/screenshot?t=${stamp}`
+
+export const sites = (q: string, level: string, limit = 1000) =>
+  body(
+    api.GET('/api/v1/sites', {
+      params: {
+        query: {
+          ...(q ? { q } : {}),
+          ...(level ? { level: level as 'commune' } : {}),
+          limit,
+        },
+      },
+    }),
+  )
+export const importSites = (csv: Blob, dryRun: boolean) =>
+  postText<SiteImport>(`/api/v1/sites/import${dryRun ? '?dry_run=true' : ''}`, csv)
+
+export const users = () => body(api.GET('/api/v1/users', { params: { query: ALL } }))
+export const createUser = (user: UserCreate) => body(api.POST('/api/v1/users', { body: user }))
+export const changeUser = (id: string, change: UserPatch) =>
+  body(api.PATCH('/api/v1/users/{id}', { params: { path: { id } }, body: change }))
+
+export const endpoints = () => body(api.GET('/api/v1/endpoints', { params: { query: ALL } }))
+export const endpoint = (id: string) => body(api.GET('/api/v1/endpoints/{id}', { params: { path: { id } } }))
+export const revokeEndpoint = (id: string, reason: string) =>
+  body(api.POST('/api/v1/endpoints/{id}/revoke', { params: { path: { id } }, body: { reason } }))
+export const tokens = () => body(api.GET('/api/v1/endpoint-tokens'))
+export const createToken = (token: TokenCreate) => body(api.POST('/api/v1/endpoint-tokens', { body: token }))
+
+export const connect = () => body(api.POST('/api/v1/connect', { body: {} }))
+export const sessions = () => body(api.GET('/api/v1/sessions', { params: { query: ALL } }))
+export const session = (id: string) => body(api.GET('/api/v1/sessions/{id}', { params: { path: { id } } }))
+export const ticket = (id: string) => body(api.POST('/api/v1/sessions/{id}/ticket', { params: { path: { id } } }))
+export const endSession = (id: string) => body(api.DELETE('/api/v1/sessions/{id}', { params: { path: { id } } }))
+
+export const audit = (q: string, cursor?: string) =>
+  body(
+    api.GET('/api/v1/audit', {
+      params: { query: { limit: 100, ...(q ? { q } : {}), ...(cursor ? { cursor } : {}) } },
+    }),
+  )

@@ -1,0 +1,32 @@
+import type { components } from './schema'
+
+type Schemas = components['schemas']
+
+export type Me = Schemas['Me']
+export type Role = Schemas['UserMe']['role']
+export type Overview = Schemas['Overview']
+export type Host = Schemas['Host']
+export type Image = Schemas['Image']
+export type Pool = Schemas['Pool']
+export type PoolCreate = Schemas['PoolCreate']
+export type Desktop = Schemas['Desktop']
+export type DesktopState = Schemas['DesktopState']
+export type Site = Schemas['Site']
+export type SiteRef = Schemas['SiteRef']
+export type SiteImport = Schemas['SiteImport']
+export type User = Schemas['User']
+export type UserCreate = Schemas['UserCreate']
+export type UserPatch = Schemas['UserPatch']
+export type Endpoint = Schemas['Endpoint']
+export type Token = Schemas['Token']
+export type TokenCreate = Schemas['TokenCreate']
+export type TokenCreated = Schemas['TokenCreated']
+export type Session = Schemas['Session']
+export type Ticket = Schemas['Ticket']
+export type AuditRow = Schemas['AuditRow']
+
+export interface List<T> {
+  items: T[]
+  total: number
+  next?: string | null
+}

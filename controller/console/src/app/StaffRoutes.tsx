@@ -1,0 +1,44 @@
+import { Navigate, Route, Routes } from 'react-router'
+import { AuditPage } from '../pages/AuditPage'
+import { DesktopsPage } from '../pages/DesktopsPage'
+import { EndpointPage } from '../pages/EndpointPage'
+import { EndpointsPage } from '../pages/EndpointsPage'
+import { HostsPage } from '../pages/HostsPage'
+import { ImagesPage } from '../pages/ImagesPage'
+import { OverviewPage } from '../pages/OverviewPage'
+import { PoolPage } from '../pages/PoolPage'
+import { PoolsPage } from '../pages/PoolsPage'
+import { SessionsPage } from '../pages/SessionsPage'
+import { SitesPage } from '../pages/SitesPage'
+import { TokensPage } from '../pages/TokensPage'
+import { UsersPage } from '../pages/UsersPage'
+import { Shell } from './Shell'
+
+/** Pages of operators and support, in one lazy part. */
+export default function StaffRoutes({ role }: { role: 'operator' | 'support' }) {
+  const operator = role === 'operator'
+  return (
+    <Routes>
+      <Route element={<Shell />}>
+        <Route index element={operator ? <OverviewPage /> : <Navigate to="/endpoints" replace />} />
+        <Route path="/endpoints" element={<EndpointsPage />} />
+        <Route path="/endpoints/:id" element={<EndpointPage />} />
+        <Route path="/tokens" element={<TokensPage />} />
+        <Route path="/sessions" element={<SessionsPage />} />
+        <Route path="/desktops" element={<DesktopsPage />} />
+        <Route path="/sites" element={<SitesPage />} />
+        {operator && (
+          <>
+            <Route path="/hosts" element={<HostsPage />} />
+            <Route path="/images" element={<ImagesPage />} />
+            <Route path="/pools" element={<PoolsPage />} />
+            <Route path="/pools/:id" element={<PoolPage />} />
+            <Route path="/users" element={<UsersPage />} />
+            <Route path="/audit" element={<AuditPage />} />
+          </>
+        )}
+        <Route path="*" element={<Navigate to="/" replace />} />
+      </Route>
+    </Routes>
+  )
+}

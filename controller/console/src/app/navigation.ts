@@ -1,0 +1,27 @@
+import type { Role } from '../api/types'
+import type { IconName } from '../ui/icons'
+
+export interface NavItem {
+  to: string
+  label: string
+  icon: IconName
+}
+
+const home: NavItem = { to: '/', label: 'nav.overview', icon: 'home' }
+const hosts: NavItem = { to: '/hosts', label: 'nav.hosts', icon: 'server' }
+const images: NavItem = { to: '/images', label: 'nav.images', icon: 'disc' }
+const pools: NavItem = { to: '/pools', label: 'nav.pools', icon: 'stack' }
+const desktops: NavItem = { to: '/desktops', label: 'nav.desktops', icon: 'screen' }
+const endpoints: NavItem = { to: '/endpoints', label: 'nav.endpoints', icon: 'device' }
+const tokens: NavItem = { to: '/tokens', label: 'nav.tokens', icon: 'key' }
+const sessions: NavItem = { to: '/sessions', label: 'nav.sessions', icon: 'link' }
+const sites: NavItem = { to: '/sites', label: 'nav.sites', icon: 'map' }
+const users: NavItem = { to: '/users', label: 'nav.users', icon: 'users' }
+const audit: NavItem = { to: '/audit', label: 'nav.audit', icon: 'list' }
+
+/** What each role finds in the side bar; the controller refuses the rest anyway. */
+export const navigation: Record<Role, NavItem[]> = {
+  operator: [home, hosts, images, pools, desktops, sessions, endpoints, tokens, sites, users, audit],
+  support: [endpoints, tokens, sessions, desktops, sites],
+  officer: [{ to: '/', label: 'nav.desktop', icon: 'screen' }],
+}

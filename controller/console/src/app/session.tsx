@@ -1,0 +1,94 @@
+import { useQuery, useQueryClient } from '@tanstack/react-query'
+import { createContext, type ReactNode, useContext, useEffect, useMemo, useState } from 'react'
+import * as calls from '../api/calls'
+import { setCsrf, whenSignedOut } from '../api/client'
+import { keys } from '../api/keys'
+import { Problem } from '../api/problem'
+import type { Me } from '../api/types'
+import { adoptLanguage } from '../i18n'
+
+interface SignIn {
+  me: Me | null | undefined
+  error: unknown
+  /** The last session ended under the user's hands; the sign-in page says so. */
+  expired: boolean
+  signIn(username: string, password: string): Promise<void>
+  signOut(): Promise<void>
+  retry(): void
+}
+
+const Context = createContext<SignIn | null>(null)
+
+export function useSignIn(): SignIn {
+  const value = useContext(Context)
+  if (!value) throw new Error('useSignIn outside SignInProvider')
+  return value
+}
+
+/** For pages behind the guard, where somebody is signed in for certain. */
+export function useMe(): Me {
+  const { me } = useSignIn()
+  if (!me) throw new Error('useMe before sign-in')
+  return me
+}
+
+/** The number staff should call; set by the controller, else at build time, else none is shown. */
+export function useSupportPhone(): string {
+  const value = useContext(Context)
+  return value?.me?.support_phone ?? import.meta.env.VITE_SUPPORT_PHONE ?? ''
+}
+
+export function SignInProvider({ children }: { children: ReactNode }) {
+  const client = useQueryClient()
+  const [expired, setExpired] = useState(false)
+
+  const query = useQuery({
+    queryKey: keys.me,
+    queryFn: async (): Promise<Me | null> => {
+      try {
+        const me = await calls.me()
+        setCsrf(me.csrf)
+        adoptLanguage(me.user.username, me.user.language)
+        return me
+      } catch (error) {
+        if (error instanceof Problem && error.status === 401) return null
+        throw error
+      }
+    },
+    staleTime: Infinity,
+    retry: 1,
+  })
+
+  useEffect(() => {
+    whenSignedOut(() => {
+      if (client.getQueryData(keys.me)) setExpired(true)
+      client.setQueryData(keys.me, null)
+      client.removeQueries({ predicate: (q) => q.queryKey[0] !== 'me' })
+    })
+  }, [client])
+
+  const value = useMemo<SignIn>(
+    () => ({
+      me: query.data,
+      error: query.error,
+      expired,
+      async signIn(username, password) {
+        const { csrf } = await calls.login(username, password)
+        setCsrf(csrf)
+        setExpired(false)
+        client.removeQueries({ predicate: (q) => q.queryKey[0] !== 'me' })
+        await query.refetch()
+      },
+      async signOut() {
+        // The cookie may be gone already; the person wants to leave either way.
+        await calls.logout().catch(() => undefined)
+        setExpired(false)
+        client.setQueryData(keys.me, null)
+        client.removeQueries({ predicate: (q) => q.queryKey[0] !== 'me' })
+      },
+      retry: () => void query.refetch(),
+    }),
+    [client, expired, query],
+  )
+  return <Context.Provider value={value}>{children}</Context.Provider>
+}

@@ -1,0 +1,141 @@
+import type RFB from '@novnc/novnc'
+import { type RefObject, useCallback, useEffect, useReducer, useRef } from 'react'
+import * as calls from '../api/calls'
+import { asProblem } from '../api/problem'
+import { next, type View } from './machine'
+import { watchLine } from './watchdog'
+
+const POLL_MS = 1500
+
+function gatewayUrl(url: string): string {
+  const absolute = new URL(url, window.location.href)
+  absolute.protocol = absolute.protocol.replace('http', 'ws')
+  return absolute.href
+}
+
+/** Drives the view machine: each phase's one effect, and the live RFB connection. */
+export function useViewer(screen: RefObject<HTMLDivElement | null>) {
+  const [view, dispatch] = useReducer(next, { phase: 'connecting' } as View)
+  const rfb = useRef<RFB | null>(null)
+  const phase = view.phase
+  const sessionId = 'session' in view ? view.session?.id : undefined
+
+  // connecting: ask for a desktop; the same one comes back while the session lives.
+  useEffect(() => {
+    if (phase !== 'connecting') return
+    let alive = true
+    calls
+      .connect()
+      .then(({ session, ticket }) => alive && dispatch({ type: 'session', session, ticket }))
+      .catch((error: unknown) => alive && dispatch({ type: 'failed', error }))
+    return () => {
+      alive = false
+    }
+  }, [phase])
+
+  // waiting: follow the start; a missed poll is nothing to report.
+  useEffect(() => {
+    if (phase !== 'waiting' || !sessionId) return
+    let alive = true
+    const timer = setInterval(() => {
+      calls
+        .session(sessionId)
+        .then((session) => alive && dispatch({ type: 'session', session }))
+        .catch((error: unknown) => {
+          if (alive && asProblem(error).status === 404) dispatch({ type: 'failed', error })
+        })
+    }, POLL_MS)
+    return () => {
+      alive = false
+      clearInterval(timer)
+    }
+  }, [phase, sessionId])
+
+  // ticket: every connection needs a fresh one, they work once.
+  useEffect(() => {
+    if (phase !== 'ticket' || !sessionId) return
+    let alive = true
+    const run = async () => {
+      try {
+        const ticket = await calls.ticket(sessionId)
+        if (alive) dispatch({ type: 'ticket', ticket })
+      } catch (error) {
+        const problem = asProblem(error)
+        if (!alive || problem.status === 401) return
+        if (problem.status === 0 || problem.status >= 500) {
+          dispatch({ type: 'unreachable', now: Date.now(), random: Math.random() })
+          return
+        }
+        // Not ready, or ended meanwhile: the session itself says which.
+        const session = await calls.session(sessionId).catch(() => undefined)
+        if (!alive) return
+        if (problem.status === 409 && session) dispatch({ type: 'notReady', session })
+        else if (session?.state === 'ended') dispatch({ type: 'notReady', session })
+        else dispatch({ type: 'failed', error })
+      }
+    }
+    void run()
+    return () => {
+      alive = false
+    }
+  }, [phase, sessionId])
+
+  // dialling and open: one socket and one RFB client, as long as its ticket is the current one.
+  const ticket = phase === 'dialling' || phase === 'open' ? view.ticket : undefined
+  useEffect(() => {
+    if (!ticket || !screen.current) return
+    const target = screen.current
+    let alive = true
+    let socket: WebSocket | undefined
+    let stopWatch: (() => void) | undefined
+    const dropped = (code: number, text?: string) => {
+      if (!alive) return
+      alive = false
+      dispatch({ type: 'dropped', code, text, now: Date.now(), random: Math.random() })
+    }
+    const run = async () => {
+      const { default: Rfb } = await import('@novnc/novnc')
+      if (!alive) return
+      socket = new WebSocket(gatewayUrl(ticket.url), ['binary', ticket.ticket])
+      // noVNC's own event hides the close code, so the socket is ours and handed over.
+      socket.addEventListener('close', (event) => dropped(event.code, event.reason))
+      stopWatch = watchLine(socket, () => dropped(1006))
+      const client = new Rfb(target, socket, { shared: true })
+      client.scaleViewport = true
+      client.showDotCursor = true
+      client.background = '#101415'
+      client.addEventListener('connect', () => {
+        if (!alive) return
+        dispatch({ type: 'opened' })
+        client.focus()
+      })
+      client.addEventListener('disconnect', () => dropped(1006))
+      rfb.current = client
+    }
+    run().catch(() => dropped(1006))
+    return () => {
+      alive = false
+      stopWatch?.()
+      rfb.current?.disconnect()
+      rfb.current = null
+      socket?.close()
+      target.replaceChildren()
+    }
+  }, [ticket, screen])
+
+  // lost: wait out the backoff, or less when the network reports back.
+  const retryAt = phase === 'lost' ? view.retryAt : undefined
+  const retryNow = useCallback(() => dispatch({ type: 'due' }), [])
+  useEffect(() => {
+    if (retryAt === undefined) return
+    const timer = setTimeout(retryNow, Math.max(0, retryAt - Date.now()))
+    window.addEventListener('online', retryNow)
+    return () => {
+      clearTimeout(timer)
+      window.removeEventListener('online', retryNow)
+    }
+  }, [retryAt, retryNow])
+
+  const restart = useCallback(() => dispatch({ type: 'restart' }), [])
+  return { view, rfb, retryNow, restart }
+}
