@@ -1,0 +1,1 @@
+//! Notices endpoints that fell silent.

@@ -1,0 +1,1 @@
+//! Ends sessions nobody will come back to.
