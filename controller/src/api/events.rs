@@ -1,14 +1,211 @@
 //! `/events`: live changes, one stream a console.
+//!
+//! Changed rows are read once per burst, however many consoles are open, and sent to those who may see
+//! them. A console that lagged, or comes back to another controller, is told to fetch everything anew.
 
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures_util::Stream;
+use serde_json::{Value, json};
+use tokio::sync::broadcast::{self, error::RecvError};
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
 
 use super::Api;
+use super::error::{ApiError, Problem};
+use super::extract::Signed;
+use super::v1;
+use crate::domain::access::Scope;
+use crate::nudge::{Change, Kind};
+use crate::services::{App, Ctx, Error, desktops, hosts, images, pools};
+use crate::store::desktops::Filter;
+
+/// Changes within this time are sent as one event.
+const COALESCE: Duration = Duration::from_millis(250);
+/// Rows an event carries at most; more are split.
+const PER_EVENT: usize = 500;
+/// Events a console may lag behind.
+const BACKLOG: usize = 256;
+
+/// A burst of changes of one kind.
+#[derive(Clone, Debug)]
+struct Burst {
+    n: u64,
+    kind: Kind,
+    /// Each row with the code of its site, if it has one.
+    rows: std::sync::Arc<Vec<(Option<String>, Value)>>,
+    gone: std::sync::Arc<Vec<Uuid>>,
+}
 
 /// Reads changed rows once and hands them to every open console.
-#[derive(Default)]
-pub struct Hub;
+pub struct Hub {
+    boot: Uuid,
+    count: AtomicU64,
+    out: broadcast::Sender<Burst>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self { boot: Uuid::new_v4(), count: AtomicU64::new(0), out: broadcast::channel(BACKLOG).0 }
+    }
+}
+
+impl Hub {
+    /// Runs until dropped: collects changes, reads the rows, sends them.
+    pub async fn run(&self, app: &App) {
+        let mut changes = app.store.bus().listen();
+        loop {
+            let mut burst: BTreeSet<Change> = BTreeSet::new();
+            match changes.recv().await {
+                Ok(c) => burst.insert(c),
+                // Too many to tell one by one: everybody fetches anew.
+                Err(RecvError::Lagged(_)) => {
+                    self.resync();
+                    continue;
+                }
+                Err(RecvError::Closed) => return,
+            };
+            tokio::time::sleep(COALESCE).await;
+            while let Ok(c) = changes.try_recv() {
+                burst.insert(c);
+            }
+            if self.out.receiver_count() == 0 {
+                continue;
+            }
+            for kind in Kind::ALL {
+                let ids: Vec<Uuid> = burst.iter().filter(|c| c.kind == kind).map(|c| c.id).collect();
+                for chunk in ids.chunks(PER_EVENT) {
+                    if let Err(e) = self.send(app, kind, chunk).await {
+                        tracing::warn!(error = %e, kind = kind.as_str(), "changed rows could not be read");
+                        self.resync();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send(&self, app: &App, kind: Kind, ids: &[Uuid]) -> Result<(), Error> {
+        let rows = read(app, kind, ids).await?;
+        let found: BTreeSet<Uuid> = rows.iter().filter_map(|(_, v)| v["id"].as_str()?.parse().ok()).collect();
+        let gone = ids.iter().filter(|id| !found.contains(id)).copied().collect();
+        let n = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let _ = self.out.send(Burst { n, kind, rows: rows.into(), gone: std::sync::Arc::new(gone) });
+        Ok(())
+    }
+
+    /// An event with a number that does not follow makes every console fetch anew.
+    fn resync(&self) {
+        let n = self.count.fetch_add(2, Ordering::Relaxed) + 2;
+        let nothing = Burst { n, kind: Kind::Host, rows: Vec::new().into(), gone: Vec::new().into() };
+        let _ = self.out.send(nothing);
+    }
+}
+
+type Rows = Vec<(Option<String>, Value)>;
+
+async fn read(app: &App, kind: Kind, ids: &[Uuid]) -> Result<Rows, Error> {
+    let now = app.clock.now();
+    let ctx = Ctx::system(now);
+    let any = |id: &Uuid| ids.contains(id);
+    let plain = |v: Result<Value, serde_json::Error>| v.map_err(|e| Error::Internal(Box::new(e)));
+    let mut out = Rows::new();
+    match kind {
+        Kind::Desktop => {
+            let ids = ids.iter().copied().map(Into::into).collect();
+            let filter = Filter { ids: Some(ids), limit: i64::MAX, ..Filter::default() };
+            for d in v1::desktops::rows(desktops::list(app, &ctx, &filter).await?, now) {
+                out.push((Some(d.site.code.clone()), plain(serde_json::to_value(d))?));
+            }
+        }
+        Kind::Pool => {
+            for p in pools::list(app, &ctx).await?.into_iter().filter(|p| any(&p.pool.id.0)) {
+                let row = v1::pools::Pool::from(p);
+                out.push((Some(row.site.code.clone()), plain(serde_json::to_value(row))?));
+            }
+        }
+        Kind::Host => {
+            for h in hosts::list(app, &ctx).await?.into_iter().filter(|h| any(&h.id.0)) {
+                out.push((None, plain(serde_json::to_value(v1::hosts::Host::from(h)))?));
+            }
+        }
+        Kind::Image => {
+            for i in images::list(app, &ctx).await?.into_iter().filter(|i| any(&i.id.0)) {
+                out.push((None, plain(serde_json::to_value(v1::images::Image::from(i)))?));
+            }
+        }
+        Kind::Endpoint => out = v1::endpoints::changed(app, &ctx, ids).await?,
+        Kind::Session => out = v1::sessions::changed(app, &ctx, ids).await?,
+    }
+    Ok(out)
+}
 
 /// This resource's routes.
 pub fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::new()
+    OpenApiRouter::new().routes(routes!(stream))
+}
+
+/// Live changes as server-sent events: `change` with `{kind, rows, gone}`, and `resync` when something
+/// was missed and lists must be fetched anew.
+#[utoipa::path(get, path = "/events", tag = "events", responses((status = 200, content_type = "text/event-stream"), (status = "4XX", body = Problem)))]
+async fn stream(
+    State(api): State<Api>,
+    Signed(ctx): Signed,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
+    let hub = api.events.clone();
+    let start = hub.count.load(Ordering::Relaxed);
+    let state = (hub.out.subscribe(), hub.boot, ctx, start, false);
+    let stream = futures_util::stream::unfold(state, |(mut rx, boot, ctx, last, mut opened)| async move {
+        if !opened {
+            opened = true;
+            // What happened before the stream was open is unknown to this console.
+            let hello = Event::default().event("resync").id(format!("{boot}-{last}")).data("{}");
+            return Some((Ok(hello), (rx, boot, ctx, last, opened)));
+        }
+        loop {
+            match rx.recv().await {
+                Ok(b) => {
+                    let missed = b.n != last + 1;
+                    let event = if missed {
+                        Some(Event::default().event("resync").data("{}"))
+                    } else {
+                        visible(&b, &ctx).map(|data| Event::default().event("change").data(data.to_string()))
+                    };
+                    let last = b.n;
+                    if let Some(e) = event {
+                        return Some((Ok(e.id(format!("{boot}-{last}"))), (rx, boot, ctx, last, opened)));
+                    }
+                    return Some((Ok(Event::default().comment("")), (rx, boot, ctx, last, opened)));
+                }
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    });
+    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
+}
+
+/// The part of a burst this caller may see.
+fn visible(b: &Burst, ctx: &Ctx) -> Option<Value> {
+    use crate::domain::access::Role;
+    let staff = ctx.caller.is(Role::Operator) || ctx.caller.is(Role::Support);
+    if !staff && b.kind != Kind::Session {
+        return None;
+    }
+    let scope = ctx.caller.scope();
+    let own = |v: &Value| staff || v["user"]["username"].as_str() == Some(ctx.caller.name());
+    let covered = |site: &Option<String>| match (&scope, site) {
+        (Scope::All, _) | (_, None) => true,
+        (s, Some(code)) => s.covers(code),
+    };
+    let rows: Vec<&Value> = b.rows.iter().filter(|(site, v)| covered(site) && own(v)).map(|(_, v)| v).collect();
+    if rows.is_empty() && b.gone.is_empty() {
+        return None;
+    }
+    Some(json!({"kind": b.kind.as_str(), "rows": rows, "gone": *b.gone}))
 }

@@ -3,3 +3,4 @@
 pub mod ca;
 pub mod password;
 pub mod secret;
+pub mod tls;

@@ -98,7 +98,9 @@ fn promise(room: &mut Room, memory_mib: i64) {
 fn words(why: NoRoom) -> (&'static str, &'static str) {
     match why {
         NoRoom::NoHost => ("P-301", "no host is up; look at the hosts page"),
-        NoRoom::Memory => ("P-302", "no host has enough memory left for another running desktop; add a host or make the pool smaller"),
+        NoRoom::Memory => {
+            ("P-302", "no host has enough memory left for another running desktop; add a host or make the pool smaller")
+        }
         NoRoom::Disk => ("P-303", "no host has enough disk left; free some or add a host"),
     }
 }

@@ -66,7 +66,9 @@ pub async fn add(
         }
         return Err(Error::Conflict(
             "I-203",
-            format!("{image_name} {version} exists with other content; a published version never changes, give a new version"),
+            format!(
+                "{image_name} {version} exists with other content; a published version never changes, give a new version"
+            ),
         ));
     }
     let row = Image {

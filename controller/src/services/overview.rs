@@ -16,6 +16,10 @@ pub struct Overview {
     pub pools: i64,
     /// Desktops by state.
     pub desktops: BTreeMap<DesktopState, i64>,
+    /// Endpoints in all, online, silent.
+    pub endpoints: (i64, i64, i64),
+    /// Sessions active, disconnected.
+    pub sessions: (i64, i64),
 }
 
 /// Counts what the caller may see of hosts, pools and desktops.
@@ -32,5 +36,5 @@ pub async fn get(app: &App, ctx: &Ctx) -> Result<Overview> {
         *desktops.entry(*state).or_default() += n;
     }
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    Ok(Overview { hosts: (count(hosts.len()), count(up)), pools: count(pools.len()), desktops })
+    Ok(Overview { hosts: (count(hosts.len()), count(up)), pools: count(pools.len()), desktops, ..Overview::default() })
 }

@@ -82,7 +82,9 @@ pub async fn create(app: &App, ctx: &Ctx, r: Request) -> Result<PoolView> {
         Some(_) => faults.push(fault("image_id", "P-106", "this image is not ready for new pools; choose another")),
         None => faults.push(fault("image_id", "P-106", "there is no such image")),
     }
-    if !app.store.site_is_current(&r.site_code).await? || ctx.caller.scope() != Scope::All && !ctx.caller.scope().covers(&r.site_code) {
+    if !app.store.site_is_current(&r.site_code).await?
+        || ctx.caller.scope() != Scope::All && !ctx.caller.scope().covers(&r.site_code)
+    {
         faults.push(fault("site_code", "P-108", "there is no such site today; search for it by name"));
     }
     if !faults.is_empty() {
@@ -102,10 +104,13 @@ pub async fn create(app: &App, ctx: &Ctx, r: Request) -> Result<PoolView> {
     };
     let mut tx = app.store.begin().await?;
     tx.add_pool(&new, ctx.now).await.map_err(|e| match e {
-        StoreError::Duplicate(_) => Error::Conflict("P-103", format!("a pool named {} exists already; choose another name", new.name)),
+        StoreError::Duplicate(_) => {
+            Error::Conflict("P-103", format!("a pool named {} exists already; choose another name", new.name))
+        }
         other => other.into(),
     })?;
-    audit(&mut tx, ctx, "pool.create", &new.name, json!({"id": new.id, "site": new.site_code, "size": new.size})).await?;
+    audit(&mut tx, ctx, "pool.create", &new.name, json!({"id": new.id, "site": new.site_code, "size": new.size}))
+        .await?;
     tx.commit().await?;
     get(app, ctx, new.id).await
 }

@@ -42,7 +42,9 @@ impl Options {
                 }
                 key if ALLOWED.contains(&key) => kept.push((key, value)),
                 _ => {
-                    return Err(invalid("a host's URI may have socket, mode, tram_network and tram_keepalive, no more"));
+                    return Err(invalid(
+                        "a host's URI may have socket, mode, tram_network and tram_keepalive, no more",
+                    ));
                 }
             }
         }
