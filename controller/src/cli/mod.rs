@@ -1,9 +1,132 @@
 //! Floor 5: the command line, and the only place that builds objects.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use tram_wire::ids::InstallationId;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::identity::password::Passwords;
+use crate::nudge::Bus;
+use crate::services::App;
+use crate::store::{ServerLock, Store, sqlite_path};
+use crate::telemetry;
+
+mod admin;
+mod doctor;
+mod listener;
+mod server;
+mod status;
+
+/// Virtual desktops for public offices: the controller.
+#[derive(Debug, Parser)]
+#[command(name = "tram-controller", version, about, max_term_width = 100)]
+struct Cli {
+    /// Configuration file (TOML); every key has a default.
+    #[arg(long, global = true, env = "TRAM_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder for everything the controller keeps.
+    #[arg(long, global = true, env = "TRAM_DATA", value_name = "DIR", default_value = "/var/lib/tram")]
+    data: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the controller: API, console, gateway and reconcilers in one process.
+    Server,
+    /// Bring the database up to this version.
+    Migrate,
+    /// Look for what is wrong with this installation.
+    Doctor {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print counts of hosts, pools and desktops.
+    Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the OpenAPI 3.1 document.
+    Openapi,
+    /// Work on the installation with a shell on this machine; every change is audited.
+    #[command(subcommand)]
+    Admin(admin::Admin),
+}
 
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    // An error only if a provider is installed already, and then it is this one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(r) => r,
+        Err(e) => {
+            eprintln!("tram-controller: the runtime can't start: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("tram-controller: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<ExitCode> {
+    if let Command::Openapi = cli.command {
+        println!("{}", crate::api::router::openapi().to_pretty_json()?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let config = Config::load(cli.config.as_deref(), &cli.data, |k| std::env::var(k).ok())?;
+    match cli.command {
+        Command::Server => {
+            telemetry::logging(&config.log_format, &config.log_level);
+            server::run(config).await?;
+        }
+        Command::Migrate => {
+            let app = open(&config).await?;
+            println!("{} is at the version of this program", app.store.engine());
+        }
+        Command::Doctor { json } => return doctor::run(&config, json).await,
+        Command::Status { json } => status::run(&open(&config).await?, json).await?,
+        Command::Admin(admin) => {
+            telemetry::logging(&config.log_format, "warn");
+            admin::run(&config, admin).await?;
+        }
+        Command::Openapi => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Opens and migrates the database and puts together what use cases need.
+async fn open(config: &Config) -> Result<App> {
+    let clock = Clock::system();
+    let store = Store::open(&config.database_url, Bus::default()).await.context("opening the database")?;
+    store.migrate().await.context("bringing the database up to date")?;
+    let installation = store.installation(InstallationId(Uuid::now_v7()), clock.now()).await?;
+    Ok(App {
+        store,
+        clock,
+        installation,
+        image_dir: config.image_dir.clone(),
+        data_dir: config.data.clone(),
+        passwords: Passwords::default(),
+        public_url: config.public_url.clone(),
+    })
+}
+
+/// One server a SQLite file; several on PostgreSQL.
+fn lock(config: &Config) -> Result<Option<ServerLock>> {
+    sqlite_path(&config.database_url).map(ServerLock::take).transpose().map_err(Into::into)
 }

@@ -1,1 +1,195 @@
-//! Configuration.
+//! Configuration: one TOML file, every key with a default, `TRAM_<SECTION>_<KEY>` overrides.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// As used: complete and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Everything the controller keeps.
+    pub data: PathBuf,
+    /// Address for browsers and the API.
+    pub listen: SocketAddr,
+    /// Address for agents.
+    pub agent_listen: SocketAddr,
+    /// Where browsers reach the controller.
+    pub public_url: String,
+    /// Database.
+    pub database_url: String,
+    /// Server certificate, key and authority.
+    pub tls: crate::identity::tls::Files,
+    /// Published golden images.
+    pub image_dir: PathBuf,
+    /// Desktops' overlay disks.
+    pub disk_dir: PathBuf,
+    /// `text` or `json`.
+    pub log_format: String,
+    /// Log level or filter.
+    pub log_level: String,
+}
+
+/// As written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Written {
+    server: Server,
+    database: Database,
+    tls: Tls,
+    images: Folder,
+    disks: Folder,
+    log: Log,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Server {
+    listen: Option<String>,
+    agent_listen: Option<String>,
+    public_url: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Database {
+    url: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Tls {
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Folder {
+    dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Log {
+    format: Option<String>,
+    level: Option<String>,
+}
+
+/// What is wrong with the configuration, and where.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("the configuration file {0} can't be read: {1}")]
+    Read(PathBuf, std::io::Error),
+    /// The file is not TOML, or has a key Tram does not know.
+    #[error("the configuration file {0} has a fault:\n{1}")]
+    Parse(PathBuf, toml::de::Error),
+    /// A value is out of range.
+    #[error("{key} = {value:?} is wrong: {why}")]
+    Value {
+        /// Which key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What it should be.
+        why: String,
+    },
+}
+
+impl Config {
+    /// Reads the file (none: defaults), then `env` (a look-up of environment variables).
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the key.
+    pub fn load(file: Option<&Path>, data: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let written = match file {
+            None => Written::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|e| ConfigError::Read(path.into(), e))?;
+                toml::from_str(&text).map_err(|e| ConfigError::Parse(path.into(), e))?
+            }
+        };
+        let text =
+            |key: &str, value: Option<String>, default: &str| env(key).or(value).unwrap_or_else(|| default.into());
+        let path =
+            |key: &str, value: Option<PathBuf>, default: PathBuf| env(key).map(Into::into).or(value).unwrap_or(default);
+        let address = |key: &'static str, value: String| {
+            value.parse::<SocketAddr>().map_err(|_| ConfigError::Value {
+                key,
+                why: "give an address and a port, such as 0.0.0.0:8443".into(),
+                value,
+            })
+        };
+        let listen = address("server.listen", text("TRAM_SERVER_LISTEN", written.server.listen, "127.0.0.1:8443"))?;
+        let agent_listen = address(
+            "server.agent_listen",
+            text("TRAM_SERVER_AGENT_LISTEN", written.server.agent_listen, "127.0.0.1:8444"),
+        )?;
+        let public_url = text("TRAM_SERVER_PUBLIC_URL", written.server.public_url, &format!("https://{listen}"));
+        if !public_url.starts_with("https://") || public_url.ends_with('/') {
+            let why = "give https://NAME[:PORT] without a slash at the end".into();
+            return Err(ConfigError::Value { key: "server.public_url", value: public_url, why });
+        }
+        let usual = crate::identity::tls::Files::below(data);
+        let log_format = text("TRAM_LOG_FORMAT", written.log.format, "text");
+        if !["text", "json"].contains(&log_format.as_str()) {
+            return Err(ConfigError::Value { key: "log.format", value: log_format, why: "give text or json".into() });
+        }
+        let default_db = format!("sqlite://{}", data.join("tram.db").display());
+        Ok(Self {
+            data: data.to_owned(),
+            listen,
+            agent_listen,
+            public_url,
+            database_url: text("TRAM_DATABASE_URL", written.database.url, &default_db),
+            tls: crate::identity::tls::Files {
+                ca: path("TRAM_TLS_CA", written.tls.ca, usual.ca),
+                cert: path("TRAM_TLS_CERT", written.tls.cert, usual.cert),
+                key: path("TRAM_TLS_KEY", written.tls.key, usual.key),
+            },
+            image_dir: path("TRAM_IMAGES_DIR", written.images.dir, data.join("images")),
+            disk_dir: path("TRAM_DISKS_DIR", written.disks.dir, data.join("disks")),
+            log_format,
+            log_level: text("TRAM_LOG_LEVEL", written.log.level, "info"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tram.toml");
+        std::fs::write(&file, text).unwrap();
+        let get = |k: &str| env.iter().find(|(n, _)| *n == k).map(|(_, v)| (*v).to_owned());
+        Config::load(Some(&file), Path::new("/data"), get)
+    }
+
+    #[test]
+    fn defaults_stand_below_the_data_folder() {
+        let c = load("", &[]).unwrap();
+        assert_eq!(c.database_url, "sqlite:///data/tram.db");
+        assert_eq!(c.public_url, "https://127.0.0.1:8443");
+        assert_eq!(c.disk_dir, Path::new("/data/disks"));
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let c = load("[server]\nlisten = \"0.0.0.0:1\"", &[("TRAM_SERVER_LISTEN", "0.0.0.0:2")]).unwrap();
+        assert_eq!(c.listen.port(), 2);
+    }
+
+    #[test]
+    fn faults_name_the_key() {
+        let unknown = load("[server]\nlissten = \"x\"", &[]).unwrap_err().to_string();
+        assert!(unknown.contains("lissten"), "{unknown}");
+        let bad = load("[server]\nlisten = \"here\"", &[]).unwrap_err().to_string();
+        assert!(bad.contains("server.listen"), "{bad}");
+        let url = load("[server]\npublic_url = \"http://x/\"", &[]).unwrap_err().to_string();
+        assert!(url.contains("server.public_url"), "{url}");
+    }
+}

@@ -4,32 +4,41 @@ use std::time::Duration;
 
 use metrics::{counter, histogram};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use crate::nudge::{Bus, Kind};
+use super::World;
+use crate::nudge::Kind;
 
-/// Calls `pass` whenever `kind` is nudged and at least every `period`, until stopped. A failed pass is
-/// logged and tried again, a little later each time.
-pub async fn run<F>(name: &'static str, bus: &Bus, kind: Kind, period: Duration, stop: &CancellationToken, mut pass: F)
-where
-    F: AsyncFnMut() -> anyhow::Result<()>,
-{
+/// Something that makes the world follow the database, one look at a time.
+pub trait Reconciler: Send + 'static {
+    /// Name in logs and metrics.
+    const NAME: &'static str;
+    /// Whose nudges wake it.
+    const KIND: Kind;
+    /// How often it looks when nobody nudges.
+    const PERIOD: Duration;
+
+    /// One look at everything it is for. Running it again right away has no further effect.
+    fn pass(&mut self, world: &World) -> impl Future<Output = anyhow::Result<()>> + Send;
+}
+
+/// Runs it until stopped. A failed pass is logged and tried again, a little later each time.
+pub async fn run<R: Reconciler>(world: World, mut reconciler: R) {
     let mut failures = 0u32;
     loop {
         let began = Instant::now();
-        match pass().await {
+        match reconciler.pass(&world).await {
             Ok(()) => failures = 0,
             Err(e) => {
                 failures += 1;
-                counter!("reconcile_failures_total", "reconciler" => name).increment(1);
-                tracing::warn!(reconciler = name, error = %format!("{e:#}"), failures, "pass failed, will be repeated");
+                counter!("reconcile_failures_total", "reconciler" => R::NAME).increment(1);
+                tracing::warn!(reconciler = R::NAME, error = %format!("{e:#}"), failures, "pass failed, will be repeated");
             }
         }
-        histogram!("reconcile_pass_seconds", "reconciler" => name).record(began.elapsed().as_secs_f64());
-        let wait = if failures == 0 { period } else { Duration::from_millis(500 << failures.min(5)).min(period) };
+        histogram!("reconcile_pass_seconds", "reconciler" => R::NAME).record(began.elapsed().as_secs_f64());
+        let wait = if failures == 0 { R::PERIOD } else { Duration::from_millis(500 << failures.min(5)).min(R::PERIOD) };
         tokio::select! {
-            () = stop.cancelled() => return,
-            () = bus.nudged(kind), if failures == 0 => {}
+            () = world.stop.cancelled() => return,
+            () = world.app.store.bus().nudged(R::KIND), if failures == 0 => {}
             () = tokio::time::sleep(wait) => {}
         }
     }

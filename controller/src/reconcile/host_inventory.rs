@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tram_hypervisor::{DesktopId, Error, Found, HostEvent, Hypervisor, Power};
 use tram_wire::ids::HostId;
 
-use super::{World, driver};
+use super::World;
+use super::driver::Reconciler;
 use crate::domain::desktop::{DesiredDesktop, DesktopState};
 use crate::nudge::Kind;
 use crate::store::desktops::Desktop;
@@ -20,14 +21,21 @@ use crate::store::hosts::Host;
 /// How often a host is looked at when it sends no events.
 const PERIOD: Duration = Duration::from_secs(15);
 
-/// Runs until stopped.
-pub async fn run(world: World) {
-    let bus = world.app.store.bus().clone();
-    let mut open: HashMap<HostId, (String, CancellationToken)> = HashMap::new();
-    let pass = async || {
+/// The reconciler: which hosts are watched, by what address and policy.
+#[derive(Default)]
+pub struct HostInventory {
+    open: HashMap<HostId, (String, CancellationToken)>,
+}
+
+impl Reconciler for HostInventory {
+    const NAME: &'static str = "host_inventory";
+    const KIND: Kind = Kind::Host;
+    const PERIOD: Duration = Duration::from_secs(5);
+
+    async fn pass(&mut self, world: &World) -> Result<()> {
         let hosts = world.app.store.hosts().await?;
         let ids: HashSet<HostId> = hosts.iter().map(|h| h.id).collect();
-        open.retain(|id, (_, stop)| {
+        self.open.retain(|id, (_, stop)| {
             let keep = ids.contains(id);
             if !keep {
                 stop.cancel();
@@ -38,18 +46,17 @@ pub async fn run(world: World) {
         for host in hosts {
             // What would make it another backend: address or acceleration policy.
             let key = format!("{}|{}", host.uri, host.accel_policy);
-            match open.get(&host.id) {
+            match self.open.get(&host.id) {
                 Some((k, _)) if *k == key => continue,
                 Some((_, stop)) => stop.cancel(),
                 None => {}
             }
             let stop = world.stop.child_token();
-            open.insert(host.id, (key, stop.clone()));
-            start(&world, host, stop).await?;
+            self.open.insert(host.id, (key, stop.clone()));
+            start(world, host, stop).await?;
         }
         Ok(())
-    };
-    driver::run("host_inventory", &bus, Kind::Host, Duration::from_secs(5), &world.stop, pass).await;
+    }
 }
 
 async fn start(world: &World, host: Host, stop: CancellationToken) -> Result<()> {

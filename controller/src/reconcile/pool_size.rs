@@ -7,17 +7,24 @@ use anyhow::Result;
 use tram_wire::ids::{DesktopId, PoolId};
 use uuid::Uuid;
 
-use super::{World, driver};
+use super::World;
+use super::driver::Reconciler;
 use crate::domain::placement::{self, Need, NoRoom, Room};
 use crate::domain::pool::{self, Change, DesiredPool};
 use crate::nudge::Kind;
 use crate::store::pools::Pool;
 
-/// Runs until stopped.
-pub async fn run(world: World) {
-    let bus = world.app.store.bus().clone();
-    let pass = async || pass(&world).await;
-    driver::run("pool_size", &bus, Kind::Pool, Duration::from_secs(5), &world.stop, pass).await;
+/// The reconciler.
+pub struct PoolSize;
+
+impl Reconciler for PoolSize {
+    const NAME: &'static str = "pool_size";
+    const KIND: Kind = Kind::Pool;
+    const PERIOD: Duration = Duration::from_secs(5);
+
+    async fn pass(&mut self, world: &World) -> Result<()> {
+        pass(world).await
+    }
 }
 
 /// One look at all pools.

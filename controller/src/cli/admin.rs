@@ -1,0 +1,327 @@
+//! `admin`: for somebody with a shell on the controller. The same use cases as the API, audited as
+//! `local-admin`.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use tram_wire::ids::PoolId;
+
+use super::open;
+use crate::config::Config;
+use crate::domain::host::AccelSetting;
+use crate::identity::tls;
+use crate::services::{App, Ctx, desktops, hosts, images, pools};
+use crate::store::desktops::{Filter, Want};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Admin {
+    /// Make a certificate authority and a server certificate, if there are none.
+    InitTls {
+        /// Names and addresses the controller is reached by.
+        #[arg(long, value_delimiter = ',', required = true)]
+        names: Vec<String>,
+    },
+    /// Hypervisor hosts.
+    #[command(subcommand)]
+    Host(Host),
+    /// Golden images.
+    #[command(subcommand)]
+    Image(Image),
+    /// Pools of desktops.
+    #[command(subcommand)]
+    Pool(Pool),
+    /// Virtual desktops.
+    #[command(subcommand)]
+    Desktop(Desktop),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Host {
+    /// Add a host, or change the one with that name.
+    Add {
+        /// Name.
+        #[arg(long)]
+        name: String,
+        /// libvirt URI, such as qemu:///system.
+        #[arg(long)]
+        uri: String,
+        /// Acceleration: auto, kvm or tcg.
+        #[arg(long, default_value = "auto")]
+        accel: AccelSetting,
+    },
+    /// List hosts.
+    List(Json),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Image {
+    /// Take a qcow2 file in.
+    Add {
+        /// Name.
+        #[arg(long)]
+        name: String,
+        /// Version.
+        #[arg(long)]
+        version: String,
+        /// The file.
+        #[arg(long)]
+        file: PathBuf,
+    },
+    /// List images.
+    List(Json),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Pool {
+    /// Ask for a pool.
+    Create {
+        /// Name.
+        #[arg(long)]
+        name: String,
+        /// Code of the site it serves.
+        #[arg(long)]
+        site: String,
+        /// Image name; its newest ready version is taken.
+        #[arg(long)]
+        image: String,
+        /// Desktops wanted.
+        #[arg(long)]
+        size: i64,
+        /// Virtual processors of each.
+        #[arg(long, default_value_t = 2)]
+        vcpus: i64,
+        /// Memory of each, MiB.
+        #[arg(long, default_value_t = 2048)]
+        memory_mib: i64,
+        /// Disk of each, GiB.
+        #[arg(long)]
+        disk_gib: Option<i64>,
+        /// Keep disks after a session.
+        #[arg(long)]
+        persistent: bool,
+        /// Only define the desktops.
+        #[arg(long)]
+        no_start: bool,
+    },
+    /// Ask for another number of desktops.
+    Resize {
+        /// Name.
+        name: String,
+        /// Desktops wanted.
+        size: i64,
+        /// Even if sessions are cut.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Ask for a pool and its desktops to be removed.
+    Delete {
+        /// Name.
+        name: String,
+        /// Even if sessions are cut.
+        #[arg(long)]
+        force: bool,
+    },
+    /// List pools.
+    List(Json),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Desktop {
+    /// List desktops.
+    List(Json),
+    /// Start one.
+    Start {
+        /// Name.
+        name: String,
+    },
+    /// Stop one.
+    Stop {
+        /// Name.
+        name: String,
+        /// Cut the power.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Reset one.
+    Reset {
+        /// Name.
+        name: String,
+    },
+    /// Throw its disk away and make it anew.
+    Rebuild {
+        /// Name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Json {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(config: &Config, admin: Admin) -> Result<()> {
+    if let Admin::InitTls { names } = &admin {
+        let made = tls::init(&config.tls, names)?;
+        println!("{} {}", if made { "made" } else { "kept" }, config.tls.cert.display());
+        return Ok(());
+    }
+    let app = open(config).await?;
+    let ctx = Ctx::local_admin(app.clock.now());
+    match admin {
+        Admin::InitTls { .. } => Ok(()),
+        Admin::Host(h) => host(&app, &ctx, h).await,
+        Admin::Image(i) => image(&app, &ctx, i).await,
+        Admin::Pool(p) => pool(&app, &ctx, p).await,
+        Admin::Desktop(d) => desktop(&app, &ctx, d).await,
+    }
+}
+
+async fn host(app: &App, ctx: &Ctx, h: Host) -> Result<()> {
+    match h {
+        Host::Add { name, uri, accel } => {
+            let id = hosts::put(app, ctx, &name, &uri, accel).await?;
+            println!("{name} {id}");
+        }
+        Host::List(j) => {
+            let rows = hosts::list(app, ctx).await?;
+            print(
+                j,
+                rows.iter().map(
+                    |h| json!({"id": h.id, "name": h.name, "uri": h.uri, "state": h.state, "reason": h.state_reason}),
+                ),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+async fn image(app: &App, ctx: &Ctx, i: Image) -> Result<()> {
+    match i {
+        Image::Add { name, version, file } => {
+            let tty = std::io::stderr().is_terminal();
+            let progress = move |done: u64, total: u64| {
+                if tty {
+                    let _ = write!(std::io::stderr(), "\rcopying {:3} %", done * 100 / total.max(1));
+                }
+            };
+            let row = images::add(app, ctx, &name, &version, &file, progress).await?;
+            if tty {
+                eprintln!();
+            }
+            println!("{} {} {}", row.name, row.version, row.id);
+        }
+        Image::List(j) => {
+            let rows = images::list(app, ctx).await?;
+            print(j, rows.iter().map(|i| json!({"id": i.id, "name": i.name, "version": i.version, "state": i.state, "bytes": i.file_size_bytes, "pools": i.pools})))?;
+        }
+    }
+    Ok(())
+}
+
+async fn pool(app: &App, ctx: &Ctx, p: Pool) -> Result<()> {
+    match p {
+        Pool::Create { name, site, image, size, vcpus, memory_mib, disk_gib, persistent, no_start } => {
+            let image_id = images::list(app, ctx)
+                .await?
+                .into_iter()
+                .find(|i| i.name == image && i.state == crate::domain::image::ImageState::Ready)
+                .with_context(|| format!("there is no ready image named {image}; see `admin image list`"))?
+                .id;
+            let request = pools::Request {
+                name,
+                site_code: site,
+                image_id,
+                size,
+                vcpus,
+                memory_mib,
+                disk_gib,
+                persistent,
+                start: !no_start,
+            };
+            let made = pools::create(app, ctx, request).await.map_err(explain)?;
+            println!("{} {}", made.pool.name, made.pool.id);
+        }
+        Pool::Resize { name, size, force } => {
+            let id = pool_id(app, ctx, &name).await?;
+            let p = pools::resize(app, ctx, id, size, force).await.map_err(explain)?;
+            println!("{} shall have {} desktops", p.pool.name, p.pool.size);
+        }
+        Pool::Delete { name, force } => {
+            let id = pool_id(app, ctx, &name).await?;
+            pools::delete(app, ctx, id, force).await?;
+            println!("{name} shall be removed");
+        }
+        Pool::List(j) => {
+            let rows = pools::list(app, ctx).await?;
+            print(j, rows.iter().map(|p| json!({"id": p.pool.id, "name": p.pool.name, "site": p.pool.site_code, "size": p.pool.size, "counts": p.counts, "problem": p.pool.problem_text})))?;
+        }
+    }
+    Ok(())
+}
+
+async fn desktop(app: &App, ctx: &Ctx, d: Desktop) -> Result<()> {
+    let (name, what) = match d {
+        Desktop::List(j) => {
+            let filter = Filter { limit: i64::MAX, ..Filter::default() };
+            let l = desktops::list(app, ctx, &filter).await?;
+            let pool = |id: &PoolId| l.pools.get(id).map(|p| p.name.clone());
+            return print(
+                j,
+                l.desktops.iter().map(|d| {
+                    json!({"id": d.id, "name": d.name, "pool": pool(&d.pool_id), "state": d.state,
+                "desired": d.desired, "assigned_to": d.assigned_name, "error": d.error_text})
+                }),
+            );
+        }
+        Desktop::Start { name } => (name, Want::Start),
+        Desktop::Stop { name, force } => (name, Want::Stop { force }),
+        Desktop::Reset { name } => (name, Want::Reset),
+        Desktop::Rebuild { name } => (name, Want::Rebuild),
+    };
+    let id = desktops::by_name(app, ctx, &name).await?;
+    desktops::want(app, ctx, id, what).await?;
+    println!("{name}: asked for");
+    Ok(())
+}
+
+async fn pool_id(app: &App, ctx: &Ctx, name: &str) -> Result<PoolId> {
+    match pools::list(app, ctx).await?.into_iter().find(|p| p.pool.name == name) {
+        Some(p) => Ok(p.pool.id),
+        None => bail!("there is no pool named {name}; see `admin pool list`"),
+    }
+}
+
+/// Names every fault of an input: on a terminal there is no form that would mark them.
+pub(super) fn explain(e: crate::services::Error) -> anyhow::Error {
+    if let crate::services::Error::Invalid(_, text, faults) = &e {
+        let lines: Vec<String> = faults.iter().map(|f| format!("  {} ({}): {}", f.at, f.code, f.message)).collect();
+        return anyhow::anyhow!("{text}\n{}", lines.join("\n"));
+    }
+    e.into()
+}
+
+/// Prints rows as JSON, or as a line of `key=value` each.
+pub(super) fn print(how: Json, rows: impl Iterator<Item = Value>) -> Result<()> {
+    let rows: Vec<Value> = rows.collect();
+    if how.json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+        return Ok(());
+    }
+    for row in &rows {
+        let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+        let cells: Vec<String> = row
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(_, v)| !v.is_null())
+            .map(|(k, v)| format!("{k}={}", text(v)))
+            .collect();
+        println!("{}", cells.join("  "));
+    }
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! `server`: everything in one process.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use axum::Router;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tram_hypervisor::{AccelPolicy, OpenOptions, Owner};
+use uuid::Uuid;
+
+use super::{listener, lock, open};
+use crate::api::{Api, events::Hub, router};
+use crate::config::Config;
+use crate::domain::host::AccelSetting;
+use crate::fleet::Fleet;
+use crate::identity::tls;
+use crate::reconcile::host_inventory::HostInventory;
+use crate::reconcile::pool_size::PoolSize;
+use crate::reconcile::{World, desktop_lifecycle, driver};
+use crate::services::App;
+use crate::store::{Db, listen};
+use crate::telemetry;
+
+/// Longest a call to a host may take.
+const DEADLINE: std::time::Duration = std::time::Duration::from_secs(40);
+
+pub(super) async fn run(config: Config) -> Result<()> {
+    let _lock = lock(&config)?;
+    let tls = tls::server_config(&config.tls)
+        .context("TLS is not set up; make a certificate with `tram-controller admin init-tls --names NAME,ADDRESS`")?;
+    let app = open(&config).await?;
+    if matches!(app.store.db(), Db::Sqlite { .. }) {
+        // The lock says that our former self is dead: its leases are void.
+        let mut tx = app.store.begin().await?;
+        tx.release_all_leases().await?;
+        tx.commit().await?;
+    }
+    let metrics = telemetry::metrics()?;
+    let web = listener::bind(config.listen, "server.listen").await?;
+
+    let stop = CancellationToken::new();
+    let fleet = Fleet::default();
+    let world = World {
+        app: app.clone(),
+        fleet: fleet.clone(),
+        worker: Uuid::now_v7(),
+        open: opener(&config, &app),
+        stop: stop.clone(),
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(driver::run(world.clone(), HostInventory::default()));
+    tasks.spawn(driver::run(world.clone(), PoolSize));
+    tasks.spawn(desktop_lifecycle::run(world.clone()));
+    let hub = Arc::new(Hub::default());
+    spawn_until(&mut tasks, &stop, {
+        let (hub, app) = (hub.clone(), app.clone());
+        async move { hub.run(&app).await }
+    });
+    spawn_until(&mut tasks, &stop, {
+        let store = app.store.clone();
+        async move { listen::forward(&store).await }
+    });
+    let api = Api { app: app.clone(), fleet, events: hub, metrics };
+    tasks.spawn(listener::serve(web, tls, router::router(api, Router::new()), stop.clone()));
+    tracing::info!(address = %config.listen, url = %config.public_url, database = app.store.engine(), "listening");
+
+    stopped().await?;
+    tracing::info!("stopping");
+    stop.cancel();
+    while tasks.join_next().await.is_some() {}
+    app.store.close().await;
+    Ok(())
+}
+
+/// Runs a task that knows no end of its own.
+fn spawn_until(tasks: &mut JoinSet<()>, stop: &CancellationToken, work: impl Future<Output = ()> + Send + 'static) {
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        tokio::select! { () = stop.cancelled() => {}, () = work => {} }
+    });
+}
+
+fn opener(config: &Config, app: &App) -> Arc<dyn Fn(&crate::store::hosts::Host) -> OpenOptions + Send + Sync> {
+    let owner = Owner {
+        installation: app.installation,
+        image_dir: config.image_dir.clone(),
+        disk_dir: config.disk_dir.clone(),
+    };
+    Arc::new(move |host| OpenOptions {
+        owner: owner.clone(),
+        accel: match host.accel_policy {
+            AccelSetting::Auto => AccelPolicy::Auto,
+            AccelSetting::Kvm => AccelPolicy::Kvm,
+            AccelSetting::Tcg => AccelPolicy::Tcg,
+        },
+        deadline: DEADLINE,
+    })
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+async fn stopped() -> Result<()> {
+    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = term.recv() => {}
+        done = tokio::signal::ctrl_c() => done?,
+    }
+    Ok(())
+}
