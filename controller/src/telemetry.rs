@@ -1,5 +1,7 @@
 //! Logging and metrics set-up.
 
+use std::io::IsTerminal;
+
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
@@ -8,7 +10,10 @@ use tracing_subscriber::EnvFilter;
 pub fn logging(format: &str, level: &str) {
     let filter = std::env::var("TRAM_LOG").unwrap_or_else(|_| level.to_owned());
     let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     // A second call (tests start several servers) is not an error.
     let _ = match format {
         "json" => builder.json().try_init(),

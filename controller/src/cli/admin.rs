@@ -309,19 +309,21 @@ pub(super) fn explain(e: crate::services::Error) -> anyhow::Error {
 pub(super) fn print(how: Json, rows: impl Iterator<Item = Value>) -> Result<()> {
     let rows: Vec<Value> = rows.collect();
     if how.json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
-        return Ok(());
+        return say(&serde_json::to_string_pretty(&rows)?);
     }
+    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
     for row in &rows {
-        let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
-        let cells: Vec<String> = row
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(_, v)| !v.is_null())
-            .map(|(k, v)| format!("{k}={}", text(v)))
-            .collect();
-        println!("{}", cells.join("  "));
+        let cells = row.as_object().into_iter().flatten().filter(|(_, v)| !v.is_null());
+        let cells: Vec<String> = cells.map(|(k, v)| format!("{k}={}", text(v))).collect();
+        say(&cells.join("  "))?;
     }
     Ok(())
+}
+
+/// Prints a line. A reader that has seen enough (`| head`) is no fault.
+pub(super) fn say(line: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => Ok(other?),
+    }
 }

@@ -6,6 +6,7 @@
 //!
 //! Writing happens in a [`Tx`]; what changed is remembered there and told to the [`Bus`] after the commit.
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
@@ -199,6 +200,9 @@ impl Store {
             if let Some(parent) = path.parent() {
                 std::fs::create_dir_all(parent).map_err(|e| StoreError::Folder(parent.display().to_string(), e))?;
             }
+            // It holds password hashes: for the owner's eyes only (SQLite gives its side files the same mode).
+            let private = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+            private.map_err(|e| StoreError::Folder(path.display().to_string(), e))?;
             let options = SqliteConnectOptions::new()
                 .filename(path)
                 .create_if_missing(true)
