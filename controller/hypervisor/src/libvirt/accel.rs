@@ -22,13 +22,29 @@ use crate::{Accel, AccelPolicy, Error, Result};
 /// How long the probe guest may take. With KVM that works it needs well under a second.
 const PROBE: Duration = Duration::from_secs(10);
 
-/// The probe's boot sector: switches off by ACPI (q35 and pc of QEMU keep PM1a_CNT at 0x604), else halts.
-/// A broken KVM does not come to write exactly that by accident.
+/// The probe's boot sector: counts down 200 million times, then switches off by ACPI (QEMU's q35 has its
+/// PM1a control register at 0x604).
+///
+/// Counting is the point. There are kernels whose `/dev/kvm` emulates early guest code one instruction at a
+/// time: a guest that only switched itself off would pass there, and a desktop would never come up. A
+/// processor counts this in 0.2 s, software emulation in about 1 s. And a KVM that is broken in other ways
+/// does not come to write exactly that value to exactly that port by accident.
 ///
 /// ```text
-/// mov dx, 0x604 / mov ax, 0x2000 / out dx, ax / cli / hlt / jmp -3
+///         mov ecx, 200000000
+/// again:  dec ecx
+///         jnz again
+///         mov dx, 0x604
+///         mov ax, 0x2000
+///         out dx, ax
+///         cli
+/// end:    hlt
+///         jmp end
 /// ```
-const BOOT_CODE: &[u8] = &[0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xfa, 0xf4, 0xeb, 0xfd];
+const BOOT_CODE: &[u8] = &[
+    0x66, 0xb9, 0x00, 0xc2, 0xeb, 0x0b, 0x66, 0x49, 0x75, 0xfc, 0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xfa, 0xf4,
+    0xeb, 0xfd,
+];
 
 /// What desktops run on, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +138,7 @@ pub(super) fn by_probe(conn: &Connect, uri: &str, folder: &Path) -> Decision {
     if let Some(decision) = known.get(&key) {
         return decision.clone();
     }
-    match probe(conn, folder, PROBE) {
+    match probe(conn, folder, PROBE, Accel::Kvm) {
         Ok(decision) => {
             known.insert(key, decision.clone());
             decision
@@ -140,19 +156,19 @@ fn failed(why: &str) -> Decision {
     )
 }
 
-/// Runs the probe guest under KVM and says what came of it.
+/// Runs the probe guest under KVM and says what came of it. With `kind` TCG the guest itself is proven: it
+/// must end there, else its silence under KVM would mean nothing.
 ///
 /// The guest is transient and tied to this connection: it goes with it, even when we are killed.
 ///
 /// # Errors
 /// When libvirt can't be asked at all.
-pub(super) fn probe(conn: &Connect, folder: &Path, deadline: Duration) -> Result<Decision> {
+pub(super) fn probe(conn: &Connect, folder: &Path, deadline: Duration, kind: Accel) -> Result<Decision> {
     let uuid = Uuid::new_v4();
     let boot = BootFile::write(folder, uuid).map_err(|e| Error::Refused(format!("the probe's boot file: {e}")))?;
     let (to, notes) = sync_channel(64);
     let _subscription = Subscription::new(conn, &Notes { to, lost: Arc::default() }).map_err(convert::error)?;
-    let xml = probe_xml(uuid, &boot.0)?;
-    let started = Instant::now();
+    let xml = probe_xml(uuid, &boot.0, kind)?;
     let domain = match conn.create_domain_xml(&xml, sys::VIR_DOMAIN_START_AUTODESTROY) {
         Ok(domain) => domain,
         Err(e) => match convert::error(e) {
@@ -160,6 +176,8 @@ pub(super) fn probe(conn: &Connect, folder: &Path, deadline: Duration) -> Result
             e => return Ok(failed(&e.to_string())),
         },
     };
+    // The start itself may take seconds: libvirt first asks a new QEMU what it can do.
+    let started = Instant::now();
     let outcome = loop {
         let left = deadline.saturating_sub(started.elapsed());
         match notes.recv_timeout(left) {
@@ -169,11 +187,7 @@ pub(super) fn probe(conn: &Connect, folder: &Path, deadline: Duration) -> Result
                 }
                 break if detail == sys::VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN as i32 {
                     let ms = started.elapsed().as_millis();
-                    Decision::new(
-                        Accel::Kvm,
-                        "probe_ok",
-                        format!("A test guest ran with KVM and ended by itself within {ms} ms."),
-                    )
+                    Decision::new(kind, "probe_ok", format!("A test guest ran and ended by itself within {ms} ms."))
                 } else {
                     failed("it died")
                 };
@@ -185,7 +199,7 @@ pub(super) fn probe(conn: &Connect, folder: &Path, deadline: Duration) -> Result
                     Accel::Tcg,
                     "probe_hung",
                     format!(
-                        "/dev/kvm exists and libvirt offers KVM, but a test guest hung for {} s, so desktops run in software emulation (TCG).",
+                        "/dev/kvm exists and libvirt offers KVM, but a test guest got nowhere within {} s, so desktops run in software emulation (TCG).",
                         deadline.as_secs()
                     ),
                 );
@@ -197,10 +211,10 @@ pub(super) fn probe(conn: &Connect, folder: &Path, deadline: Duration) -> Result
     Ok(outcome)
 }
 
-fn probe_xml(uuid: Uuid, boot: &Path) -> Result<String> {
+fn probe_xml(uuid: Uuid, boot: &Path, kind: Accel) -> Result<String> {
     let boot = boot.to_str().ok_or_else(|| Error::Invalid("the disk folder needs a UTF-8 path".into()))?;
     el("domain")
-        .attr("type", "kvm")
+        .attr("type", if kind == Accel::Kvm { "kvm" } else { "qemu" })
         .child(el("name").text(format_args!("tram-probe-{uuid}")))
         .child(el("uuid").text(uuid))
         .child(el("memory").attr("unit", "MiB").text(64))
@@ -211,7 +225,7 @@ fn probe_xml(uuid: Uuid, boot: &Path) -> Result<String> {
                 .child(el("boot").attr("dev", "hd")),
         )
         .child(el("features").child(el("acpi")))
-        .child(el("cpu").attr("mode", "host-passthrough").attr("check", "none"))
+        .children((kind == Accel::Kvm).then(|| el("cpu").attr("mode", "host-passthrough").attr("check", "none")))
         .child(el("on_poweroff").text("destroy"))
         .child(el("on_reboot").text("destroy"))
         .child(el("on_crash").text("destroy"))
