@@ -1,1 +1,16 @@
-//! x
+//! The Tram endpoint agent.
+//!
+//! One process, one thread, one outbound link. Floors, bottom up; a floor uses only those below it:
+//! `wire` | `host`, `config` | `identity`, `collect`, `checks`, `link::machine` | `link`, `report`,
+//! `status` | `doctor`, `app` | `main`.
+
+pub mod app;
+pub mod checks;
+pub mod collect;
+pub mod config;
+pub mod doctor;
+pub mod host;
+pub mod identity;
+pub mod link;
+pub mod report;
+pub mod status;

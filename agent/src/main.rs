@@ -1,2 +1,161 @@
-//! x
-fn main() {}
+//! `tram-agent`: enrol, run, status, doctor.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tram_agent::config::{Address, Config};
+use tram_agent::host::{Host, System};
+use tram_agent::identity::{Identity, Request};
+use tram_agent::link::enrol;
+use tram_agent::status::{LinkStatus, Status};
+use tram_agent::{app, collect, doctor};
+use tram_wire::enrol::EnrolRequest;
+use tram_wire::heartbeat::GoodbyeReason;
+
+#[derive(Parser)]
+#[command(name = "tram-agent", version, about = "Reports this computer's health to its Tram controller.")]
+struct Cli {
+    /// Configuration file [default: /etc/tram/agent.toml, if it exists].
+    #[arg(long, global = true)]
+    config: Option<PathBuf>,
+    /// Folder of identity and status [default: /var/lib/tram-agent].
+    #[arg(long, global = true)]
+    state: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a key here and get a certificate for it with a one-time token.
+    Enrol {
+        /// The controller's agent address, such as https://tram.example:8444.
+        #[arg(long)]
+        controller: Address,
+        /// The one-time token; better given in the environment, where other users can't see it.
+        #[arg(long, env = "TRAM_ENROL_TOKEN", hide_env_values = true)]
+        token: String,
+        /// The controller's CA, if the token doesn't name it.
+        #[arg(long)]
+        ca: Option<PathBuf>,
+        /// Replace an identity this computer already has.
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Link to the controller and report, until told to stop.
+    Run,
+    /// Say what the running agent is doing.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Examine this computer. Exit code: 0 fine, 1 worth a look, 2 broken.
+    Doctor {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::from)
+        .and_then(|runtime| runtime.block_on(command(cli)));
+    done.unwrap_or_else(|e| {
+        app::note(&e.to_string());
+        ExitCode::from(3)
+    })
+}
+
+async fn command(cli: Cli) -> Result<ExitCode, Failure> {
+    let config = Config::load(cli.config.as_deref(), cli.state.as_deref())?;
+    match cli.command {
+        Command::Enrol { controller, token, ca, replace } => enrol(&config, controller, token, ca, replace).await,
+        Command::Run => run(&config).await,
+        Command::Status { json } => status(&config, json),
+        Command::Doctor { json } => {
+            let diagnosis = doctor::examine(&config, System::new()).await;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&diagnosis)?);
+            } else {
+                print!("{}", doctor::render(&diagnosis));
+            }
+            Ok(ExitCode::from(diagnosis.exit_code()))
+        }
+    }
+}
+
+async fn enrol(
+    config: &Config,
+    controller: Address,
+    token: String,
+    ca: Option<PathBuf>,
+    replace: bool,
+) -> Result<ExitCode, Failure> {
+    if let Ok(old) = Identity::load(&config.state)
+        && !replace
+    {
+        return Err(format!(
+            "this computer is already endpoint {}; give --replace for a new identity",
+            old.endpoint_id
+        )
+        .into());
+    }
+    // Before the token is spent: can the result be kept?
+    std::fs::create_dir_all(&config.state).map_err(|e| format!("{}: {e}", config.state.display()))?;
+    let ca_pem =
+        ca.map(|path| std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))).transpose()?;
+    let key = Request::new()?;
+    let request = EnrolRequest { token, csr_pem: key.csr_pem.clone(), hello: collect::hello(&System::new(), 0) };
+    let answer = enrol::enrol(&controller, &request, ca_pem.as_deref()).await?;
+    Identity {
+        controller: controller.to_string(),
+        endpoint_id: answer.endpoint_id,
+        key_pem: key.key_pem(),
+        issued: answer.issued,
+        connects: 0,
+    }
+    .save(&config.state)?;
+    println!("enrolled as endpoint {}", answer.endpoint_id);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run(config: &Config) -> Result<ExitCode, Failure> {
+    let mut seed = [0_u8; 8];
+    getrandom::fill(&mut seed)?;
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = async move {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        GoodbyeReason::Stopped
+    };
+    app::run(config, System::new(), u64::from_le_bytes(seed), stop).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
+    let status = Status::load(&config.state)
+        .map_err(|e| format!("no status in {} ({e}); is the agent running?", config.state.display()))?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let age_s = (System::new().wall_ms() - status.at_ms).max(0) / 1000;
+    println!("endpoint    {}", status.endpoint_id);
+    println!("controller  {}", status.controller);
+    match &status.link {
+        LinkStatus::Up { .. } => println!("link        up"),
+        LinkStatus::Down { reason } => println!("link        down: {reason}"),
+        LinkStatus::Refused { code, reason } => println!("link        refused ({code}): {reason}"),
+        LinkStatus::Stopped => println!("link        the agent was stopped"),
+    }
+    println!("written     {age_s} s ago by agent {} (process {})", status.agent_version, status.pid);
+    Ok(if matches!(status.link, LinkStatus::Up { .. }) { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}

@@ -1,0 +1,199 @@
+//! The configuration file as written, and what it means.
+//!
+//! Every key has a default; an absent file is an empty one. A key this version doesn't know is a fault,
+//! because a misspelt limit that does nothing is worse than an agent that says so.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+/// Where the file is looked for unless the command line says otherwise.
+pub const DEFAULT_FILE: &str = "/etc/tram/agent.toml";
+
+/// Where identity and status are kept unless told otherwise.
+pub const DEFAULT_STATE: &str = "/var/lib/tram-agent";
+
+/// A validated configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Folder of identity and status.
+    pub state: PathBuf,
+    /// Share of a disk that should be free: warn, crit.
+    pub disk_free_percent: (u64, u64),
+    /// Share of memory that should be available: warn, crit.
+    pub memory_free_percent: (u64, u64),
+    /// Degrees where a sensor names no limit: warn, crit.
+    pub celsius: (f32, f32),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    state: Option<PathBuf>,
+    checks: Checks,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Checks {
+    disk_free_percent: Option<[u64; 2]>,
+    memory_free_percent: Option<[u64; 2]>,
+    celsius: Option<[f32; 2]>,
+}
+
+/// Why a configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("{0} can't be read: {1}")]
+    Read(PathBuf, std::io::Error),
+    /// The file isn't TOML, or has a key or value we don't know.
+    #[error("{0}: {1}")]
+    Parse(PathBuf, toml::de::Error),
+    /// A value makes no sense.
+    #[error("{key}: {why}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        why: &'static str,
+    },
+    /// The controller's address.
+    #[error("`{0}` is not a controller address; write https://name:port")]
+    Address(String),
+}
+
+impl Config {
+    /// Reads and validates. Without `file` the default one is read if it exists.
+    pub fn load(file: Option<&Path>, state: Option<&Path>) -> Result<Self, ConfigError> {
+        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+        let parsed = match std::fs::read_to_string(path) {
+            Ok(text) => toml::from_str(&text).map_err(|e| ConfigError::Parse(path.into(), e))?,
+            Err(e) if file.is_none() && e.kind() == std::io::ErrorKind::NotFound => File::default(),
+            Err(e) => return Err(ConfigError::Read(path.into(), e)),
+        };
+        Self::validate(parsed, state)
+    }
+
+    fn validate(file: File, state: Option<&Path>) -> Result<Self, ConfigError> {
+        let falling = |key, value: Option<[u64; 2]>, default| match value {
+            None => Ok(default),
+            Some([warn, crit]) if crit <= warn && warn < 100 => Ok((warn, crit)),
+            Some(_) => Err(ConfigError::Value { key, why: "write [warn, crit] in per cent, the second not larger" }),
+        };
+        let celsius = match file.checks.celsius {
+            None => (85.0, 95.0),
+            Some([warn, crit]) if 0.0 < warn && warn <= crit && crit < 150.0 => (warn, crit),
+            Some(_) => {
+                let why = "write [warn, crit] in degrees, the second not smaller";
+                return Err(ConfigError::Value { key: "checks.celsius", why });
+            }
+        };
+        Ok(Self {
+            state: state.map(Path::to_path_buf).or(file.state).unwrap_or_else(|| DEFAULT_STATE.into()),
+            disk_free_percent: falling("checks.disk_free_percent", file.checks.disk_free_percent, (10, 3))?,
+            memory_free_percent: falling("checks.memory_free_percent", file.checks.memory_free_percent, (10, 4))?,
+            celsius,
+        })
+    }
+}
+
+/// Host and port of a controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Name or address; IPv6 without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl FromStr for Address {
+    type Err = ConfigError;
+
+    fn from_str(s: &str) -> Result<Self, ConfigError> {
+        parse_address(s).ok_or_else(|| ConfigError::Address(s.chars().take(200).collect()))
+    }
+}
+
+fn parse_address(s: &str) -> Option<Address> {
+    let rest = s.strip_prefix("https://")?.trim_end_matches('/');
+    let (host, port) = match rest.strip_prefix('[') {
+        Some(v6) => {
+            let (host, tail) = v6.split_once(']')?;
+            host.parse::<std::net::Ipv6Addr>().ok()?;
+            (host, if tail.is_empty() { "443" } else { tail.strip_prefix(':')? })
+        }
+        None => rest.split_once(':').unwrap_or((rest, "443")),
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':');
+    if host.is_empty() || host.len() > 253 || !host.chars().all(plain) {
+        return None;
+    }
+    Some(Address { host: host.to_owned(), port: port.parse().ok().filter(|p| *p > 0)? })
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "https://[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "https://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let file = toml::from_str(text).map_err(|e| e.to_string())?;
+        Config::validate(file, None).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        let c = parse("").unwrap();
+        assert_eq!((c.state.to_str(), c.disk_free_percent), (Some(DEFAULT_STATE), (10, 3)));
+    }
+
+    #[test]
+    fn values_are_read_and_nonsense_is_named() {
+        let c = parse("state = \"/x\"\n[checks]\ndisk_free_percent = [20, 5]\ncelsius = [70, 80]").unwrap();
+        assert_eq!((c.state.to_str(), c.disk_free_percent, c.celsius), (Some("/x"), (20, 5), (70.0, 80.0)));
+        for (bad, names) in [
+            ("[checks]\ndisk_free_percent = [5, 20]", "disk_free_percent"),
+            ("[checks]\ncelsius = [90, 80]", "celsius"),
+            ("[checks]\ndisc = 1", "disc"),
+            ("state = 5", "state"),
+        ] {
+            assert!(parse(bad).unwrap_err().contains(names), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        for (text, host, port) in [
+            ("https://127.0.0.1:8444", "127.0.0.1", 8444),
+            ("https://tram.example/", "tram.example", 443),
+            ("https://[::1]:8444", "::1", 8444),
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap(), Address { host: host.into(), port });
+        }
+        assert_eq!("https://[::1]:8444".parse::<Address>().unwrap().to_string(), "https://[::1]:8444");
+        for bad in [
+            "",
+            "http://x:1",
+            "https://",
+            "https://x:0",
+            "https://x:99999",
+            "https://a b",
+            "https://x/y",
+            "https://[x]:1",
+        ] {
+            assert!(bad.parse::<Address>().is_err(), "{bad}");
+        }
+    }
+}

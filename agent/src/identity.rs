@@ -1,0 +1,171 @@
+//! Who this endpoint is: a key made here, and a certificate from the controller.
+//!
+//! Key and certificate live in one file, replaced by one rename, so that no crash can leave a key with
+//! another key's certificate. The private key never leaves the computer.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use serde::{Deserialize, Serialize};
+use tram_wire::enrol::Issued;
+use tram_wire::ids::EndpointId;
+
+const FILE: &str = "identity.json";
+
+/// Why an identity can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// There is none.
+    #[error("this computer isn't enrolled: {0} doesn't exist; run `tram-agent enrol` with a token from an operator")]
+    Missing(PathBuf),
+    /// It can't be read or written.
+    #[error("{0}: {1}")]
+    Io(PathBuf, io::Error),
+    /// It was damaged.
+    #[error("{0} is damaged ({1}); enrol again with a new token")]
+    Damaged(PathBuf, serde_json::Error),
+    /// The key couldn't be made.
+    #[error("no key could be made: {0}")]
+    Key(#[from] rcgen::Error),
+}
+
+/// An enrolled endpoint.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The controller, `https://host:port`.
+    pub controller: String,
+    /// The id the controller gave.
+    pub endpoint_id: EndpointId,
+    /// Private key, PKCS#8 PEM.
+    pub key_pem: String,
+    /// Certificate and its life.
+    #[serde(flatten)]
+    pub issued: Issued,
+    /// How often this identity has connected. A restored disk image shows an old count.
+    #[serde(default)]
+    pub connects: u64,
+}
+
+/// A new key and the request for its certificate.
+pub struct Request {
+    key: KeyPair,
+    /// PKCS#10 request, PEM.
+    pub csr_pem: String,
+}
+
+impl Request {
+    /// Makes a P-256 key. The request names nobody: the controller decides who this is.
+    pub fn new() -> Result<Self, IdentityError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let csr_pem = CertificateParams::default().serialize_request(&key)?.pem()?;
+        Ok(Self { key, csr_pem })
+    }
+
+    /// The private key, PKCS#8 PEM.
+    #[must_use]
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+}
+
+impl Identity {
+    /// Reads the identity in `state`.
+    pub fn load(state: &Path) -> Result<Self, IdentityError> {
+        let path = state.join(FILE);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| IdentityError::Damaged(path, e)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(IdentityError::Missing(path)),
+            Err(e) => Err(IdentityError::Io(path, e)),
+        }
+    }
+
+    /// Replaces the identity in `state`.
+    pub fn save(&self, state: &Path) -> Result<(), IdentityError> {
+        let path = state.join(FILE);
+        let bytes = serde_json::to_vec_pretty(self).map_err(|e| IdentityError::Damaged(path.clone(), e))?;
+        write_private(state, FILE, &bytes).map_err(|e| IdentityError::Io(path, e))
+    }
+
+    /// The same endpoint with a new key.
+    #[must_use]
+    pub fn renewed(&self, request: &Request, issued: Issued) -> Self {
+        Self { key_pem: request.key_pem(), issued, ..self.clone() }
+    }
+}
+
+/// Writes `name` in `folder` so that a reader sees the old bytes or the new ones, and so that only its
+/// owner can read it. The folder is made if need be.
+pub fn write_private(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let new = folder.join(format!(".{name}.new"));
+    // A rest of an earlier crash might have another mode.
+    match fs::remove_file(&new) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, folder.join(name))?;
+    // Without this a power cut may bring the old name back.
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity {
+            controller: "https://127.0.0.1:8444".into(),
+            endpoint_id: "01992f3c-7a10-7c3e-8a41-5f0c7d1e2b3a".parse().unwrap(),
+            key_pem: "k".into(),
+            issued: Issued { certificate_pem: "c".into(), ca_pem: "a".into(), issued_ms: 1, not_after_ms: 2 },
+            connects: 3,
+        }
+    }
+
+    #[test]
+    fn what_is_saved_loads_and_only_for_its_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("a/b");
+        identity().save(&state).unwrap();
+        identity().save(&state).unwrap();
+        assert!(Identity::load(&state).unwrap() == identity());
+        let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&state), mode(&state.join(FILE))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn a_rest_of_a_crash_with_a_wide_mode_does_not_leak_the_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let rest = dir.path().join(".identity.json.new");
+        fs::write(&rest, "half").unwrap();
+        fs::set_permissions(&rest, fs::Permissions::from_mode(0o666)).unwrap();
+        identity().save(dir.path()).unwrap();
+        let mode = fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(!rest.exists());
+    }
+
+    #[test]
+    fn missing_and_damaged_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Identity::load(dir.path()), Err(IdentityError::Missing(_))));
+        fs::write(dir.path().join(FILE), "{\"controller\":").unwrap();
+        assert!(matches!(Identity::load(dir.path()), Err(IdentityError::Damaged(..))));
+    }
+
+    #[test]
+    fn each_request_has_its_own_key() {
+        let (a, b) = (Request::new().unwrap(), Request::new().unwrap());
+        assert_ne!(a.key_pem(), b.key_pem());
+        assert!(a.csr_pem.starts_with("-----BEGIN CERTIFICATE REQUEST-----"));
+        assert!(!a.csr_pem.contains("PRIVATE"));
+    }
+}
