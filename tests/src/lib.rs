@@ -1,3 +1,4 @@
 //! What Tram's tests share: databases, and a whole controller with agents and hosts.
 
 pub mod db;
+pub mod office;

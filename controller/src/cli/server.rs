@@ -17,6 +17,7 @@ use crate::fleet::Fleet;
 use crate::identity::tls;
 use crate::reconcile::host_inventory::HostInventory;
 use crate::reconcile::pool_size::PoolSize;
+use crate::reconcile::session_reaper::SessionReaper;
 use crate::reconcile::{World, desktop_lifecycle, driver};
 use crate::services::App;
 use crate::store::{Db, listen};
@@ -31,9 +32,10 @@ pub(super) async fn run(config: Config) -> Result<()> {
         .context("TLS is not set up; make a certificate with `tram-controller admin init-tls --names NAME,ADDRESS`")?;
     let app = open(&config).await?;
     if matches!(app.store.db(), Db::Sqlite { .. }) {
-        // The lock says that our former self is dead: its leases are void.
+        // The lock says that our former self is dead: its leases and connections are void.
         let mut tx = app.store.begin().await?;
         tx.release_all_leases().await?;
+        tx.forget_gateways().await?;
         tx.commit().await?;
     }
     let metrics = telemetry::metrics()?;
@@ -52,6 +54,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
     tasks.spawn(driver::run(world.clone(), HostInventory::default()));
     tasks.spawn(driver::run(world.clone(), PoolSize));
     tasks.spawn(desktop_lifecycle::run(world.clone()));
+    tasks.spawn(driver::run(world.clone(), SessionReaper::default()));
     let hub = Arc::new(Hub::default());
     spawn_until(&mut tasks, &stop, {
         let (hub, app) = (hub.clone(), app.clone());

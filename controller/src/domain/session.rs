@@ -1,1 +1,222 @@
-//! Rules about sessions.
+//! A session: one officer's use of one desktop, over any number of connections.
+//!
+//! ```text
+//! starting -> ready -> active <-> disconnected
+//!     any of them ----------------------------> ended
+//! ```
+
+use std::time::Duration;
+
+use super::desktop::{DesiredDesktop, DesktopState};
+use super::time::Time;
+
+text_enum! {
+    /// Where a session is.
+    SessionState {
+        /// Its desktop is on the way.
+        Starting = "starting",
+        /// Its desktop runs; nobody has looked at it yet.
+        Ready = "ready",
+        /// A viewer is connected.
+        Active = "active",
+        /// The viewer went away; the desktop waits for it.
+        Disconnected = "disconnected",
+        /// Over.
+        Ended = "ended",
+    }
+}
+
+text_enum! {
+    /// Why a session is over.
+    EndReason {
+        /// The officer ended it.
+        User = "user",
+        /// Support or an operator ended it.
+        Staff = "staff",
+        /// Nobody came back in time.
+        Expired = "expired",
+        /// Its desktop is no more.
+        DesktopGone = "desktop_gone",
+    }
+}
+
+/// What the gateway carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// RFB, by WebSocket to a browser.
+    Vnc,
+}
+
+/// How long things may last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// A session without a viewer ends after this long, if its desktop is thrown away afterwards.
+    pub grace: Duration,
+    /// The same, if the desktop is kept for its user.
+    pub grace_persistent: Duration,
+    /// A viewer without a key press or a mouse movement is disconnected after this long.
+    pub idle: Duration,
+    /// A connected viewer is disconnected after this long, whatever it does.
+    pub longest: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        Self { grace: minutes(30), grace_persistent: minutes(480), idle: minutes(30), longest: minutes(720) }
+    }
+}
+
+/// How long a ticket may be redeemed.
+pub const TICKET_LIFE: Duration = Duration::from_secs(30);
+
+/// Redeemed and expired tickets are kept this long, to tell a replay from a guess in the audit.
+pub const TICKET_KEPT: Duration = Duration::from_secs(3600);
+
+/// A gateway that did not report for this long has lost its connections.
+pub const GATEWAY_SILENCE: Duration = Duration::from_secs(30);
+
+/// The state as shown: whether the desktop runs is known more exactly than what was last written.
+#[must_use]
+pub fn shown(state: SessionState, desktop: Option<DesktopState>) -> SessionState {
+    match (state, desktop) {
+        (SessionState::Starting, Some(DesktopState::Running)) => SessionState::Ready,
+        (SessionState::Ready, d) if d != Some(DesktopState::Running) => SessionState::Starting,
+        _ => state,
+    }
+}
+
+/// Whether a display may be opened. A guest that boots is shown only to somebody who saw it before: they
+/// restarted it themselves; to anybody else a boot screen is no desktop.
+#[must_use]
+pub fn display_ready(desktop: DesktopState, seen_before: bool) -> bool {
+    desktop == DesktopState::Running || seen_before && desktop == DesktopState::Booting
+}
+
+/// Whether a session without a viewer has waited long enough.
+#[must_use]
+pub fn overdue(policy: &Policy, persistent: bool, since: Time, now: Time) -> bool {
+    now.since(since) >= if persistent { policy.grace_persistent } else { policy.grace }
+}
+
+/// Why a gateway ends a connection. The number is the WebSocket close code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The session was ended, or its user may not go on.
+    Ended,
+    /// The desktop stopped or is gone.
+    DesktopGone,
+    /// The host does not answer any more.
+    HostLost,
+    /// Idle, silent, stalled or too long.
+    Limit,
+    /// A newer connection of the same session took over.
+    TakenOver,
+    /// The gateway restarts: come back at once.
+    Restart,
+}
+
+impl Cut {
+    /// The WebSocket close code.
+    #[must_use]
+    pub fn code(self) -> u16 {
+        match self {
+            Self::Ended => 4000,
+            Self::DesktopGone => 4001,
+            Self::HostLost => 4002,
+            Self::Limit => 4003,
+            Self::TakenOver => 4004,
+            Self::Restart => 1012,
+        }
+    }
+}
+
+/// What the database says about the session of a live connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// The session's state.
+    pub state: SessionState,
+    /// Connections it had so far, this one included.
+    pub epoch: i64,
+    /// Its user was disabled.
+    pub user_disabled: bool,
+    /// The desktop is still this user's.
+    pub assigned: bool,
+    /// The desktop's state and what is wanted of it; `None` if its row is gone.
+    pub desktop: Option<(DesktopState, DesiredDesktop)>,
+}
+
+/// Whether a connection of `epoch` must end, and why. `None` for the standing: the session is gone.
+#[must_use]
+pub fn verdict(epoch: i64, standing: Option<&Standing>) -> Option<Cut> {
+    let Some(s) = standing else { return Some(Cut::Ended) };
+    if s.state == SessionState::Ended || s.user_disabled {
+        return Some(Cut::Ended);
+    }
+    if s.epoch > epoch {
+        return Some(Cut::TakenOver);
+    }
+    match s.desktop {
+        None | Some((_, DesiredDesktop::Absent)) => Some(Cut::DesktopGone),
+        _ if !s.assigned => Some(Cut::Ended),
+        // A desktop that is failed, starting or stopping may still have a picture worth seeing.
+        Some((DesktopState::Stopped | DesktopState::Deleting | DesktopState::Rebuilding, _)) => Some(Cut::DesktopGone),
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: Standing = Standing {
+        state: SessionState::Active,
+        epoch: 3,
+        user_disabled: false,
+        assigned: true,
+        desktop: Some((DesktopState::Running, DesiredDesktop::Running)),
+    };
+
+    #[test]
+    fn a_connection_lives_until_something_is_wrong() {
+        assert_eq!(verdict(3, Some(&GOOD)), None);
+        assert_eq!(verdict(3, None), Some(Cut::Ended));
+        assert_eq!(verdict(3, Some(&Standing { user_disabled: true, ..GOOD })), Some(Cut::Ended));
+        assert_eq!(verdict(3, Some(&Standing { state: SessionState::Ended, ..GOOD })), Some(Cut::Ended));
+        assert_eq!(verdict(3, Some(&Standing { assigned: false, ..GOOD })), Some(Cut::Ended));
+        assert_eq!(verdict(2, Some(&GOOD)), Some(Cut::TakenOver));
+        assert_eq!(verdict(3, Some(&Standing { desktop: None, ..GOOD })), Some(Cut::DesktopGone));
+        let desktop = |d, w| verdict(3, Some(&Standing { desktop: Some((d, w)), ..GOOD }));
+        assert_eq!(desktop(DesktopState::Running, DesiredDesktop::Absent), Some(Cut::DesktopGone));
+        assert_eq!(desktop(DesktopState::Rebuilding, DesiredDesktop::Running), Some(Cut::DesktopGone));
+        assert_eq!(desktop(DesktopState::Booting, DesiredDesktop::Running), None);
+        assert_eq!(desktop(DesktopState::Failed, DesiredDesktop::Running), None);
+    }
+
+    #[test]
+    fn what_is_shown_follows_the_desktop_until_a_viewer_came() {
+        use DesktopState as D;
+        use SessionState as S;
+        assert_eq!(shown(S::Starting, Some(D::Running)), S::Ready);
+        assert_eq!(shown(S::Ready, Some(D::Booting)), S::Starting);
+        assert_eq!(shown(S::Ready, None), S::Starting);
+        assert_eq!(shown(S::Disconnected, Some(D::Booting)), S::Disconnected);
+        assert_eq!(shown(S::Ended, Some(D::Running)), S::Ended);
+    }
+
+    #[test]
+    fn a_boot_screen_is_shown_only_to_who_restarted_it() {
+        assert!(display_ready(DesktopState::Running, false));
+        assert!(!display_ready(DesktopState::Booting, false));
+        assert!(display_ready(DesktopState::Booting, true));
+        assert!(!display_ready(DesktopState::Stopped, true));
+    }
+
+    #[test]
+    fn a_kept_desktop_waits_longer() {
+        let (policy, now) = (Policy::default(), Time::from_micros(1_000_000_000_000));
+        let since = now.minus(Duration::from_secs(3600));
+        assert!(overdue(&policy, false, since, now));
+        assert!(!overdue(&policy, true, since, now));
+    }
+}

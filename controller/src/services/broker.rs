@@ -1,1 +1,430 @@
-//! Broker.
+//! The connection broker: which officer gets which desktop, and the ticket that opens it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde_json::json;
+use tram_wire::ids::{SessionId, UserId};
+use uuid::Uuid;
+
+use super::{App, Ctx, Error, Result, audit};
+use crate::domain::access::{Caller, Role};
+use crate::domain::desktop::{DesiredDesktop, DesktopState, progress};
+use crate::domain::session::{
+    self, Cut, EndReason, GATEWAY_SILENCE, Policy, SessionState, Standing, TICKET_KEPT, TICKET_LIFE,
+};
+use crate::domain::time::Time;
+use crate::identity::secret::{self, Secret};
+use crate::store::Tx;
+use crate::store::audit::Entry;
+use crate::store::desktops::Want;
+use crate::store::sessions::{Candidate, Filter, Session};
+use crate::store::tickets::Redeemed;
+
+/// What a ticket starts with.
+pub const TICKET_PREFIX: &str = "vdt1_";
+
+/// A boot is guessed to take this long until one was measured.
+const FIRST_BOOT: Duration = Duration::from_secs(60);
+
+/// What opens a display, once.
+#[derive(Debug)]
+pub struct Ticket {
+    /// For the viewer. Only its hash is stored.
+    pub secret: Secret,
+    /// How long it may be redeemed.
+    pub expires_in: Duration,
+}
+
+/// A session as its officer sees it.
+#[derive(Debug)]
+pub struct View {
+    /// The row.
+    pub session: Session,
+    /// Its state now.
+    pub state: SessionState,
+    /// What its desktop is doing, while there is something to wait for.
+    pub step: Option<Step>,
+}
+
+/// What a waiting officer is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// The desktop's state.
+    pub code: DesktopState,
+    /// Since when.
+    pub started_at: Time,
+    /// Seconds left, as far as known.
+    pub estimate_s: Option<u64>,
+    /// Part of the way that is done, 0 to 1.
+    pub progress: Option<f64>,
+}
+
+/// The caller's live session with a desktop: the one they have, else a new one on the desktop of their site
+/// that is ready soonest. Comes with a ticket if the desktop runs. `binding` is the hash of the sign-in
+/// cookie the ticket will be valid with.
+///
+/// # Errors
+/// [`Error::Capacity`] if there is no desktop for their site, or all are taken.
+pub async fn connect(app: &App, ctx: &Ctx, binding: Option<&[u8; 32]>) -> Result<(View, Option<Ticket>)> {
+    let user = officer(ctx)?;
+    let mut tx = app.store.begin().await?;
+    if tx.lock_user(user).await? != Some(true) {
+        return Err(Error::Forbidden("A-105", "this account is disabled".into()));
+    }
+    let id = match resume(&mut tx, user, ctx.now).await? {
+        Some(id) => id,
+        None => open(&mut tx, ctx, user).await?,
+    };
+    let row = tx.hold_session(id).await?.ok_or_else(not_found)?;
+    let ticket = if ready(&row) { Some(mint(&mut tx, &row, binding).await?) } else { None };
+    tx.commit().await?;
+    Ok((view(app, row, ctx.now).await?, ticket))
+}
+
+/// The live session, if its desktop is still good; the desktop is started if it is off.
+async fn resume(tx: &mut Tx, user: UserId, now: Time) -> Result<Option<SessionId>> {
+    let Some(s) = tx.live_session_of(user).await? else { return Ok(None) };
+    let never_seen = s.first_frame_at.is_none() && !s.persistent();
+    match (s.desktop_id, s.desktop_state(), s.desktop_desired()) {
+        (Some(_), Some(DesktopState::Failed), _) if never_seen => {}
+        (Some(desktop), Some(_), Some(desired)) if desired != DesiredDesktop::Absent && s.standing().assigned => {
+            if desired != DesiredDesktop::Running {
+                tx.want_desktop(desktop.into(), Want::Start, now).await?;
+            }
+            return Ok(Some(s.id));
+        }
+        _ => {}
+    }
+    finish(tx, &s, EndReason::DesktopGone, now).await?;
+    Ok(None)
+}
+
+async fn open(tx: &mut Tx, ctx: &Ctx, user: UserId) -> Result<SessionId> {
+    let scope = ctx.caller.scope();
+    let mut found = tx.kept_desktop(user, &scope).await?;
+    for wait in [false, true] {
+        if found.is_none() {
+            found = tx.free_desktop(user, &scope, wait).await?;
+        }
+    }
+    let Some(desktop) = found else { return Err(no_room(tx.desktops_in(&scope).await?)) };
+    let id = SessionId(Uuid::now_v7());
+    give(tx, &desktop, user, ctx.now).await?;
+    tx.open_session(id, user, &desktop, &ctx.ip, ctx.now).await?;
+    audit(tx, ctx, "session.open", &id.to_string(), json!({"desktop": desktop.name, "site": desktop.site_code}))
+        .await?;
+    Ok(id)
+}
+
+async fn give(tx: &mut Tx, desktop: &Candidate, user: UserId, now: Time) -> Result<()> {
+    if !tx.assign_desktop(desktop.id, user, now).await? {
+        // Its row is held since it was chosen.
+        return Err(Error::Internal("a desktop was assigned behind its lock".into()));
+    }
+    if desktop.desired != DesiredDesktop::Running {
+        tx.want_desktop(desktop.id, Want::Start, now).await?;
+    }
+    Ok(())
+}
+
+fn no_room(desktops: i64) -> Error {
+    Error::Capacity(
+        "S-101",
+        if desktops == 0 {
+            "there are no desktops for your site yet; ask the data centre to make a pool for it".into()
+        } else {
+            format!(
+                "all {desktops} desktops of your site are taken or out of order; try again in a few minutes, or call support"
+            )
+        },
+    )
+}
+
+/// A new ticket for a session of the caller.
+///
+/// # Errors
+/// [`Error::Conflict`] `S-104` while the desktop is not ready, `S-105` if the session is over.
+pub async fn ticket(app: &App, ctx: &Ctx, id: SessionId, binding: Option<&[u8; 32]>) -> Result<Ticket> {
+    let user = officer(ctx)?;
+    let mut tx = app.store.begin().await?;
+    let row = tx.hold_session(id).await?.filter(|s| s.user_id == user).ok_or_else(not_found)?;
+    if row.state == SessionState::Ended {
+        return Err(Error::Conflict("S-105", "this session has ended; connect again".into()));
+    }
+    if !ready(&row) {
+        let state = row.desktop_state().map_or("gone", DesktopState::as_str);
+        return Err(Error::Conflict("S-104", format!("the desktop is not ready yet, it is {state}")));
+    }
+    let ticket = mint(&mut tx, &row, binding).await?;
+    tx.commit().await?;
+    Ok(ticket)
+}
+
+fn ready(s: &Session) -> bool {
+    session::verdict(i64::MAX, Some(&s.standing())).is_none()
+        && s.desktop_state().is_some_and(|d| session::display_ready(d, s.first_frame_at.is_some()))
+}
+
+async fn mint(tx: &mut Tx, s: &Session, binding: Option<&[u8; 32]>) -> Result<Ticket> {
+    let desktop = s.desktop_id.ok_or_else(not_found)?;
+    let secret = Secret::generate(TICKET_PREFIX);
+    tx.put_ticket(&secret.hashed(), s.id, s.user_id, desktop.into(), binding, TICKET_LIFE).await?;
+    Ok(Ticket { secret, expires_in: TICKET_LIFE })
+}
+
+/// Sessions the caller may see: officers their own, support and operators those of their sites.
+///
+/// # Errors
+/// Only those of the store.
+pub async fn list(app: &App, ctx: &Ctx, mut filter: Filter) -> Result<(Vec<View>, i64)> {
+    filter.scope = ctx.caller.scope();
+    if ctx.caller.is(Role::Officer)
+        && let Caller::User { id, .. } = ctx.caller
+    {
+        filter.user = Some(id);
+        // Their own session is theirs wherever their desktop stands.
+        filter.scope = crate::domain::access::Scope::All;
+    }
+    let (rows, total) = app.store.sessions(&filter).await?;
+    let boot = usual_boot(app).await?;
+    Ok((rows.into_iter().map(|s| view_at(s, boot, ctx.now)).collect(), total))
+}
+
+/// One session the caller may see.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn get(app: &App, ctx: &Ctx, id: SessionId) -> Result<View> {
+    let filter = Filter { ids: Some(vec![id]), limit: 1, ..Filter::all() };
+    list(app, ctx, filter).await?.0.pop().ok_or_else(not_found)
+}
+
+/// Ends a session: the officer's own, or by support and operators in their scope. Its viewer is cut off,
+/// and a desktop that is not kept for its user gets a fresh disk before anybody else can have it.
+///
+/// # Errors
+/// [`Error::NotFound`] if there is none, or not for this caller.
+pub async fn end(app: &App, ctx: &Ctx, id: SessionId) -> Result<()> {
+    get(app, ctx, id).await?;
+    let mut tx = app.store.begin().await?;
+    let row = tx.hold_session(id).await?.ok_or_else(not_found)?;
+    let own = matches!(ctx.caller, Caller::User { id, .. } if id == row.user_id);
+    let reason = if own { EndReason::User } else { EndReason::Staff };
+    // Ending what is over is no fault: the page and the sign-out may both ask.
+    if finish(&mut tx, &row, reason, ctx.now).await? {
+        let detail = json!({"user": row.username, "desktop": row.desktop_name, "reason": reason});
+        audit(&mut tx, ctx, "session.end", &id.to_string(), detail).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// Ends a session and takes its desktop back. `false` if it was over.
+async fn finish(tx: &mut Tx, s: &Session, reason: EndReason, now: Time) -> Result<bool> {
+    if !tx.end_session(s.id, reason, now).await? {
+        return Ok(false);
+    }
+    let Some(desktop) = s.desktop_id else { return Ok(true) };
+    if s.persistent() || !s.standing().assigned {
+        return Ok(true);
+    }
+    let used = s.epoch > 0;
+    tx.unassign_desktop(desktop.into(), s.user_id, now).await?;
+    if !s.start_desktops() {
+        tx.want_desktop(desktop.into(), Want::Stop { force: used }, now).await?;
+    }
+    if used {
+        // In this transaction already: from here on nobody finds it running with what was left on it.
+        tx.want_desktop(desktop.into(), Want::Rebuild, now).await?;
+    }
+    Ok(true)
+}
+
+/// Redeems what a viewer presented. `None` for whatever is wrong with it, by the same path in the same
+/// time: a text that can't be a ticket is looked up like any other.
+///
+/// # Errors
+/// Only those of the store.
+pub async fn redeem(app: &App, presented: &str, cookie: Option<&str>) -> Result<Option<Redeemed>> {
+    let hash = ticket_hash(presented);
+    let mut tx = app.store.begin().await?;
+    let redeemed = tx.redeem_ticket(&hash, cookie.map(secret::hash).as_ref()).await?;
+    tx.commit().await?;
+    Ok(redeemed)
+}
+
+fn ticket_hash(presented: &str) -> [u8; 32] {
+    // No text has this hash; and hashing megabytes would tell the sender that they were read.
+    if secret::has_shape(TICKET_PREFIX, presented) { secret::hash(presented) } else { [0; 32] }
+}
+
+/// Why a ticket was refused, for the log: `unknown`, `redeemed`, `revoked`, `expired` or `unfit`. What was
+/// a ticket once is audited: somebody has a copy.
+///
+/// # Errors
+/// Only those of the store.
+pub async fn note_refusal(app: &App, presented: &str, ip: &str) -> Result<&'static str> {
+    let mut tx = app.store.begin().await?;
+    let Some(fate) = tx.ticket_fate(&ticket_hash(presented)).await? else { return Ok("unknown") };
+    let reason = match (fate.redeemed, fate.revoked, fate.expired) {
+        (true, _, _) => "redeemed",
+        (_, true, _) => "revoked",
+        (_, _, true) => "expired",
+        _ => "unfit",
+    };
+    tx.audit(Entry {
+        at: app.clock.now(),
+        actor: "",
+        role: "",
+        action: "ticket.refuse",
+        target: &fate.session_id.to_string(),
+        detail: json!({"reason": reason}),
+        ip,
+        result: "G-101",
+    })
+    .await?;
+    tx.commit().await?;
+    Ok(reason)
+}
+
+/// A viewer of this session is connected by this gateway: its epoch, or why it must not go on.
+///
+/// # Errors
+/// Only those of the store.
+pub async fn attached(app: &App, id: SessionId, gateway: Uuid, ip: &str) -> Result<Result<i64, Cut>> {
+    let now = app.clock.now();
+    let mut tx = app.store.begin().await?;
+    let row = tx.hold_session(id).await?;
+    if let Some(cut) = session::verdict(i64::MAX, row.as_ref().map(Session::standing).as_ref()) {
+        return Ok(Err(cut));
+    }
+    let Some(row) = row else { return Ok(Err(Cut::Ended)) };
+    tx.gateway_alive(gateway).await?;
+    let Some(epoch) = tx.attach_session(id, gateway, ip, now).await? else { return Ok(Err(Cut::Ended)) };
+    tx.audit(Entry {
+        at: now,
+        actor: &row.username,
+        role: Role::Officer.as_str(),
+        action: "session.attach",
+        target: &id.to_string(),
+        detail: json!({"desktop": row.desktop_name, "epoch": epoch}),
+        ip,
+        result: "ok",
+    })
+    .await?;
+    tx.commit().await?;
+    Ok(Ok(epoch))
+}
+
+/// The viewer of this epoch went away.
+///
+/// # Errors
+/// Only those of the store.
+pub async fn detached(app: &App, id: SessionId, epoch: i64, up: u64, down: u64) -> Result<()> {
+    let bytes = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let mut tx = app.store.begin().await?;
+    tx.detach_session(id, epoch, bytes(up), bytes(down), app.clock.now()).await?;
+    Ok(tx.commit().await?)
+}
+
+/// The viewer got its first picture.
+///
+/// # Errors
+/// Only those of the store.
+pub async fn first_frame(app: &App, id: SessionId) -> Result<()> {
+    let mut tx = app.store.begin().await?;
+    tx.first_frame(id, app.clock.now()).await?;
+    Ok(tx.commit().await?)
+}
+
+/// The gateway lives; said while it carries connections.
+///
+/// # Errors
+/// Only those of the store.
+pub async fn gateway_alive(app: &App, gateway: Uuid) -> Result<()> {
+    let mut tx = app.store.begin().await?;
+    tx.gateway_alive(gateway).await?;
+    Ok(tx.commit().await?)
+}
+
+/// How these sessions stand; one that is not among the answers is gone.
+///
+/// # Errors
+/// Only those of the store.
+pub async fn standings(app: &App, ids: Vec<SessionId>) -> Result<HashMap<SessionId, Standing>> {
+    let (rows, _) = app.store.sessions(&Filter { ids: Some(ids), ..Filter::all() }).await?;
+    Ok(rows.iter().map(|s| (s.id, s.standing())).collect())
+}
+
+/// What time does to sessions: some become ready, some lost their gateway, some are over. How many changed.
+///
+/// # Errors
+/// Only those of the store.
+pub async fn reap(app: &App, policy: &Policy) -> Result<usize> {
+    let ctx = Ctx::system(app.clock.now());
+    let mut tx = app.store.begin().await?;
+    let mut changed = tx.ready_sessions().await?;
+    changed += tx.orphaned_sessions(GATEWAY_SILENCE, ctx.now).await?;
+    tx.forget_tickets(TICKET_KEPT).await?;
+    tx.commit().await?;
+    for s in app.store.sessions(&Filter::live()).await?.0 {
+        if end_reason(&s, policy, ctx.now).is_none() {
+            continue;
+        }
+        let mut tx = app.store.begin().await?;
+        // Looked at again under the lock: its viewer may just have come back.
+        let Some(s) = tx.hold_session(s.id).await? else { continue };
+        let Some(reason) = end_reason(&s, policy, ctx.now) else { continue };
+        if finish(&mut tx, &s, reason, ctx.now).await? {
+            let detail = json!({"user": s.username, "desktop": s.desktop_name, "reason": reason});
+            audit(&mut tx, &ctx, "session.end", &s.id.to_string(), detail).await?;
+            tx.commit().await?;
+            changed += 1;
+        }
+    }
+    Ok(changed)
+}
+
+fn end_reason(s: &Session, policy: &Policy, now: Time) -> Option<EndReason> {
+    let gone = s.desktop_desired().is_none_or(|d| d == DesiredDesktop::Absent) || !s.standing().assigned;
+    let since = Time::from_micros(s.disconnected_at.unwrap_or(s.last_active_at));
+    match s.state {
+        SessionState::Ended => None,
+        _ if gone => Some(EndReason::DesktopGone),
+        SessionState::Active => None,
+        _ => session::overdue(policy, s.persistent(), since, now).then_some(EndReason::Expired),
+    }
+}
+
+async fn usual_boot(app: &App) -> Result<Duration> {
+    let ms = app.store.usual_boot_ms().await?.and_then(|ms| u64::try_from(ms).ok());
+    Ok(ms.map_or(FIRST_BOOT, Duration::from_millis))
+}
+
+async fn view(app: &App, row: Session, now: Time) -> Result<View> {
+    Ok(view_at(row, usual_boot(app).await?, now))
+}
+
+fn view_at(row: Session, boot: Duration, now: Time) -> View {
+    let state = session::shown(row.state, row.desktop_state());
+    let waiting = state != SessionState::Ended;
+    let step = row.desktop_state().zip(row.desktop_since).filter(|(d, _)| waiting && *d != DesktopState::Running);
+    let step = step.map(|(code, since)| {
+        let started_at = Time::from_micros(since);
+        let (progress, estimate_s) = progress(code, now.since(started_at), boot).unzip();
+        Step { code, started_at, estimate_s, progress }
+    });
+    View { session: row, state, step }
+}
+
+fn officer(ctx: &Ctx) -> Result<UserId> {
+    match &ctx.caller {
+        Caller::User { id, role: Role::Officer, .. } => Ok(*id),
+        _ => Err(Error::Forbidden("A-105", "only officers have desktops".into())),
+    }
+}
+
+fn not_found() -> Error {
+    Error::NotFound("S-404", "there is no such session".into())
+}

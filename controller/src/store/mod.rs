@@ -31,6 +31,7 @@ mod lock;
 pub mod pools;
 pub mod sessions;
 pub mod sites;
+pub mod tickets;
 pub mod users;
 
 pub use lock::ServerLock;

@@ -1,1 +1,476 @@
-//! Sessions.
+//! Sessions of officers, and the gateways that carry them.
+
+use sqlx::types::Json;
+use tram_wire::ids::{DesktopId, PoolId, SessionId, UserId};
+use uuid::Uuid;
+
+use super::{Db, Result, Store, Tx, TxInner, exec_tx, on_read, on_tx};
+use crate::domain::access::Scope;
+use crate::domain::desktop::{DesiredDesktop, DesktopState};
+use crate::domain::session::{EndReason, SessionState, Standing};
+use crate::domain::time::Time;
+use crate::nudge::Kind;
+
+/// One row, with what its user and desktop look like now.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Session {
+    /// Id.
+    #[sqlx(try_from = "Uuid")]
+    pub id: SessionId,
+    /// Whose.
+    #[sqlx(try_from = "Uuid")]
+    pub user_id: UserId,
+    /// Their sign-in name.
+    pub username: String,
+    /// They may not sign in any more.
+    pub user_disabled: bool,
+    /// The desktop; `None` once its row is gone.
+    pub desktop_id: Option<Uuid>,
+    /// Its name, kept beside it.
+    pub desktop_name: String,
+    /// Site of the desktop's pool.
+    pub site_code: String,
+    /// Where the session is, as last written (see [`crate::domain::session::shown`]).
+    #[sqlx(try_from = "String")]
+    pub state: SessionState,
+    /// Why it is over.
+    pub end_reason: Option<String>,
+    /// Times, microseconds.
+    pub created_at: i64,
+    /// Last sign of a viewer.
+    pub last_active_at: i64,
+    /// First picture a viewer got.
+    pub first_frame_at: Option<i64>,
+    /// When the viewer went away.
+    pub disconnected_at: Option<i64>,
+    /// When it ended.
+    pub ended_at: Option<i64>,
+    /// Connections after the first.
+    pub resumes: i64,
+    /// Bytes from viewers.
+    pub bytes_up: i64,
+    /// Bytes to viewers.
+    pub bytes_down: i64,
+    /// Connections so far.
+    pub epoch: i64,
+    /// Address of the last viewer, or of who asked for it.
+    pub client_ip: String,
+    desktop_state: Option<String>,
+    desktop_desired: Option<String>,
+    /// Since when the desktop is in its state.
+    pub desktop_since: Option<i64>,
+    assigned_user: Option<Uuid>,
+    /// The desktop's host.
+    pub host_id: Option<Uuid>,
+    persistent: Option<bool>,
+    start_desktops: Option<bool>,
+}
+
+impl Session {
+    /// The desktop's state now; `None` if its row is gone.
+    #[must_use]
+    pub fn desktop_state(&self) -> Option<DesktopState> {
+        self.desktop_state.as_deref().and_then(|s| s.parse().ok())
+    }
+
+    /// What is wanted of the desktop; `None` if its row is gone.
+    #[must_use]
+    pub fn desktop_desired(&self) -> Option<DesiredDesktop> {
+        self.desktop_desired.as_deref().and_then(|s| s.parse().ok())
+    }
+
+    /// Whether the desktop is kept for its user after the session.
+    #[must_use]
+    pub fn persistent(&self) -> bool {
+        self.persistent.unwrap_or(false)
+    }
+
+    /// Whether desktops of the pool run without anybody.
+    #[must_use]
+    pub fn start_desktops(&self) -> bool {
+        self.start_desktops.unwrap_or(false)
+    }
+
+    /// For [`crate::domain::session::verdict`].
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing {
+            state: self.state,
+            epoch: self.epoch,
+            user_disabled: self.user_disabled,
+            assigned: self.assigned_user == Some(self.user_id.0),
+            desktop: self.desktop_state().zip(self.desktop_desired()),
+        }
+    }
+}
+
+/// A desktop that may be given to somebody.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Candidate {
+    /// Id.
+    #[sqlx(try_from = "Uuid")]
+    pub id: DesktopId,
+    /// Name.
+    pub name: String,
+    /// Its pool.
+    #[sqlx(try_from = "Uuid")]
+    pub pool_id: PoolId,
+    /// Site of its pool.
+    pub site_code: String,
+    /// Where it is on its way.
+    #[sqlx(try_from = "String")]
+    pub state: DesktopState,
+    /// What is wanted of it.
+    #[sqlx(try_from = "String")]
+    pub desired: DesiredDesktop,
+}
+
+/// Which sessions to list.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// Only of this user.
+    pub user: Option<UserId>,
+    /// Only of these sites.
+    pub scope: Scope,
+    /// Only those that are not over.
+    pub live: bool,
+    /// Only these.
+    pub ids: Option<Vec<SessionId>>,
+    /// Only those opened before this one (the cursor).
+    pub before: Option<SessionId>,
+    /// At most so many.
+    pub limit: i64,
+}
+
+impl Filter {
+    /// All of them.
+    #[must_use]
+    pub fn all() -> Self {
+        Self { user: None, scope: Scope::All, live: false, ids: None, before: None, limit: i64::MAX }
+    }
+
+    /// Every live one.
+    #[must_use]
+    pub fn live() -> Self {
+        Self { live: true, ..Self::all() }
+    }
+}
+
+const SELECT: &str = "SELECT s.id, s.user_id, u.username, u.disabled AS user_disabled, s.desktop_id, s.desktop_name, s.site_code, s.state, \
+    s.end_reason, s.created_at, s.last_active_at, s.first_frame_at, s.disconnected_at, s.ended_at, s.resumes, s.bytes_up, s.bytes_down, \
+    s.epoch, s.client_ip, d.state AS desktop_state, d.desired AS desktop_desired, d.state_since AS desktop_since, d.assigned_user, \
+    d.host_id, p.persistent, p.start_desktops \
+    FROM sessions s JOIN users u ON u.id = s.user_id LEFT JOIN desktops d ON d.id = s.desktop_id LEFT JOIN pools p ON p.id = d.pool_id";
+
+/// `column IN (the codes bound as $n)`, for any number of codes.
+fn codes(postgres: bool, column: &str, n: u32) -> String {
+    let each = if postgres { "SELECT jsonb_array_elements_text" } else { "SELECT value FROM json_each" };
+    format!("{column} IN ({each}(${n}))")
+}
+
+/// The scope as it is bound: `None` for every site.
+fn scope_list(scope: &Scope) -> Option<Json<Vec<String>>> {
+    match scope {
+        Scope::All => None,
+        Scope::Sites(codes) => Some(Json(codes.clone())),
+    }
+}
+
+impl Store {
+    /// Sessions, newest first, and how many match in all.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn sessions(&self, f: &Filter) -> Result<(Vec<Session>, i64)> {
+        let postgres = matches!(self.db, Db::Postgres(_));
+        let mut clause = format!(
+            "($1 = 0 OR s.state <> 'ended') AND ($2 IS NULL OR s.user_id = $2) AND ($3 IS NULL OR {})",
+            codes(postgres, "s.site_code", 3)
+        );
+        if let Some(ids) = &f.ids {
+            // Typed ids, not text: nothing in them can end the literal.
+            let list: Vec<String> = ids.iter().map(|i| uuid_literal(postgres, i.0)).collect();
+            clause
+                .push_str(&format!(" AND s.id IN ({})", if list.is_empty() { "NULL".into() } else { list.join(",") }));
+        }
+        let cursor = f.before.map(|b| format!(" AND s.id < {}", uuid_literal(postgres, b.0))).unwrap_or_default();
+        let rows_sql = format!("{SELECT} WHERE {clause}{cursor} ORDER BY s.id DESC LIMIT $4");
+        let count_sql = format!("SELECT COUNT(*) FROM sessions s WHERE {clause}");
+        let (live, user, scope) = (i64::from(f.live), f.user.map(|u| u.0), scope_list(&f.scope));
+        let rows: Vec<Session> = on_read!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(rows_sql))
+            .bind(live).bind(user).bind(&scope).bind(f.limit).fetch_all(c))?;
+        let fetched = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+        let total = if f.before.is_none() && fetched < f.limit {
+            fetched
+        } else {
+            on_read!(self, c => sqlx::query_scalar(sqlx::AssertSqlSafe(count_sql))
+                .bind(live).bind(user).bind(&scope).fetch_one(c))?
+        };
+        Ok((rows, total))
+    }
+
+    /// One session.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn session(&self, id: SessionId) -> Result<Option<Session>> {
+        let sql = format!("{SELECT} WHERE s.id = $1");
+        Ok(on_read!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.0).fetch_optional(c))?)
+    }
+
+    /// Sessions with a viewer, and without one, of these sites.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn session_counts(&self, scope: &Scope) -> Result<(i64, i64)> {
+        let live = self.sessions(&Filter { scope: scope.clone(), ..Filter::live() }).await?.0;
+        let count = |wanted| i64::try_from(live.iter().filter(|s| s.state == wanted).count()).unwrap_or(i64::MAX);
+        Ok((count(SessionState::Active), count(SessionState::Disconnected)))
+    }
+}
+
+fn uuid_literal(postgres: bool, id: Uuid) -> String {
+    if postgres { format!("'{id}'::uuid") } else { format!("x'{}'", id.simple()) }
+}
+
+impl Tx {
+    /// The database's own time, microseconds, as an SQL expression: tickets and gateways' signs of life
+    /// are judged by it, so that a controller with a wrong clock changes nothing.
+    pub(super) fn db_now(&self) -> &'static str {
+        match self.inner {
+            TxInner::Sqlite(_) => "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
+            TxInner::Postgres(_) => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+        }
+    }
+
+    /// Makes this user's other transactions of this kind wait; whether the user may act. `None`: no such user.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn lock_user(&mut self, id: UserId) -> Result<Option<bool>> {
+        // SQLite's one writer waits anyway.
+        let lock = if self.is_postgres() { " FOR NO KEY UPDATE" } else { "" };
+        let sql = format!("SELECT disabled FROM users WHERE id = $1{lock}");
+        let disabled: Option<bool> =
+            on_tx!(self, c => sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(id.0).fetch_optional(c))?;
+        Ok(disabled.map(|d| !d))
+    }
+
+    /// The user's live session, if there is one.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn live_session_of(&mut self, user: UserId) -> Result<Option<Session>> {
+        let sql = format!("{SELECT} WHERE s.user_id = $1 AND s.state <> 'ended'");
+        Ok(on_tx!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(user.0).fetch_optional(c))?)
+    }
+
+    /// A session, held against other writers until the end of the transaction.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn hold_session(&mut self, id: SessionId) -> Result<Option<Session>> {
+        let lock = if self.is_postgres() { " FOR NO KEY UPDATE OF s" } else { "" };
+        let sql = format!("{SELECT} WHERE s.id = $1{lock}");
+        Ok(on_tx!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.0).fetch_optional(c))?)
+    }
+
+    /// A desktop that was kept for this user.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn kept_desktop(&mut self, user: UserId, scope: &Scope) -> Result<Option<Candidate>> {
+        self.candidate("d.assigned_user = $1 AND p.persistent", user, scope, " FOR NO KEY UPDATE OF d").await
+    }
+
+    /// The free desktop that is ready soonest. Desktops that another transaction is giving away are passed
+    /// over; with `wait` they are waited for instead, so that nobody is told *all taken* by mistake.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn free_desktop(&mut self, user: UserId, scope: &Scope, wait: bool) -> Result<Option<Candidate>> {
+        let lock = if wait { " FOR NO KEY UPDATE OF d" } else { " FOR NO KEY UPDATE OF d SKIP LOCKED" };
+        let free = "d.assigned_user IS NULL AND d.state NOT IN ('failed', 'deleting') AND $1 IS NOT NULL \
+             AND EXISTS (SELECT 1 FROM hosts h WHERE h.id = d.host_id AND h.state <> 'down') \
+             AND NOT EXISTS (SELECT 1 FROM sessions o WHERE o.desktop_id = d.id AND o.state <> 'ended')";
+        self.candidate(free, user, scope, lock).await
+    }
+
+    async fn candidate(&mut self, which: &str, user: UserId, scope: &Scope, lock: &str) -> Result<Option<Candidate>> {
+        let postgres = self.is_postgres();
+        let lock = if postgres { lock } else { "" };
+        let sql = format!(
+            "SELECT d.id, d.name, d.pool_id, p.site_code, d.state, d.desired FROM desktops d JOIN pools p ON p.id = d.pool_id \
+             WHERE {which} AND d.desired <> 'absent' AND p.desired = 'present' AND ($2 IS NULL OR {}) \
+             ORDER BY CASE d.state WHEN 'running' THEN 0 WHEN 'booting' THEN 1 WHEN 'starting' THEN 2 WHEN 'stopped' THEN 3 \
+             WHEN 'defined' THEN 4 WHEN 'creating' THEN 5 ELSE 6 END, d.state_since, d.name LIMIT 1{lock}",
+            codes(postgres, "p.site_code", 2)
+        );
+        Ok(
+            on_tx!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(user.0).bind(scope_list(scope)).fetch_optional(c))?,
+        )
+    }
+
+    /// Desktops of these sites in all: to say *none for your site* or *all taken*.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn desktops_in(&mut self, scope: &Scope) -> Result<i64> {
+        let postgres = self.is_postgres();
+        let sql = format!(
+            "SELECT COUNT(*) FROM desktops d JOIN pools p ON p.id = d.pool_id WHERE d.desired <> 'absent' AND p.desired = 'present' AND ($1 IS NULL OR {})",
+            codes(postgres, "p.site_code", 1)
+        );
+        Ok(on_tx!(self, c => sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(scope_list(scope)).fetch_one(c))?)
+    }
+
+    /// Gives a desktop to a user. `false` if somebody has it.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn assign_desktop(&mut self, id: DesktopId, user: UserId, now: Time) -> Result<bool> {
+        let rows = exec_tx!(self, c => sqlx::query(
+            "UPDATE desktops SET assigned_user = $2, updated_at = $3 WHERE id = $1 AND (assigned_user IS NULL OR assigned_user = $2)")
+            .bind(id.0).bind(user.0).bind(now.micros()).execute(c))?;
+        self.touch(Kind::Desktop, id.0);
+        Ok(rows == 1)
+    }
+
+    /// Takes a desktop from its user.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn unassign_desktop(&mut self, id: DesktopId, user: UserId, now: Time) -> Result<()> {
+        exec_tx!(self, c => sqlx::query(
+            "UPDATE desktops SET assigned_user = NULL, updated_at = $3 WHERE id = $1 AND assigned_user = $2")
+            .bind(id.0).bind(user.0).bind(now.micros()).execute(c))?;
+        self.touch(Kind::Desktop, id.0);
+        Ok(())
+    }
+
+    /// Opens a session on a desktop.
+    ///
+    /// # Errors
+    /// [`super::StoreError::Duplicate`] if the user or the desktop has a live one.
+    pub async fn open_session(
+        &mut self,
+        id: SessionId,
+        user: UserId,
+        desktop: &Candidate,
+        ip: &str,
+        now: Time,
+    ) -> Result<()> {
+        let state = if desktop.state == DesktopState::Running { SessionState::Ready } else { SessionState::Starting };
+        exec_tx!(self, c => sqlx::query(
+            "INSERT INTO sessions (id, user_id, desktop_id, desktop_name, site_code, state, created_at, last_active_at, resumes, \
+             bytes_up, bytes_down, epoch, client_ip) VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 0, 0, 0, 0, $8)")
+            .bind(id.0).bind(user.0).bind(desktop.id.0).bind(&desktop.name).bind(&desktop.site_code).bind(state.as_str())
+            .bind(now.micros()).bind(ip).execute(c))?;
+        self.touch(Kind::Session, id.0);
+        Ok(())
+    }
+
+    /// Ends a session and takes back its tickets. `false` if it was over.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn end_session(&mut self, id: SessionId, reason: EndReason, now: Time) -> Result<bool> {
+        let rows = exec_tx!(self, c => sqlx::query(
+            "UPDATE sessions SET state = 'ended', ended_at = $2, end_reason = $3, gateway_id = NULL WHERE id = $1 AND state <> 'ended'")
+            .bind(id.0).bind(now.micros()).bind(reason.as_str()).execute(c))?;
+        if rows == 1 {
+            self.revoke_tickets(id).await?;
+            self.touch(Kind::Session, id.0);
+        }
+        Ok(rows == 1)
+    }
+
+    /// Sessions whose desktop came up while they waited for it.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn ready_sessions(&mut self) -> Result<usize> {
+        let ids: Vec<Uuid> = on_tx!(self, c => sqlx::query_scalar(
+            "UPDATE sessions SET state = 'ready' WHERE state = 'starting' AND EXISTS \
+             (SELECT 1 FROM desktops d WHERE d.id = sessions.desktop_id AND d.state = 'running') RETURNING id").fetch_all(c))?;
+        ids.iter().for_each(|id| self.touch(Kind::Session, *id));
+        Ok(ids.len())
+    }
+
+    /// A viewer is connected by this gateway; the connection's epoch. `None` if the session is over.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn attach_session(&mut self, id: SessionId, gateway: Uuid, ip: &str, now: Time) -> Result<Option<i64>> {
+        let epoch: Option<i64> = on_tx!(self, c => sqlx::query_scalar(
+            "UPDATE sessions SET state = 'active', resumes = resumes + CASE WHEN epoch > 0 THEN 1 ELSE 0 END, epoch = epoch + 1, \
+             gateway_id = $2, client_ip = $3, last_active_at = $4, disconnected_at = NULL WHERE id = $1 AND state <> 'ended' RETURNING epoch")
+            .bind(id.0).bind(gateway).bind(ip).bind(now.micros()).fetch_optional(c))?;
+        self.touch(Kind::Session, id.0);
+        Ok(epoch)
+    }
+
+    /// A viewer went away; what it sent and got is added even if a newer one has taken over.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn detach_session(&mut self, id: SessionId, epoch: i64, up: i64, down: i64, now: Time) -> Result<()> {
+        exec_tx!(self, c => sqlx::query(
+            "UPDATE sessions SET bytes_up = bytes_up + $3, bytes_down = bytes_down + $4, \
+             state = CASE WHEN epoch = $2 AND state = 'active' THEN 'disconnected' ELSE state END, \
+             disconnected_at = CASE WHEN epoch = $2 AND state = 'active' THEN $5 ELSE disconnected_at END, \
+             gateway_id = CASE WHEN epoch = $2 AND state = 'active' THEN NULL ELSE gateway_id END, \
+             last_active_at = CASE WHEN epoch = $2 AND state = 'active' THEN $5 ELSE last_active_at END WHERE id = $1")
+            .bind(id.0).bind(epoch).bind(up).bind(down).bind(now.micros()).execute(c))?;
+        self.touch(Kind::Session, id.0);
+        Ok(())
+    }
+
+    /// A viewer got its first picture.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn first_frame(&mut self, id: SessionId, now: Time) -> Result<()> {
+        exec_tx!(self, c => sqlx::query("UPDATE sessions SET first_frame_at = $2 WHERE id = $1 AND first_frame_at IS NULL")
+            .bind(id.0).bind(now.micros()).execute(c))?;
+        Ok(())
+    }
+
+    /// A gateway says that it lives.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn gateway_alive(&mut self, id: Uuid) -> Result<()> {
+        let sql = format!(
+            "INSERT INTO gateways (id, started_at, seen_at) VALUES ($1, {0}, {0}) ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at",
+            self.db_now()
+        );
+        exec_tx!(self, c => sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).execute(c))?;
+        Ok(())
+    }
+
+    /// Sessions whose gateway is gone wait for their viewers; gateways silent for long are forgotten.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn orphaned_sessions(&mut self, silence: std::time::Duration, now: Time) -> Result<usize> {
+        let silence = i64::try_from(silence.as_micros()).unwrap_or(i64::MAX);
+        let sql = format!("DELETE FROM gateways WHERE seen_at < {} - $1", self.db_now());
+        exec_tx!(self, c => sqlx::query(sqlx::AssertSqlSafe(sql)).bind(silence).execute(c))?;
+        let ids: Vec<Uuid> = on_tx!(self, c => sqlx::query_scalar(
+            "UPDATE sessions SET state = 'disconnected', gateway_id = NULL, disconnected_at = $1 WHERE state = 'active' \
+             AND NOT EXISTS (SELECT 1 FROM gateways g WHERE g.id = sessions.gateway_id) RETURNING id")
+            .bind(now.micros()).fetch_all(c))?;
+        ids.iter().for_each(|id| self.touch(Kind::Session, *id));
+        Ok(ids.len())
+    }
+
+    /// Forgets every gateway: for the one server of a SQLite file, whose former self is dead.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn forget_gateways(&mut self) -> Result<()> {
+        exec_tx!(self, c => sqlx::query("DELETE FROM gateways").execute(c))?;
+        Ok(())
+    }
+}

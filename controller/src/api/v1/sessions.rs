@@ -1,19 +1,249 @@
-//! Sessions.
+//! `/connect` and `/sessions`: an officer's way to a desktop.
 
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
 
+use super::Page;
 use crate::api::Api;
+use crate::api::error::{ApiError, Problem};
+use crate::api::extract::Signed;
+use crate::domain::desktop::DesktopState;
+use crate::domain::session::SessionState;
+use crate::domain::time::Time;
+use crate::identity::secret;
+use crate::services::{App, Ctx, Error, broker};
+use crate::store::sessions::Filter;
+
+/// One officer's use of one desktop, over any number of connections.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Session {
+    /// Id.
+    pub id: Uuid,
+    /// Where it is.
+    pub state: SessionState,
+    /// Whose it is.
+    pub user: SessionUser,
+    /// The desktop; its name stays when it is gone.
+    pub desktop: SessionDesktop,
+    /// Code of the site.
+    pub site_code: String,
+    /// What the desktop is doing while one waits for it.
+    pub step: Option<SessionStep>,
+    /// When it was opened.
+    pub created_at: Time,
+    /// Last sign of a viewer.
+    pub last_active_at: Time,
+    /// First picture a viewer got.
+    pub first_frame_at: Option<Time>,
+    /// Since when no viewer is connected.
+    pub disconnected_at: Option<Time>,
+    /// When it ended.
+    pub ended_at: Option<Time>,
+    /// Why it ended: `user`, `staff`, `expired` or `desktop_gone`.
+    pub end_reason: Option<String>,
+    /// Connections after the first.
+    pub resumes: i64,
+    /// Bytes from viewers, of finished connections.
+    pub bytes_up: i64,
+    /// Bytes to viewers, of finished connections.
+    pub bytes_down: i64,
+    /// Address of the viewer.
+    pub client_ip: String,
+}
+
+/// Whose session it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SessionUser {
+    /// Id.
+    pub id: Uuid,
+    /// Sign-in name.
+    pub username: String,
+}
+
+/// A session's desktop.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SessionDesktop {
+    /// Id; absent once the desktop is gone.
+    pub id: Option<Uuid>,
+    /// Name.
+    pub name: String,
+    /// State; absent once the desktop is gone.
+    pub state: Option<DesktopState>,
+}
+
+/// What one waits for.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SessionStep {
+    /// The desktop's state, for translation.
+    pub code: DesktopState,
+    /// Since when.
+    pub started_at: Time,
+    /// Seconds left, as far as known.
+    pub estimate_s: Option<u64>,
+    /// Part of the way that is done, 0 to 1.
+    pub progress: Option<f64>,
+}
+
+/// Opens the session's display once.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Ticket {
+    /// For `Sec-WebSocket-Protocol: binary, <ticket>`. Never put it into an address: those are logged.
+    pub ticket: String,
+    /// Where to.
+    pub url: String,
+    /// Seconds it may be redeemed.
+    pub expires_in: u64,
+}
+
+/// A session, and the way in if its desktop runs.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Connected {
+    /// The session.
+    pub session: Session,
+    /// Absent while the desktop is not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<Ticket>,
+}
+
+/// Which sessions to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct SessionQuery {
+    /// Only those that are not over.
+    #[serde(default)]
+    pub live: bool,
+    /// At most so many, up to 5000.
+    pub limit: Option<i64>,
+    /// `next` of the page before.
+    pub cursor: Option<Uuid>,
+}
+
+impl From<broker::View> for Session {
+    fn from(v: broker::View) -> Self {
+        let (s, time) = (v.session, Time::from_micros);
+        Self {
+            id: s.id.0,
+            state: v.state,
+            user: SessionUser { id: s.user_id.0, username: s.username.clone() },
+            desktop: SessionDesktop { id: s.desktop_id, name: s.desktop_name.clone(), state: s.desktop_state() },
+            step: v.step.map(|s| SessionStep {
+                code: s.code,
+                started_at: s.started_at,
+                estimate_s: s.estimate_s,
+                progress: s.progress,
+            }),
+            site_code: s.site_code,
+            created_at: time(s.created_at),
+            last_active_at: time(s.last_active_at),
+            first_frame_at: s.first_frame_at.map(time),
+            disconnected_at: s.disconnected_at.map(time),
+            ended_at: s.ended_at.map(time),
+            end_reason: s.end_reason,
+            resumes: s.resumes,
+            bytes_up: s.bytes_up,
+            bytes_down: s.bytes_down,
+            client_ip: s.client_ip,
+        }
+    }
+}
+
+impl Ticket {
+    fn new(api: &Api, t: &broker::Ticket) -> Self {
+        // https becomes wss, http (tests, a proxy's inner side) ws.
+        let base = api.app.public_url.replacen("http", "ws", 1);
+        Self {
+            ticket: t.secret.reveal().to_owned(),
+            url: format!("{base}/gateway/v1/vnc"),
+            expires_in: t.expires_in.as_secs(),
+        }
+    }
+}
 
 /// This resource's routes.
 pub fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
+        .routes(routes!(connect))
+        .routes(routes!(list))
+        .routes(routes!(get_one, end))
+        .routes(routes!(ticket))
+}
+
+/// Gives the officer a desktop: the one they have, else the one that is ready soonest.
+#[utoipa::path(post, path = "/connect", tag = "sessions", responses((status = 200, body = Connected), (status = "4XX", body = Problem), (status = 507, body = Problem, description = "No desktop for the site, or all are taken")))]
+async fn connect(State(api): State<Api>, Signed(ctx): Signed, headers: HeaderMap) -> Result<Json<Connected>, ApiError> {
+    let (view, ticket) = broker::connect(&api.app, &ctx, binding(&headers).as_ref()).await?;
+    let ticket = ticket.map(|t| Ticket::new(&api, &t));
+    Ok(Json(Connected { session: view.into(), ticket }))
+}
+
+/// Sessions, newest first: an officer's own, or all of the caller's sites.
+#[utoipa::path(get, path = "/sessions", tag = "sessions", params(SessionQuery), responses((status = 200, body = Page<Session>), (status = "4XX", body = Problem)))]
+async fn list(
+    State(api): State<Api>,
+    Signed(ctx): Signed,
+    Query(q): Query<SessionQuery>,
+) -> Result<Json<Page<Session>>, ApiError> {
+    let limit = q.limit.unwrap_or(200);
+    if !(1..=5000).contains(&limit) {
+        return Err(Error::field("limit", "X-422", "limit is from 1 to 5000").into());
+    }
+    let filter = Filter { live: q.live, before: q.cursor.map(Into::into), limit, ..Filter::all() };
+    let (rows, total) = broker::list(&api.app, &ctx, filter).await?;
+    let full = i64::try_from(rows.len()).is_ok_and(|n| n == limit);
+    let next = rows.last().filter(|_| full).map(|v| v.session.id.to_string());
+    Ok(Json(Page { items: rows.into_iter().map(Session::from).collect(), total, next }))
+}
+
+/// One session.
+#[utoipa::path(get, path = "/sessions/{id}", tag = "sessions", params(("id" = Uuid, Path)), responses((status = 200, body = Session), (status = "4XX", body = Problem)))]
+async fn get_one(State(api): State<Api>, Signed(ctx): Signed, Path(id): Path<Uuid>) -> Result<Json<Session>, ApiError> {
+    Ok(Json(broker::get(&api.app, &ctx, id.into()).await?.into()))
+}
+
+/// A fresh ticket for a display; the session's earlier one is void.
+#[utoipa::path(post, path = "/sessions/{id}/ticket", tag = "sessions", params(("id" = Uuid, Path)), responses((status = 200, body = Ticket), (status = "4XX", body = Problem)))]
+async fn ticket(
+    State(api): State<Api>,
+    Signed(ctx): Signed,
+    Path(id): Path<Uuid>,
+    headers: HeaderMap,
+) -> Result<Json<Ticket>, ApiError> {
+    let ticket = broker::ticket(&api.app, &ctx, id.into(), binding(&headers).as_ref()).await?;
+    Ok(Json(Ticket::new(&api, &ticket)))
+}
+
+/// Ends a session: the officer's own, or by support and operators. Ending one that is over does nothing.
+#[utoipa::path(delete, path = "/sessions/{id}", tag = "sessions", params(("id" = Uuid, Path)), responses((status = 204), (status = "4XX", body = Problem)))]
+async fn end(State(api): State<Api>, Signed(ctx): Signed, Path(id): Path<Uuid>) -> Result<StatusCode, ApiError> {
+    broker::end(&api.app, &ctx, id.into()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Hash of the sign-in cookie: a ticket works only in the browser it was made for.
+fn binding(headers: &HeaderMap) -> Option<[u8; 32]> {
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok());
+    let mut pairs = cookies.flat_map(|v| v.split(';')).filter_map(|p| p.trim().split_once('='));
+    pairs.find(|(name, _)| *name == "tram_session").map(|(_, value)| secret::hash(value))
 }
 
 /// Changed rows for `/events`, each with the code of its site.
 pub(crate) async fn changed(
-    _app: &crate::services::App,
-    _ctx: &crate::services::Ctx,
-    _ids: &[uuid::Uuid],
-) -> Result<Vec<(Option<String>, serde_json::Value)>, crate::services::Error> {
-    Ok(Vec::new())
+    app: &App,
+    ctx: &Ctx,
+    ids: &[Uuid],
+) -> Result<Vec<(Option<String>, serde_json::Value)>, Error> {
+    let ids = ids.iter().copied().map(Into::into).collect();
+    let (rows, _) = broker::list(app, ctx, Filter { ids: Some(ids), ..Filter::all() }).await?;
+    let row = |v: broker::View| {
+        let site = v.session.site_code.clone();
+        let json = serde_json::to_value(Session::from(v)).map_err(|e| Error::Internal(Box::new(e)))?;
+        Ok((Some(site), json))
+    };
+    rows.into_iter().map(row).collect()
 }
