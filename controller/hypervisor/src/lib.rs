@@ -224,7 +224,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// All that carries our mark on this host: domains, and disks without a domain.
     async fn inventory(&self) -> Result<Vec<Found>>;
 
-    /// A connected stream that speaks RFB with the desktop's display. No password, no TCP port.
+    /// A connected stream that speaks RFB with the desktop's display. No password, no TCP port. The
+    /// descriptor is in blocking mode.
     async fn open_display(&self, id: DesktopId) -> Result<OwnedFd>;
 
     /// A PNG of the screen.

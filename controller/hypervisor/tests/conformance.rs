@@ -125,7 +125,7 @@ async fn a_life(case: &Case) {
         case.skip("statistics of running desktops only");
     }
     if case.display {
-        greet_display(hv.open_display(s.id).await.unwrap().into());
+        greet_display(hv.open_display(s.id).await.unwrap());
     } else {
         assert!(matches!(hv.open_display(s.id).await, Err(Error::Unsupported(_))));
         case.skip("displays");
@@ -182,6 +182,26 @@ fn greet_display(fd: std::os::fd::OwnedFd) {
     let mut update = [9; 2];
     s.read_exact(&mut update).unwrap();
     assert_eq!(update[0], 0, "a FramebufferUpdate");
+}
+
+/// Somebody copied one of our domains, mark and all (`virt-clone` does that).
+async fn a_copy_is_not_ours(case: &Case, virsh: impl Fn(&[&str]) -> String) {
+    let s = spec("copied");
+    case.hv.ensure_disk(&s).await.unwrap();
+    case.hv.ensure_defined(&s).await.unwrap();
+    let copy = Uuid::new_v4();
+    let uuid = format!("<uuid>{}</uuid>", s.id);
+    let xml = virsh(&["dumpxml", "--inactive", "copied"]);
+    assert!(xml.contains(&uuid));
+    let xml = xml.replace("<name>copied</name>", "<name>copy</name>").replace(&uuid, &format!("<uuid>{copy}</uuid>"));
+    let file = case.place.folder.path().join("copy.xml");
+    std::fs::write(&file, xml).unwrap();
+    virsh(&["define", file.to_str().unwrap()]);
+    assert_eq!(found(&case.hv).await.iter().map(|f| f.id).collect::<Vec<_>>(), [s.id]);
+    assert!(matches!(case.hv.ensure_absent(DesktopId(copy)).await, Err(Error::Refused(_))));
+    case.hv.ensure_absent(s.id).await.unwrap();
+    assert_eq!(virsh(&["domuuid", "copy"]).trim(), copy.to_string(), "the copy stays");
+    virsh(&["undefine", "copy"]);
 }
 
 async fn a_rebuild(case: &Case) {
@@ -387,6 +407,7 @@ async fn libvirts_test_driver_over_rpc_conforms() {
     };
     assert_eq!(case.hv.host_info().await.unwrap().accel, Accel::None);
     suite(&case).await;
+    a_copy_is_not_ours(&case, |args| daemon.test_driver(args)).await;
     let after: Vec<_> = case.foreign.iter().map(|id| daemon.test_driver(&["dumpxml", &id.to_string()])).collect();
     assert_eq!(after, before, "what belongs to others was touched");
     let list = daemon.test_driver(&["list", "--all", "--name"]);
@@ -424,6 +445,7 @@ async fn qemu_conforms_and_boots_a_guest_to_its_agent() {
     let before: Vec<_> = foreign.iter().map(|id| daemon.qemu(&["dumpxml", &id.to_string()])).collect();
     let case = Case { name: "QEMU", hv, place, files: true, display: true, reset: true, stats: true, foreign };
     suite(&case).await;
+    a_copy_is_not_ours(&case, |args| daemon.qemu(args)).await;
     let after: Vec<_> = case.foreign.iter().map(|id| daemon.qemu(&["dumpxml", &id.to_string()])).collect();
     assert_eq!(after, before, "what belongs to others was touched");
 
@@ -454,7 +476,7 @@ async fn boots(daemon: &Daemon, case: &Case, image: &Path) {
     eprintln!("QEMU: guest agent after {:?}", started.elapsed());
     let name = daemon.qemu(&["qemu-agent-command", &s.name, r#"{"execute":"guest-get-host-name"}"#]);
     assert!(name.contains("\"boots-1\""), "the guest took its name from us: {name}");
-    greet_display(hv.open_display(s.id).await.unwrap().into());
+    greet_display(hv.open_display(s.id).await.unwrap());
 
     // A display does not stand behind slow work.
     let other = spec("slow-start");

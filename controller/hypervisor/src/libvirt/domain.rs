@@ -29,10 +29,14 @@ pub(super) fn mark_of(conn: &Connect, uuid: Uuid) -> Result<Option<DomainMark>> 
     read_mark(&domain).map_err(convert::error)
 }
 
-/// The mark of a domain, `None` for a foreign one.
+/// The mark of a domain, `None` for a foreign one. A copy somebody made of our domain (`virt-clone`) carries
+/// our mark under another UUID: it is theirs.
 pub(super) fn read_mark(domain: &Domain) -> Result<Option<DomainMark>, VirtError> {
     match domain.metadata(sys::VIR_DOMAIN_METADATA_ELEMENT as i32, Some(NAMESPACE), sys::VIR_DOMAIN_AFFECT_CURRENT) {
-        Ok(xml) => Ok(DomainMark::parse(&xml)),
+        Ok(xml) => {
+            let uuid = domain.uuid()?;
+            Ok(DomainMark::parse(&xml).filter(|m| m.desktop.0 == uuid))
+        }
         Err(e) if is_no_metadata(&e) => Ok(None),
         Err(e) => Err(e),
     }
@@ -53,7 +57,7 @@ pub(super) fn find(
         Err(e) => return Err(convert::error(e)),
     };
     match read_mark(&domain) {
-        Ok(Some(mark)) if mark.installation == installation && mark.desktop == id => Ok(Some((domain, mark))),
+        Ok(Some(mark)) if mark.installation == installation => Ok(Some((domain, mark))),
         Ok(_) => Err(Error::Refused(format!("the domain with the id {id} on this host belongs to somebody else"))),
         // It went away between the two calls.
         Err(e) if is_gone(&e) => Ok(None),

@@ -137,8 +137,8 @@ impl PixelFormat {
 
     fn put(self, out: &mut Vec<u8>, rgb: [u8; 3]) {
         let mut pixel = 0u32;
-        for i in 0..3 {
-            pixel |= (u32::from(rgb[i]) * u32::from(self.max[i]) / 255) << self.shift[i];
+        for ((value, max), shift) in rgb.into_iter().zip(self.max).zip(self.shift) {
+            pixel |= (u32::from(value) * u32::from(max) / 255) << shift;
         }
         let n = usize::from(self.bytes);
         if self.big_endian {

@@ -258,7 +258,7 @@ impl Hypervisor for Sim {
         let mut world = self.world();
         let fresh = Item { id: spec.id, installation: self.options.owner.installation, disk: None, domain: None };
         let mut item = self.ours(&world, spec.id)?.unwrap_or(fresh);
-        if world.all().any(|i| i.id != spec.id && i.domain.as_ref().is_some_and(|d| d.name == spec.name)) {
+        if world.named(&spec.name).is_some_and(|id| id != spec.id) {
             return Err(Error::Refused(format!("another domain on this host is named {}", spec.name)));
         }
         let old = item.domain.take();

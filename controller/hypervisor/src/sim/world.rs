@@ -3,7 +3,7 @@
 //! With a state folder every desktop is one small file, replaced by rename, so that 5,000 desktops stay
 //! cheap and a process killed at any instant leaves the old or the new file, never half of one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -85,6 +85,8 @@ impl Item {
 /// All items, and the folder they are kept in.
 pub(super) struct World {
     items: BTreeMap<DesktopId, Item>,
+    /// Who has a domain's name.
+    names: HashMap<String, DesktopId>,
     folder: Option<PathBuf>,
 }
 
@@ -101,11 +103,17 @@ impl World {
                 }
             }
         }
-        Ok(Self { items, folder })
+        let named = items.values().filter_map(|i| Some((i.domain.as_ref()?.name.clone(), i.id)));
+        let names = named.collect();
+        Ok(Self { items, names, folder })
     }
 
     pub(super) fn get(&self, id: DesktopId) -> Option<&Item> {
         self.items.get(&id)
+    }
+
+    pub(super) fn named(&self, name: &str) -> Option<DesktopId> {
+        self.names.get(name).copied()
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Item> {
@@ -128,10 +136,14 @@ impl World {
                 fs::rename(&new, &file)?;
             }
         }
-        if empty {
-            self.items.remove(&item.id);
-        } else {
-            self.items.insert(item.id, item);
+        let name = item.domain.as_ref().map(|d| d.name.clone());
+        let id = item.id;
+        let old = if empty { self.items.remove(&id) } else { self.items.insert(id, item) };
+        if let Some(old) = old.and_then(|i| i.domain) {
+            self.names.remove(&old.name);
+        }
+        if let Some(name) = name {
+            self.names.insert(name, id);
         }
         Ok(())
     }
