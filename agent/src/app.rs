@@ -187,6 +187,7 @@ impl<H: Host + 'static> App<H> {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the agent's one loop: below it the time is an argument")]
     fn wall_ms(&self) -> i64 {
         // The reporter may be away with the host; the clock is the same for everybody.
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

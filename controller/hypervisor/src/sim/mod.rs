@@ -477,6 +477,7 @@ fn written(e: std::io::Error) -> Error {
 }
 
 /// Wall clock, because the world outlives the process.
+#[expect(clippy::disallowed_methods, reason = "the simulated world has its own clock, as a real host has")]
 fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
