@@ -27,6 +27,7 @@ describe('formatters', () => {
   it('say how long ago in the largest whole unit', () => {
     const now = new Date('2026-11-23T12:00:00Z')
     expect(format.relative('2026-11-23T11:59:21Z', now, 'vi')).toBe('39 giây trước')
+    expect(format.relative('2026-11-23T12:00:01Z', now, 'vi')).toBe('vừa xong')
     expect(format.relative('2026-11-23T11:56:10Z', now, 'vi')).toBe('3 phút trước')
     expect(format.relative('2026-11-21T12:00:00Z', now, 'en')).toBe('2 days ago')
   })

@@ -42,11 +42,12 @@ export function clock(at: string | Date | null | undefined): string {
 
 const locale = (language: Language) => (language === 'vi' ? 'vi-VN' : 'en-GB')
 
-/** "3 phút trước"; the unit is the largest that leaves at least one whole. */
+/** "3 phút trước"; the unit is the largest that leaves at least one whole. Clocks differ a little, so the near future is now. */
 export function relative(at: string | Date | null | undefined, now: Date, language: Language): string {
   if (!valid(at)) return NONE
   const seconds = Math.round((new Date(at).getTime() - now.getTime()) / 1000)
   const format = new Intl.RelativeTimeFormat(locale(language), { numeric: 'always' })
+  if (seconds > -2 && seconds < 60) return language === 'vi' ? 'vừa xong' : 'just now'
   const size = Math.abs(seconds)
   if (size < 60) return format.format(seconds, 'second')
   if (size < 3600) return format.format(Math.trunc(seconds / 60), 'minute')

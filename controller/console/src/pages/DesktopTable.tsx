@@ -1,4 +1,4 @@
-import { ActionIcon, Menu } from '@mantine/core'
+import { ActionIcon, Menu, VisuallyHidden } from '@mantine/core'
 import { useQueryClient } from '@tanstack/react-query'
 import type { ColumnDef } from '@tanstack/react-table'
 import { useMemo, useState } from 'react'
@@ -105,7 +105,7 @@ export function DesktopTable({ rows, inPool, height }: { rows: Desktop[]; inPool
       },
       {
         id: 'actions',
-        header: () => <span className="mantine-visually-hidden">{t('common.actions')}</span>,
+        header: () => <VisuallyHidden>{t('common.actions')}</VisuallyHidden>,
         enableSorting: false,
         meta: { width: 60 },
         cell: ({ row }) => <RowMenu desktop={row.original} act={(verb) => void act(row.original, verb)} />,

@@ -19,7 +19,7 @@ export function OfficerPage() {
   const navigate = useNavigate()
   const me = useMe()
   const phone = useSupportPhone()
-  const query = useQuery({ queryKey: keys.sessions, queryFn: calls.sessions, refetchInterval: 15_000 })
+  const query = useQuery({ queryKey: keys.sessions, queryFn: calls.sessions, refetchInterval: 15_000, refetchOnMount: 'always' })
   const live = query.data?.items.find((session) => session.state !== 'ended')
   const [ending, setEnding] = useState(false)
 

@@ -1,4 +1,4 @@
-import { Button, Switch } from '@mantine/core'
+import { Button, Switch, VisuallyHidden } from '@mantine/core'
 import { useQuery, useQueryClient } from '@tanstack/react-query'
 import type { ColumnDef } from '@tanstack/react-table'
 import { useMemo, useState } from 'react'
@@ -72,7 +72,7 @@ export function SessionsPage() {
       },
       {
         id: 'end',
-        header: () => <span className="mantine-visually-hidden">{t('common.actions')}</span>,
+        header: () => <VisuallyHidden>{t('common.actions')}</VisuallyHidden>,
         enableSorting: false,
         meta: { width: 130 },
         cell: ({ row }) =>

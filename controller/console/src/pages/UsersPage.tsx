@@ -1,4 +1,4 @@
-import { ActionIcon, Button, Group, Menu, Modal, PasswordInput, Select, Stack, TextInput } from '@mantine/core'
+import { ActionIcon, Button, Group, Menu, Modal, PasswordInput, Select, Stack, TextInput, VisuallyHidden } from '@mantine/core'
 import { useForm } from '@mantine/form'
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query'
 import type { ColumnDef } from '@tanstack/react-table'
@@ -86,7 +86,7 @@ export function UsersPage() {
       },
       {
         id: 'actions',
-        header: () => <span className="mantine-visually-hidden">{t('common.actions')}</span>,
+        header: () => <VisuallyHidden>{t('common.actions')}</VisuallyHidden>,
         enableSorting: false,
         meta: { width: 60 },
         cell: ({ row: { original: user } }) => (

@@ -1,0 +1,295 @@
+// The controller's contract without a controller: for console development and fast UI checks.
+//   node tests/browser/mock/server.mjs [port]
+import { createHash, randomBytes, randomUUID } from 'node:crypto'
+import { createReadStream, existsSync, statSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { extname, join, normalize } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { consoleRequire } from '../lib/deps.mjs'
+import { serveRfb } from './rfb.mjs'
+import { sites, World } from './world.mjs'
+
+const { WebSocketServer } = consoleRequire('ws')
+const DIST = fileURLToPath(new URL('../../../controller/console/dist', import.meta.url))
+const PASSWORD = 'mat-khau-thu-nghiem'
+// The controller's own policy, so that a console that breaks it breaks here too.
+const CSP =
+  "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; connect-src 'self'; font-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.woff2': 'font/woff2' }
+const PIXEL = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPj/HwAEAQH/7yMK/gAAAABJRU5ErkJggg==', 'base64')
+
+class Refusal extends Error {
+  constructor(status, code, detail, extra = {}) {
+    super(detail)
+    Object.assign(this, { status, body: { type: 'about:blank', title: 'Refused', status, code, detail, ...extra } })
+  }
+}
+
+const page = (items) => ({ items, total: items.length, next: null })
+const fold = (text) => text.normalize('NFD').replace(/\p{M}/gu, '').replace(/[đĐ]/g, 'd').toLowerCase()
+
+export async function startMock(port = 0) {
+  const world = new World()
+  const cookies = new Map()
+  const failures = new Map()
+  const fault = { path: null, status: 0 }
+  const desktopState = { keys: [] }
+
+  const routes = [
+    ['POST', '/login', ({ body, res }) => {
+      const user = world.users.find((u) => u.username === body.username)
+      const left = 5 - (failures.get(body.username) ?? 0) - 1
+      if (failures.get(body.username) >= 5) {
+        throw new Refusal(423, 'A-102', 'Locked.', { until: new Date(Date.now() + 600_000).toISOString() })
+      }
+      if (!user || body.password !== PASSWORD) {
+        failures.set(body.username, (failures.get(body.username) ?? 0) + 1)
+        throw new Refusal(401, 'A-101', 'Wrong user name or password.', { remaining: left })
+      }
+      failures.delete(body.username)
+      const token = randomBytes(12).toString('hex')
+      cookies.set(token, { user, csrf: randomBytes(8).toString('hex') })
+      res.setHeader('set-cookie', `tram_session=${token}; Path=/; HttpOnly; SameSite=Strict`)
+      return { user: me(user), csrf: cookies.get(token).csrf }
+    }],
+    ['POST', '/logout', ({ token }) => void cookies.delete(token)],
+    ['GET', '/me', ({ who }) => ({ user: me(who.user), csrf: who.csrf, version: '0.1.0-mock', support_phone: '024 1022' })],
+    ['GET', '/overview', () => {
+      const by_state = {}
+      for (const d of world.desktops) by_state[d.state] = (by_state[d.state] ?? 0) + 1
+      return {
+        hosts: { total: 1, up: 1 }, desktops: { total: world.desktops.length, by_state }, pools: { total: world.pools.length },
+        endpoints: { total: 2, online: 1, silent: 1 },
+        sessions: { active: world.sessions.filter((s) => s.state === 'active').length, disconnected: 0 },
+      }
+    }],
+    ['GET', '/hosts', () => page([world.host])],
+    ['PATCH', '/hosts/:id', ({ body }) => {
+      if (body.accel_policy) world.host.accel_policy = body.accel_policy
+      if (body.enabled !== undefined) world.host.state = body.enabled ? 'up' : 'disabled'
+      return world.host
+    }],
+    ['GET', '/images', () => page([world.image, world.badImage])],
+    ['GET', '/pools', () => page(world.pools.map((p) => world.poolRow(p)))],
+    ['POST', '/pools', ({ body }) => {
+      if (world.pools.some((p) => p.name === body.name)) {
+        const message = 'a pool of this name exists'
+        throw new Refusal(422, 'P-101', message, { errors: [{ at: 'name', code: 'P-101', message }] })
+      }
+      return [202, world.poolRow(world.addPool(body))]
+    }],
+    ['GET', '/pools/:id', ({ id }) => world.poolRow(found(world.pools, id))],
+    ['PATCH', '/pools/:id', ({ id, body }) => {
+      const pool = Object.assign(found(world.pools, id), body)
+      world.fill(pool)
+      return [202, world.poolRow(pool)]
+    }],
+    ['DELETE', '/pools/:id', ({ id }) => {
+      Object.assign(found(world.pools, id), { desired: 'absent', size: 0 })
+      world.fill(found(world.pools, id))
+      return [202, null]
+    }],
+    ['GET', '/desktops', () => page(world.desktops)],
+    ['GET', '/desktops/:id', ({ id }) => found(world.desktops, id)],
+    ['GET', '/desktops/:id/screenshot', ({ res }) => {
+      res.setHeader('content-type', 'image/png')
+      return PIXEL
+    }],
+    ...[['start', 'starting', 'running'], ['stop', 'stopping', 'stopped'], ['reset', 'booting', 'running'], ['rebuild', 'rebuilding', 'running']].map(
+      ([verb, state, desired]) => ['POST', `/desktops/:id/${verb}`, ({ id }) => {
+        const desktop = Object.assign(found(world.desktops, id), { state, desired })
+        world.emit('desktop', [desktop])
+        return [202, desktop]
+      }],
+    ),
+    ['GET', '/sites', ({ url }) => {
+      const q = fold(url.searchParams.get('q') ?? '')
+      const level = url.searchParams.get('level')
+      if (level === 'district') return page([])
+      return page(sites.filter((s) => fold(`${s.name} ${s.district.name}`).includes(q)))
+    }],
+    ['POST', '/sites/import', ({ text, url }) => {
+      const lines = text.trim().split('\n')
+      if (!lines[0].includes('commune_code')) {
+        throw new Refusal(422, 'S-201', 'The file has 2 faults; nothing was imported.', {
+          errors: [
+            { at: '1', code: 'S-202', message: 'the column commune_code is missing' },
+            { at: '3', code: 'S-203', message: 'the district 999 is not known' },
+          ],
+        })
+      }
+      const created = url.searchParams.get('dry_run') ? lines.length - 1 : lines.length - 1
+      return { created, updated: 0, unchanged: sites.length, closed: 0 }
+    }],
+    ['GET', '/users', () => page(world.users)],
+    ['POST', '/users', ({ body }) => {
+      const user = { ...body, id: randomUUID(), site: world.siteRef(body.site_code), disabled: false, locked_until: null, password: undefined }
+      world.users.push(user)
+      return [201, user]
+    }],
+    ['PATCH', '/users/:id', ({ id, body }) => Object.assign(found(world.users, id), { disabled: body.disabled ?? false })],
+    ['GET', '/endpoints', () => page(world.endpoints)],
+    ['GET', '/endpoints/:id', ({ id }) => found(world.endpoints, id)],
+    ['POST', '/endpoints/:id/revoke', ({ id }) => Object.assign(found(world.endpoints, id), { state: 'revoked' })],
+    ['GET', '/endpoint-tokens', () => page(world.tokens)],
+    ['POST', '/endpoint-tokens', ({ body }) => {
+      const expires_at = new Date(Date.now() + body.ttl_hours * 3_600_000).toISOString()
+      world.tokens.push({
+        id: randomUUID(), site: world.siteRef(body.site_code), uses_left: body.count, count: body.count, note: body.note,
+        created_at: new Date().toISOString(), expires_at,
+      })
+      return { token: `vde1_${randomBytes(24).toString('base64url')}`, expires_at }
+    }],
+    ['POST', '/connect', ({ who, url }) => {
+      const session = world.connect(who.user.username)
+      if (!session) throw new Refusal(507, 'S-101', 'No desktop is free.')
+      return { session: world.sessionRow(session), ticket: session.state === 'starting' ? null : mint(session, url) }
+    }],
+    ['GET', '/sessions', () => page(world.sessions.map((s) => world.sessionRow(s)))],
+    ['GET', '/sessions/:id', ({ id }) => world.sessionRow(found(world.sessions, id))],
+    ['POST', '/sessions/:id/ticket', ({ id, url }) => {
+      const session = found(world.sessions, id)
+      if (session.state === 'starting' || session.state === 'ended') throw new Refusal(409, 'S-104', 'Not ready.')
+      return mint(session, url)
+    }],
+    ['DELETE', '/sessions/:id', ({ id }) => {
+      const session = found(world.sessions, id)
+      session.state = 'ended'
+      world.connections.get(id)?.close(4000, 'G-400')
+      world.emit('session', [world.sessionRow(session)])
+      return [202, null]
+    }],
+    ['GET', '/audit', () => page(world.audits)],
+  ].map(([method, path, handler]) => {
+    const pattern = new RegExp(`^/api/v1${path.replace(':id', '(?<id>[\\w-]+)')}$`)
+    return { method, pattern, handler }
+  })
+
+  function mint(session, url) {
+    const ticket = `vdt1_${randomBytes(32).toString('base64url')}`
+    world.tickets.set(hash(ticket), session.id)
+    return { ticket, url: `ws://${url.host}/gateway/v1/vnc`, expires_in: 30 }
+  }
+
+  async function answer(req, res) {
+    const url = new URL(req.url, `http://${req.headers.host}`)
+    res.setHeader('content-security-policy', CSP)
+    if (url.pathname === '/healthz') return res.end('ok')
+    if (url.pathname === '/') return res.writeHead(307, { location: '/console/' }).end()
+    if (url.pathname.startsWith('/console')) return file(url.pathname, res)
+    if (fault.path && url.pathname.startsWith(fault.path)) {
+      return problem(res, new Refusal(fault.status, 'X-500', ''))
+    }
+    const token = /tram_session=(\w+)/.exec(req.headers.cookie ?? '')?.[1]
+    const who = cookies.get(token)
+    if (!who && url.pathname !== '/api/v1/login') return problem(res, new Refusal(401, 'A-100', 'Sign in first.'))
+    if (url.pathname === '/api/v1/events') return events(req, res)
+    const route = routes.find((r) => r.method === req.method && r.pattern.test(url.pathname))
+    if (!route) return problem(res, new Refusal(404, 'H-404', 'No such page.'))
+    if (req.method !== 'GET' && who && req.headers['x-tram-csrf'] !== who.csrf) {
+      return problem(res, new Refusal(403, 'A-105', 'The request did not come from this console.'))
+    }
+    const text = await read(req)
+    try {
+      const json = (req.headers['content-type'] ?? '').includes('json')
+      const result = route.handler({
+        req, res, url, who, token, text, body: json && text ? JSON.parse(text) : {}, id: route.pattern.exec(url.pathname).groups?.id,
+      })
+      const [status, value] = Array.isArray(result) ? result : [result === undefined ? 204 : 200, result]
+      if (Buffer.isBuffer(value)) return res.end(value)
+      res.writeHead(status, { 'content-type': 'application/json' })
+      res.end(status === 204 ? undefined : JSON.stringify(value))
+    } catch (error) {
+      problem(res, error instanceof Refusal ? error : new Refusal(500, 'X-500', String(error)))
+    }
+  }
+
+  function events(req, res) {
+    res.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-cache' })
+    res.write(': hello\n\n')
+    const listener = (change) => res.write(`event: change\ndata: ${JSON.stringify(change)}\n\n`)
+    world.listeners.add(listener)
+    req.on('close', () => world.listeners.delete(listener))
+  }
+
+  const server = createServer((req, res) => void answer(req, res))
+  const sockets = new WebSocketServer({ noServer: true, handleProtocols: () => 'binary' })
+  server.on('upgrade', (req, socket, head) => {
+    const ticket = (req.headers['sec-websocket-protocol'] ?? '').split(',').map((p) => p.trim())[1] ?? ''
+    const sessionId = world.tickets.get(hash(ticket))
+    world.tickets.delete(hash(ticket))
+    const session = world.sessions.find((s) => s.id === sessionId)
+    if (!session || session.state === 'ended') {
+      socket.end('HTTP/1.1 403 Forbidden\r\ncontent-type: application/problem+json\r\nconnection: close\r\n\r\n{"code":"G-101"}')
+      return
+    }
+    sockets.handleUpgrade(req, socket, head, (ws) => {
+      world.connections.get(sessionId)?.close(4004, 'G-404')
+      world.connections.set(sessionId, ws)
+      session.state = 'active'
+      ws.on('close', () => {
+        if (world.connections.get(sessionId) !== ws) return
+        world.connections.delete(sessionId)
+        if (session.state === 'active') session.state = 'disconnected'
+        session.resumes += 1
+      })
+      serveRfb(ws, desktopState)
+    })
+  })
+  await new Promise((resolve) => server.listen(port, '127.0.0.1', resolve))
+  return {
+    url: `http://127.0.0.1:${server.address().port}`,
+    world,
+    desktopState,
+    password: PASSWORD,
+    /** Every call below `path` fails until called with null. */
+    failOn: (path, status = 500) => Object.assign(fault, { path, status }),
+    /** Cuts every live desktop connection the way a broken line does. */
+    cutLines: () => [...world.connections.values()].forEach((ws) => ws.terminate()),
+    forgetCookies: () => cookies.clear(),
+    close: async () => {
+      world.close()
+      sockets.clients.forEach((ws) => ws.terminate())
+      server.closeAllConnections()
+      await new Promise((resolve) => server.close(resolve))
+    },
+  }
+}
+
+function me(user) {
+  return { id: user.id, username: user.username, display_name: user.display_name, role: user.role, site: user.site, language: null }
+}
+
+function hash(ticket) {
+  return createHash('sha256').update(ticket).digest('hex')
+}
+
+function found(rows, id) {
+  const row = rows.find((r) => r.id === id)
+  if (!row) throw new Refusal(404, 'H-404', 'There is no such thing.')
+  return row
+}
+
+function problem(res, refusal) {
+  res.writeHead(refusal.status, { 'content-type': 'application/problem+json' })
+  res.end(JSON.stringify(refusal.body))
+}
+
+async function read(req) {
+  const chunks = []
+  for await (const chunk of req) chunks.push(chunk)
+  return Buffer.concat(chunks).toString('utf8')
+}
+
+function file(path, res) {
+  const wanted = join(DIST, normalize(path.replace(/^\/console\/?/, '/')))
+  const exists = wanted.startsWith(DIST) && existsSync(wanted) && statSync(wanted).isFile()
+  const real = exists ? wanted : join(DIST, 'index.html')
+  res.setHeader('content-type', `${TYPES[extname(real)] ?? 'application/octet-stream'}; charset=utf-8`)
+  createReadStream(real).pipe(res)
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const mock = await startMock(Number(process.argv[2] ?? 8099))
+  console.log(`${mock.url}/console/  accounts vanhanh, hotro, canbo  password ${PASSWORD}`)
+}

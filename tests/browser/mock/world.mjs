@@ -1,0 +1,196 @@
+// A small world behind the mock API: rows, a clock that moves desktops along, and a change feed.
+import { randomUUID } from 'node:crypto'
+
+const now = () => new Date().toISOString()
+const ago = (seconds) => new Date(Date.now() - seconds * 1000).toISOString()
+
+export const sites = [
+  ['00001', 'Phường Phúc Xá', '001', 'Quận Ba Đình', 'urban'],
+  ['00454', 'Xã Cổ Loa', '017', 'Huyện Đông Anh', '1'],
+  ['00613', 'Phường Minh Khai', '021', 'Quận Bắc Từ Liêm', 'urban'],
+  ['09832', 'Xã Minh Khai', '274', 'Huyện Hoài Đức', '1'],
+  ['10354', 'Thị trấn Vân Đình', '281', 'Huyện Ứng Hòa', '2'],
+].map(([code, name, d, district, phase]) => ({
+  code, name, short_name: name.replace(/^(Phường|Xã|Thị trấn) /, ''), type: 'xã', level: 'commune', parent_code: d,
+  district: { code: d, name: district }, province: { code: '01', name: 'Thành phố Hà Nội' }, phase, alt_name: null,
+  valid_from: '2016-01-01', valid_to: null, endpoints: 1, pools: 0,
+}))
+const ref = (site) => ({ code: site.code, name: site.name, district: site.district.name })
+const coLoa = ref(sites[1])
+
+const ORDER = ['planned', 'creating', 'defined', 'starting', 'booting', 'running']
+
+export class World {
+  constructor() {
+    this.listeners = new Set()
+    this.tickMs = 250
+    this.speed = 1
+    this.tickets = new Map()
+    this.connections = new Map()
+    this.image = {
+      id: randomUUID(), name: 'tram-test', version: '13.1-1', file: 'tram-test-13.1-1.qcow2', format: 'qcow2',
+      virtual_size_bytes: 2.5e9, file_size_bytes: 4.1e8, sha256: 'a'.repeat(64), state: 'ready', error: null,
+      created_at: ago(86_400), pools: 1,
+    }
+    this.badImage = {
+      ...this.image, id: randomUUID(), name: 'la-qcow2', version: '1', state: 'failed', pools: 0,
+      error: 'The file carries a backing file; an image must stand alone. (I-105)',
+    }
+    this.host = {
+      id: randomUUID(), name: 'vh-01', uri: 'qemu:///system', state: 'up', state_reason: '', hostname: 'vh-01.hanoi.example',
+      cpus: 16, memory_mib: 65_536, memory_free_mib: 40_960, disk_mib: 950_000, disk_free_mib: 71_000,
+      libvirt_version: '11.3.0', hypervisor_version: '10.0.2', accel: 'tcg', accel_code: 'no_cpu_flags',
+      accel_reason: 'This host has /dev/kvm, but its processor shows neither vmx nor svm.', accel_policy: 'auto',
+      desktops: { total: 2, running: 2 }, unknown_desktops: 0, seen_at: now(),
+    }
+    this.pools = []
+    this.desktops = []
+    this.sessions = []
+    this.endpoints = [endpoint('may-co-loa-01', 'online', 'ok'), endpoint('may-co-loa-02', 'silent', 'crit')]
+    this.users = [
+      user('vanhanh', 'Trần Văn Hành', 'operator', null),
+      user('hotro', 'Lê Thị Hỗ Trợ', 'support', null),
+      user('canbo', 'Nguyễn Thị Hường', 'officer', coLoa),
+    ]
+    this.audits = [
+      { at: ago(60), actor: 'vanhanh', role: 'operator', action: 'pool.create', target: 'co-loa', detail: { size: 2 }, ip: '127.0.0.1', result: 'ok' },
+    ]
+    this.tokens = []
+    this.addPool({ name: 'co-loa', site_code: '00454', size: 2, vcpus: 2, memory_mib: 768, persistent: true })
+    for (const desktop of this.desktops) desktop.state = 'running'
+    this.timer = setInterval(() => this.tick(), this.tickMs)
+  }
+
+  close() {
+    clearInterval(this.timer)
+  }
+
+  emit(kind, rows, gone = []) {
+    for (const listener of this.listeners) listener({ kind, rows, gone })
+  }
+
+  siteRef(code) {
+    const site = sites.find((s) => s.code === code)
+    return site ? ref(site) : null
+  }
+
+  addPool(body) {
+    const pool = {
+      id: randomUUID(), name: body.name, site: this.siteRef(body.site_code), image: pick(this.image, 'id', 'name', 'version'),
+      size: body.size, vcpus: body.vcpus ?? 2, memory_mib: body.memory_mib ?? 768, disk_gib: null,
+      persistent: body.persistent ?? true, desired: 'present', generation: 1, created_at: now(), problem: null,
+    }
+    this.pools.push(pool)
+    this.fill(pool)
+    return pool
+  }
+
+  /** Adds or drops desktop rows until the pool has its size, as the reconciler would. */
+  fill(pool) {
+    const mine = this.desktops.filter((d) => d.pool.id === pool.id && d.desired !== 'absent')
+    for (let i = mine.length; i < pool.size; i += 1) {
+      const desktop = {
+        id: randomUUID(), name: `${pool.name}-${i + 1}`, pool: pick(pool, 'id', 'name'), site: pool.site,
+        host: pick(this.host, 'id', 'name'), state: 'planned', desired: 'running', step: 'place', step_started_at: now(),
+        progress: null, estimate_s: 4, last_error: null, attempts: 0, next_try_at: null, assigned_to: null,
+        addresses: [], generation: 1, updated_at: now(),
+      }
+      this.desktops.push(desktop)
+    }
+    for (const desktop of mine.slice(pool.size)) Object.assign(desktop, { desired: 'absent', state: 'deleting' })
+  }
+
+  poolRow(pool) {
+    const mine = this.desktops.filter((d) => d.pool.id === pool.id)
+    const counts = {}
+    for (const d of mine) counts[d.state] = (counts[d.state] ?? 0) + 1
+    const count = (...states) => mine.filter((d) => states.includes(d.state)).length
+    return { ...pool, counts, ready: count('running', 'stopped'), running: count('running'), failed: count('failed') }
+  }
+
+  tick() {
+    for (const e of this.endpoints) if (e.state === 'online') e.last_seen_at = now()
+    const changed = []
+    const gone = []
+    for (const d of this.desktops) {
+      if (Math.random() > 0.5 * this.speed) continue
+      const before = d.state
+      const i = ORDER.indexOf(d.state)
+      if (d.state === 'deleting') gone.push(d.id)
+      else if (d.state === 'stopping') d.state = 'stopped'
+      else if (d.state === 'rebuilding') d.state = 'creating'
+      else if (d.state === 'stopped' && d.desired === 'running') d.state = 'starting'
+      else if (i >= 0 && i < ORDER.length - 1) d.state = ORDER[i + 1]
+      if (d.state !== before) {
+        d.step_started_at = d.updated_at = now()
+        d.addresses = d.state === 'running' ? ['192.168.122.40'] : []
+        changed.push(d)
+      }
+    }
+    if (gone.length) {
+      this.desktops = this.desktops.filter((d) => !gone.includes(d.id))
+      this.pools = this.pools.filter((p) => {
+        const done = p.desired === 'absent' && !this.desktops.some((d) => d.pool.id === p.id)
+        if (done) this.emit('pool', [], [p.id])
+        return !done
+      })
+    }
+    if (changed.length || gone.length) this.emit('desktop', changed, gone)
+    for (const s of this.sessions) {
+      const desktop = this.desktops.find((d) => d.id === s.desktop.id)
+      if (s.state === 'starting' && desktop?.state === 'running') s.state = 'ready'
+    }
+  }
+
+  sessionRow(session) {
+    const desktop = this.desktops.find((d) => d.id === session.desktop.id)
+    return {
+      ...session,
+      desktop: pick(desktop, 'id', 'name', 'state'),
+      step: session.state === 'starting' ? { code: desktop.state, started_at: session.created_at, estimate_s: 6 } : null,
+    }
+  }
+
+  connect(username) {
+    let session = this.sessions.find((s) => s.user.username === username && s.state !== 'ended')
+    if (!session) {
+      const desktop = this.desktops.find((d) => d.desired === 'running')
+      if (!desktop) return null
+      const owner = this.users.find((u) => u.username === username)
+      desktop.assigned_to = pick(owner, 'id', 'username')
+      session = {
+        id: randomUUID(), state: desktop.state === 'running' ? 'ready' : 'starting', user: pick(owner, 'id', 'username'),
+        site: coLoa, desktop: pick(desktop, 'id', 'name'), created_at: now(), last_active_at: now(), resumes: 0,
+      }
+      this.sessions.push(session)
+    }
+    return session
+  }
+}
+
+function pick(from, ...names) {
+  return Object.fromEntries(names.map((name) => [name, from[name]]))
+}
+
+function user(username, display_name, role, site) {
+  return { id: randomUUID(), username, display_name, role, site, disabled: false, locked_until: null, last_login_at: ago(3600), created_at: ago(86_400) }
+}
+
+function endpoint(name, state, verdict) {
+  const silent = state === 'silent'
+  return {
+    id: randomUUID(), name, site: coLoa, state, verdict,
+    verdict_reasons: silent ? [{ check: 'presence', state: 'crit', text_code: 'silent', params: {} }] : [],
+    last_seen_at: ago(silent ? 400 : 4), enrolled_at: ago(864_000), agent_version: '0.1.0', cert_not_after: ago(-2_000_000),
+    hardware: {
+      vendor: 'FPT Elead', model: 'M500', serial: 'FE-0042', cpu_model: 'Intel Celeron J4125', cpus: 4, memory_mib: 3890,
+      disks: [{ name: 'sda', model: 'Kingston A400', size_gib: 111.8 }],
+    },
+    vitals: { cpu_percent: 7.4, memory_used_mib: 812, memory_total_mib: 3890, load1: 0.21, temperatures: [{ label: 'cpu', celsius: 47.5 }], uptime_s: 273_600 },
+    network: {
+      interfaces: [{ name: 'enp1s0', mac: '52:54:00:12:34:56', addresses: ['10.20.1.15'], up: true, speed_mbps: 1000 }],
+      gateway_rtt_ms: 0.8, dns_ms: 3.2, controller_rtt_ms: 11.4, skew_ms: 14,
+    },
+    history: [{ at: ago(864_000), kind: 'enrolled' }],
+  }
+}
