@@ -1,7 +1,7 @@
 //! libvirt hosts. Sole user of the `virt` crate.
 //!
 //! A host is one [`Libvirt`]: a keeper that holds the connection with the events and reconnects
-//! ([`keeper`]), and lanes of threads with connections of their own for the calls ([`thread`]). Disks are
+//! (`keeper`), and lanes of threads with connections of their own for the calls (`thread`). Disks are
 //! files we write ourselves ([`crate::overlay`]), so the controller runs on the host whose desktops it
 //! manages: that is also the only place from which a display can be opened without a TCP port.
 //!
