@@ -1,8 +1,9 @@
 //! Closed sets of words, kept as text in the database and on the wire.
 
 /// Declares an enum whose variants are stored, sent and shown as fixed lower-case words.
+// `$text` is a bare token: utoipa would not look into the group that a `literal` fragment makes.
 macro_rules! text_enum {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:tt),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
         pub enum $name {
