@@ -54,6 +54,7 @@ export async function startMock(port = 0) {
     }],
     ['POST', '/logout', ({ token }) => void cookies.delete(token)],
     ['GET', '/me', ({ who }) => ({ user: me(who.user), csrf: who.csrf, version: '0.1.0-mock', support_phone: '024 1022' })],
+    ['PATCH', '/me', () => undefined],
     ['GET', '/overview', () => {
       const by_state = {}
       for (const d of world.desktops) by_state[d.state] = (by_state[d.state] ?? 0) + 1

@@ -5,6 +5,7 @@ import type { PoolCreate, SiteImport, TokenCreate, UserCreate, UserPatch } from 
 const ALL = { limit: 5000 }
 
 export const me = () => body(api.GET('/api/v1/me'))
+export const setLanguage = (language: 'vi' | 'en') => body(api.PATCH('/api/v1/me', { body: { language } }))
 export const login = (username: string, password: string) =>
   body(api.POST('/api/v1/login', { body: { username, password } }))
 export const logout = () => body(api.POST('/api/v1/logout'))

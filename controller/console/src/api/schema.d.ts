@@ -36,7 +36,7 @@ type S = components['schemas']
 export interface paths {
   '/api/v1/login': { post: Post<S['LoginRequest'], S['LoginResponse']> }
   '/api/v1/logout': { post: { parameters: { path?: never }; requestBody?: never; responses: { 204: Nothing } } }
-  '/api/v1/me': { get: List<S['Me']> }
+  '/api/v1/me': { get: List<S['Me']>; patch: { parameters: { path?: never }; requestBody: { content: { 'application/json': { language?: 'vi' | 'en' } } }; responses: { 204: Nothing } } }
   '/api/v1/overview': { get: List<S['Overview']> }
   '/api/v1/hosts': { get: List<S['HostList'], Page> }
   '/api/v1/hosts/{id}': { get: Get<S['Host'], never, Id>; patch: Send<S['HostPatch'], S['Host'], Id> }

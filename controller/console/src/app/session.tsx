@@ -48,7 +48,7 @@ export function SignInProvider({ children }: { children: ReactNode }) {
       try {
         const me = await calls.me()
         setCsrf(me.csrf)
-        adoptLanguage(me.user.username, me.user.language)
+        adoptLanguage(me.user.language)
         return me
       } catch (error) {
         if (error instanceof Problem && error.status === 401) return null

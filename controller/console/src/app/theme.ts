@@ -26,7 +26,7 @@ export const theme = createTheme({
   respectReducedMotion: true,
   components: {
     // A dialog's <header> must not count as a second page banner.
-    Modal: { defaultProps: { centered: true, attributes: { header: { role: 'presentation' } } } },
+    Modal: { defaultProps: { centered: true, attributes: { header: { role: 'presentation' } }, styles: { title: { fontWeight: 650 } } } },
     Tooltip: { defaultProps: { withArrow: true, openDelay: 300 } },
   },
 })

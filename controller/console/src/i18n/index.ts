@@ -21,21 +21,20 @@ function apply(language: Language): void {
   document.documentElement.lang = language
 }
 
-/** A choice is kept for this browser and, once somebody is signed in, for that person on it. */
-export function chooseLanguage(language: Language, username?: string): void {
+/** Shows a language and keeps the choice for this browser. */
+export function chooseLanguage(language: Language): void {
   try {
     localStorage.setItem(BROWSER_KEY, language)
-    if (username) localStorage.setItem(`${BROWSER_KEY}.${username}`, language)
   } catch {
     // Private windows may refuse storage; the choice then lasts as long as the page.
   }
   apply(language)
 }
 
-/** At sign-in: this person's own choice here, else the account's, else what the browser shows. */
-export function adoptLanguage(username: string, fromAccount?: string | null): void {
+/** At sign-in: what was chosen in this browser, else what the account says. */
+export function adoptLanguage(fromAccount?: string | null): void {
   const account = fromAccount === 'vi' || fromAccount === 'en' ? fromAccount : undefined
-  apply(stored(`${BROWSER_KEY}.${username}`) ?? stored(BROWSER_KEY) ?? account ?? 'vi')
+  apply(stored(BROWSER_KEY) ?? account ?? 'vi')
 }
 
 export function language(): Language {

@@ -46,7 +46,7 @@ export function AuditPage() {
         id: 'at',
         header: t('audit.at'),
         enableSorting: false,
-        meta: { width: 175 },
+        meta: { width: 175, narrow: 100 },
         cell: ({ row }) => format.dateTime(row.original.at, true),
       },
       {
@@ -90,7 +90,7 @@ export function AuditPage() {
         id: 'result',
         header: t('audit.result'),
         enableSorting: false,
-        meta: { width: 130 },
+        meta: { width: 160, narrow: 130 },
         cell: ({ row }) => (
           <StatePill group="audit.resultName" state={row.original.result} tone={toneOfResult(row.original.result)} />
         ),

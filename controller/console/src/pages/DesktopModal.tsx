@@ -66,7 +66,7 @@ export function DesktopModal({ desktop, onClose }: { desktop: Desktop | undefine
               [t('host.one'), desktop.host?.name],
               [t('desktop.user'), desktop.assigned_to?.username],
               [t('desktop.addresses'), desktop.addresses.join(', ') || '—'],
-              [t('desktop.step'), desktop.step ? t(`desktop.stepName.${desktop.step}`, { defaultValue: desktop.step }) : '—'],
+              [t('desktop.step'), desktop.step ? t(`desktop.state.${desktop.step}`, { defaultValue: desktop.step }) : '—'],
               [t('desktop.estimate'), desktop.estimate_s ? format.duration(desktop.estimate_s) : '—'],
               [
                 t('desktop.lastError'),

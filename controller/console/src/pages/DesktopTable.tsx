@@ -11,10 +11,9 @@ import type { Desktop } from '../api/types'
 import { Confirm } from '../ui/confirm'
 import { problemText } from '../ui/errors'
 import { Icon } from '../ui/icons'
-import { done } from '../ui/notify'
+import { done, refused } from '../ui/notify'
 import { byText, DataTable, Two } from '../ui/table'
 import { Ago } from '../ui/time'
-import { notifications } from '@mantine/notifications'
 import { DesktopModal, StateDetail } from './DesktopModal'
 
 const ASKS: ReadonlySet<calls.DesktopVerb> = new Set(['stop', 'force_stop', 'reset', 'rebuild'])
@@ -38,7 +37,7 @@ export function DesktopTable({ rows, inPool, height }: { rows: Desktop[]; inPool
         done(t(`desktop.asked.${verb}`, { name: desktop.name }))
         await client.invalidateQueries({ queryKey: keys.desktops })
       } catch (error) {
-        notifications.show({ color: 'red', message: problemText(t, error) })
+        refused(problemText(t, error))
       }
     }
     const all: ColumnDef<Desktop>[] = [
@@ -62,7 +61,7 @@ export function DesktopTable({ rows, inPool, height }: { rows: Desktop[]; inPool
         id: 'state',
         header: t('common.state'),
         accessorFn: (row) => row.state,
-        meta: { width: 250 },
+        meta: { width: 250, narrow: 150 },
         cell: ({ row }) => <StateDetail desktop={row.original} />,
       },
       {
@@ -107,7 +106,7 @@ export function DesktopTable({ rows, inPool, height }: { rows: Desktop[]; inPool
         id: 'actions',
         header: () => <VisuallyHidden>{t('common.actions')}</VisuallyHidden>,
         enableSorting: false,
-        meta: { width: 60 },
+        meta: { width: 60, narrow: 52 },
         cell: ({ row }) => <RowMenu desktop={row.original} act={(verb) => void act(row.original, verb)} />,
       },
     ]

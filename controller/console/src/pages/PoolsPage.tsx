@@ -53,7 +53,7 @@ export function PoolsPage() {
         id: 'ready',
         header: t('pool.ready'),
         accessorFn: (row) => (row.size ? row.ready / row.size : 1),
-        meta: { width: 190 },
+        meta: { width: 190, narrow: 120 },
         cell: ({ row: { original: pool } }) => (
           <span>
             {t('pool.readyOf', { ready: format.number(pool.ready), size: format.number(pool.size) })}

@@ -38,7 +38,7 @@ export function SessionsPage() {
         id: 'state',
         header: t('common.state'),
         accessorFn: (row) => row.state,
-        meta: { width: 165 },
+        meta: { width: 175, narrow: 150 },
         cell: ({ row }) => <StatePill group="session.state" state={row.original.state} />,
       },
       {
@@ -74,7 +74,7 @@ export function SessionsPage() {
         id: 'end',
         header: () => <VisuallyHidden>{t('common.actions')}</VisuallyHidden>,
         enableSorting: false,
-        meta: { width: 130 },
+        meta: { width: 120, narrow: 95 },
         cell: ({ row }) =>
           row.original.state !== 'ended' && (
             <Button size="compact-sm" variant="default" onClick={() => setEnding(row.original)}>

@@ -35,13 +35,23 @@ export function SitesPage() {
         header: t('site.name'),
         accessorFn: (row) => row.short_name ?? row.name,
         sortingFn: byText((row) => row.short_name ?? row.name),
-        cell: ({ row }) => <Two main={row.original.name} sub={row.original.alt_name} />,
+        cell: ({ row: { original: site } }) => (
+          <Two
+            main={site.name}
+            sub={
+              <>
+                <span className="narrow-only">{site.district?.name}</span> {site.alt_name}
+              </>
+            }
+          />
+        ),
       },
       {
         id: 'parent',
         header: t(level === 'commune' ? 'site.district' : 'site.parent'),
         accessorFn: (row) => row.district?.name ?? '',
         sortingFn: byText((row) => row.district?.name ?? row.province?.name),
+        meta: { from: 'sm' },
         cell: ({ row }) => row.original.district?.name ?? row.original.province?.name ?? '—',
       },
       { id: 'code', header: t('site.code'), accessorFn: (row) => row.code, meta: { width: 100 } },

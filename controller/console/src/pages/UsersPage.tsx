@@ -13,7 +13,7 @@ import { Confirm } from '../ui/confirm'
 import { fieldErrors, problemText } from '../ui/errors'
 import { Answer, Empty, ErrorPanel } from '../ui/feedback'
 import { Icon } from '../ui/icons'
-import { done } from '../ui/notify'
+import { done, refused } from '../ui/notify'
 import { Page } from '../ui/page'
 import { SearchBox } from '../ui/search'
 import { SiteSelect } from '../ui/SiteSelect'
@@ -21,7 +21,6 @@ import { StatePill } from '../ui/state'
 import { byText, DataTable, Two } from '../ui/table'
 import { matches } from '../ui/text'
 import { Ago, useNow } from '../ui/time'
-import { notifications } from '@mantine/notifications'
 
 const LEAST_PASSWORD = 12
 
@@ -43,7 +42,7 @@ export function UsersPage() {
         done(t('user.changed', { name: user.username }))
         await client.invalidateQueries({ queryKey: keys.users })
       } catch (error) {
-        notifications.show({ color: 'red', message: problemText(t, error) })
+        refused(problemText(t, error))
       }
     }
     return [
@@ -88,7 +87,7 @@ export function UsersPage() {
         id: 'actions',
         header: () => <VisuallyHidden>{t('common.actions')}</VisuallyHidden>,
         enableSorting: false,
-        meta: { width: 60 },
+        meta: { width: 60, narrow: 52 },
         cell: ({ row: { original: user } }) => (
           <Menu position="bottom-end" width={210}>
             <Menu.Target>

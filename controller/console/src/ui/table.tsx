@@ -15,8 +15,10 @@ import { Icon } from './icons'
 
 declare module '@tanstack/react-table' {
   interface ColumnMeta<TData extends RowData, TValue> {
-    /** Share of the width in px; columns without one share what is left. */
+    /** Width in px; columns without one share what is left. */
     width?: number
+    /** Width in a narrow window. */
+    narrow?: number
     /** The narrowest window that still shows this column. */
     from?: 'sm' | 'md' | 'lg'
     numeric?: boolean
@@ -87,7 +89,7 @@ export function DataTable<T>({ label, rows, columns, rowId, initialSort = [], he
       <table className="table" aria-rowcount={model.length + 1}>
         <colgroup>
           {shown.map((column, i) => (
-            <col key={i} style={column.meta?.width ? { width: column.meta.width } : undefined} />
+            <col key={i} style={{ width: (sm ? undefined : column.meta?.narrow) ?? column.meta?.width }} />
           ))}
         </colgroup>
         <thead>
