@@ -34,6 +34,16 @@ pub(super) fn error(e: VirtError) -> Error {
     }
 }
 
+/// As [`error`], for the start of a guest: says what to do about folders QEMU's own user can't enter.
+pub(super) fn start_error(e: VirtError) -> Error {
+    match error(e) {
+        Error::Refused(text) if text.contains("Permission denied") => Error::Refused(format!(
+            "{text}. QEMU runs as a user of its own: every folder above the image and disk folders must let others pass (chmod o+x)"
+        )),
+        other => other,
+    }
+}
+
 /// Whether the error says that the object is simply not there.
 pub(super) fn is_gone(e: &VirtError) -> bool {
     e.code() == Enum::Known(ErrorNumber::NoDomain)

@@ -104,7 +104,7 @@ pub(super) fn start(domain: &Domain) -> Result<()> {
             Ok(_) => Ok(()),
             // Somebody else was quicker.
             Err(e) if is_wrong_state(&e) && domain.is_active().unwrap_or(false) => Ok(()),
-            Err(e) => Err(convert::error(e)),
+            Err(e) => Err(convert::start_error(e)),
         },
     }
 }
