@@ -49,12 +49,27 @@ fn v1_routes() -> OpenApiRouter<Api> {
 /// The OpenAPI 3.1 document of this version.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    v1_routes().to_openapi()
+    with_own_ids(v1_routes().to_openapi())
+}
+
+/// Prefixes each operation's id, a handler's name, with its resource: ids must be unique in a document.
+fn with_own_ids(mut doc: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    for item in doc.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            let resource = operation.tags.iter().flatten().next();
+            if let (Some(resource), Some(id)) = (resource, &operation.operation_id) {
+                operation.operation_id = Some(format!("{resource}_{id}").replace('-', "_"));
+            }
+        }
+    }
+    doc
 }
 
 /// Everything browsers and scripts reach. `gateway` is merged as it is.
 pub fn router(api: Api, gateway: Router) -> Router {
     let (routes, doc) = v1_routes().split_for_parts();
+    let doc = with_own_ids(doc);
     let fixed = |name: &'static str, value: &'static str| {
         SetResponseHeaderLayer::if_not_present(HeaderName::from_static(name), HeaderValue::from_static(value))
     };
