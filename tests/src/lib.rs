@@ -1,4 +1,5 @@
 //! What Tram's tests share: databases, and a whole controller with agents and hosts.
 
 pub mod db;
+pub mod http;
 pub mod office;

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use tram_controller::clock::Clock;
 use tram_controller::domain::access::{Caller, Role, Scope};
+use tram_controller::domain::credential::Language;
 use tram_controller::domain::host::AccelSetting;
 use tram_controller::domain::image::ImageState;
 use tram_controller::domain::time::Time;
@@ -10,6 +11,7 @@ use tram_controller::identity::password::Passwords;
 use tram_controller::services::{App, Ctx};
 use tram_controller::store::images::Image;
 use tram_controller::store::pools::NewPool;
+use tram_controller::store::users::UserRow;
 use tram_controller::store::{Db, Store};
 use tram_wire::ids::{DesktopId, HostId, ImageId, InstallationId, PoolId, UserId};
 use uuid::Uuid;
@@ -113,18 +115,20 @@ impl Office {
     /// # Errors
     /// The database's.
     pub async fn add_user(&self, name: &str, role: Role, site: Option<&str>) -> Result<UserId> {
-        let id = Uuid::now_v7();
-        let sql = "INSERT INTO users (id, username, display_name, role, site_code, language, password_hash, disabled, failures, \
-                   created_at, updated_at) VALUES ($1, $2, $2, $3, $4, 'vi', '!', FALSE, 0, 0, 0)";
-        match self.app.store.db() {
-            Db::Sqlite { write, .. } => {
-                sqlx::query(sql).bind(id).bind(name).bind(role.as_str()).bind(site).execute(write).await.map(|_| ())?;
-            }
-            Db::Postgres(p) => {
-                sqlx::query(sql).bind(id).bind(name).bind(role.as_str()).bind(site).execute(p).await.map(|_| ())?;
-            }
-        }
-        Ok(UserId(id))
+        let id = UserId(Uuid::now_v7());
+        let row = UserRow {
+            id,
+            username: name,
+            display_name: name,
+            role,
+            site_code: site,
+            language: Language::Vi,
+            disabled: false,
+        };
+        let mut tx = self.app.store.begin().await?;
+        tx.add_user(&row, "!", self.app.clock.now()).await?;
+        tx.commit().await?;
+        Ok(id)
     }
 
     /// Runs SQL as it is.

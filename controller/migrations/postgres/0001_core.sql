@@ -24,16 +24,23 @@ CREATE TABLE users (
     id UUID PRIMARY KEY,
     username TEXT NOT NULL UNIQUE,
     display_name TEXT NOT NULL,
+    search_key TEXT NOT NULL,
     role TEXT NOT NULL,
     site_code TEXT,
     language TEXT NOT NULL,
     password_hash TEXT NOT NULL,
     disabled BOOLEAN NOT NULL,
-    failures BIGINT NOT NULL,
-    locked_until BIGINT,
     last_sign_in_at BIGINT,
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL
+);
+
+-- Wrong passwords, also for names nobody has: otherwise the lock would tell which names exist.
+CREATE TABLE sign_in_guards (
+    name_key TEXT PRIMARY KEY,
+    failures BIGINT NOT NULL,
+    locked_until BIGINT,
+    last_failure_at BIGINT NOT NULL
 );
 
 CREATE TABLE web_sessions (
@@ -59,3 +66,5 @@ CREATE TABLE audit (
     result TEXT NOT NULL
 );
 CREATE INDEX audit_at ON audit (at);
+-- Refusals by address, for the brake on sign-ins.
+CREATE INDEX audit_refused ON audit (ip, at) WHERE result <> 'ok';

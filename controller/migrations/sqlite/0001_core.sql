@@ -24,16 +24,23 @@ CREATE TABLE users (
     id BLOB PRIMARY KEY,
     username TEXT NOT NULL UNIQUE,
     display_name TEXT NOT NULL,
+    search_key TEXT NOT NULL,
     role TEXT NOT NULL,
     site_code TEXT,
     language TEXT NOT NULL,
     password_hash TEXT NOT NULL,
     disabled INTEGER NOT NULL,
-    failures INTEGER NOT NULL,
-    locked_until INTEGER,
     last_sign_in_at INTEGER,
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL
+) STRICT;
+
+-- Wrong passwords, also for names nobody has: otherwise the lock would tell which names exist.
+CREATE TABLE sign_in_guards (
+    name_key TEXT PRIMARY KEY,
+    failures INTEGER NOT NULL,
+    locked_until INTEGER,
+    last_failure_at INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE web_sessions (
@@ -59,3 +66,5 @@ CREATE TABLE audit (
     result TEXT NOT NULL
 ) STRICT;
 CREATE INDEX audit_at ON audit (at);
+-- Refusals by address, for the brake on sign-ins.
+CREATE INDEX audit_refused ON audit (ip, at) WHERE result <> 'ok';

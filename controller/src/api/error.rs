@@ -29,6 +29,9 @@ pub struct Problem {
     /// When to try again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Time>,
+    /// Tries left before the account is locked (`A-101`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<i64>,
 }
 
 /// One fault of an input.
@@ -58,7 +61,7 @@ impl ApiError {
             Error::NotFound(..) => StatusCode::NOT_FOUND,
             Error::Conflict(..) => StatusCode::CONFLICT,
             Error::Invalid(..) => StatusCode::UNPROCESSABLE_ENTITY,
-            Error::Unauthenticated(..) => StatusCode::UNAUTHORIZED,
+            Error::Unauthenticated(..) | Error::WrongPassword { .. } => StatusCode::UNAUTHORIZED,
             Error::Locked(..) => StatusCode::LOCKED,
             Error::Forbidden(..) => StatusCode::FORBIDDEN,
             Error::Capacity(..) => StatusCode::INSUFFICIENT_STORAGE,
@@ -74,27 +77,43 @@ impl IntoResponse for ApiError {
         if let Error::Internal(source) = &self.0 {
             tracing::error!(error = %source, "request failed");
         }
-        let (errors, until) = match &self.0 {
-            Error::Invalid(_, _, faults) => (
-                faults
+        let mut problem = Problem::new(status, self.0.code(), self.0.to_string());
+        match &self.0 {
+            Error::Invalid(_, _, faults) => {
+                problem.errors = faults
                     .iter()
                     .map(|f| ProblemFault { at: f.at.clone(), code: f.code, message: f.message.clone() })
-                    .collect(),
-                None,
-            ),
-            Error::Locked(_, _, until) => (vec![], Some(*until)),
-            _ => (vec![], None),
-        };
-        let problem = Problem {
+                    .collect();
+            }
+            Error::Locked(_, _, until) => problem.until = Some(*until),
+            Error::WrongPassword { remaining } => problem.remaining = Some(*remaining),
+            _ => {}
+        }
+        problem.into_response()
+    }
+}
+
+impl Problem {
+    /// A problem with nothing but a status, a code and a sentence.
+    #[must_use]
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
             kind: "about:blank",
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
-            code: self.0.code(),
-            detail: self.0.to_string(),
-            errors,
-            until,
-        };
-        let mut response = (status, Json(problem)).into_response();
+            code,
+            detail: detail.into(),
+            errors: vec![],
+            until: None,
+            remaining: None,
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("3"));

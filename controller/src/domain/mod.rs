@@ -4,6 +4,8 @@
 mod text_enum;
 
 pub mod access;
+pub mod credential;
+pub mod day;
 pub mod desktop;
 pub mod endpoint;
 pub mod host;
@@ -13,4 +15,5 @@ pub mod placement;
 pub mod pool;
 pub mod session;
 pub mod site;
+pub mod text;
 pub mod time;

@@ -3,7 +3,7 @@
 //! The secrets here carry 256 (tokens) or 98 (typed codes) random bits, so a plain hash is enough: there
 //! is nothing to guess. Passwords, which people choose, are [`super::password`]'s work.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -107,6 +107,16 @@ pub fn hash(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
 }
 
+/// The hash as text, such as `sha256:ba78…`.
+#[must_use]
+pub fn fingerprint(text: &str) -> String {
+    hash(text).iter().fold(String::from("sha256:"), |mut out, byte| {
+        // Writing to a String can't fail.
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
 /// Compares two secrets in a time that does not depend on where they differ.
 #[must_use]
 pub fn same(a: &[u8], b: &[u8]) -> bool {
@@ -180,6 +190,7 @@ mod tests {
     #[test]
     fn hashes_are_sha256_and_compare() {
         assert_eq!(hash("abc")[..4], [0xba, 0x78, 0x16, 0xbf]);
+        assert!(fingerprint("abc").starts_with("sha256:ba7816bf") && fingerprint("abc").len() == 71);
         assert!(same(&hash("abc"), &hash("abc")));
         assert!(!same(&hash("abc"), &hash("abd")));
         assert!(!same(b"a", b"ab"));

@@ -21,6 +21,7 @@ pub mod hosts;
 pub mod images;
 pub mod overview;
 pub mod pools;
+pub mod sign_in;
 pub mod sites;
 pub mod users;
 
@@ -106,6 +107,12 @@ pub enum Error {
     /// Not signed in, or the credentials are wrong.
     #[error("{1}")]
     Unauthenticated(&'static str, String),
+    /// Wrong sign-in name or password; so many tries are left before the account is locked.
+    #[error("the sign-in name or the password is wrong; tries left: {remaining}")]
+    WrongPassword {
+        /// Tries left.
+        remaining: i64,
+    },
     /// Locked out until a time.
     #[error("{1}")]
     Locked(&'static str, String, Time),
@@ -139,6 +146,7 @@ impl Error {
             | Self::Forbidden(c, _)
             | Self::Capacity(c, _)
             | Self::Unavailable(c, _) => c,
+            Self::WrongPassword { .. } => "A-101",
             Self::Internal(_) => "X-500",
         }
     }

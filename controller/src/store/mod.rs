@@ -377,3 +377,15 @@ impl Tx {
         Ok(())
     }
 }
+
+/// A text as itself inside a `LIKE … ESCAPE '\'` pattern.
+pub(crate) fn like_literal(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}

@@ -15,6 +15,8 @@ pub mod sessions;
 pub mod sites;
 pub mod users;
 
+pub use pools::SiteRef;
+
 /// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Page<T> {
@@ -33,4 +35,23 @@ impl<T> Page<T> {
     pub fn whole(items: Vec<T>) -> Self {
         Self { total: items.len().try_into().unwrap_or(i64::MAX), items, next: None }
     }
+}
+
+impl From<crate::domain::site::SiteRef> for SiteRef {
+    fn from(s: crate::domain::site::SiteRef) -> Self {
+        Self { code: s.code, name: s.name, district: s.district }
+    }
+}
+
+/// Rows of one page: what was asked for, within what one answer may carry.
+#[must_use]
+pub fn limit(asked: Option<i64>) -> i64 {
+    asked.unwrap_or(500).clamp(1, 5000)
+}
+
+/// The cursor of the next page: the key of the last row of a full page.
+#[must_use]
+pub fn next<T>(items: &[T], limit: i64, key: impl Fn(&T) -> String) -> Option<String> {
+    let full = i64::try_from(items.len()).is_ok_and(|n| n >= limit);
+    items.last().filter(|_| full).map(key)
 }

@@ -1,0 +1,276 @@
+//! Signing in and out, and who a cookie belongs to.
+//!
+//! Whether a name exists is nobody's business: an unknown one costs the same time, is counted and locked
+//! like a known one, and gets the same answers.
+
+use serde_json::json;
+use tram_wire::ids::UserId;
+
+use super::{App, Ctx, Error, Result};
+use crate::domain::access::{Caller, Role, Scope};
+use crate::domain::credential::{self, BRAKE_AFTER, BRAKE_WINDOW, FORGET_AFTER, LOCK_AFTER, LOCK_FOR};
+use crate::domain::credential::{SESSION_IDLE, SESSION_MAX, SESSION_TOUCH};
+use crate::domain::day::Day;
+use crate::domain::site::SiteRef;
+use crate::domain::time::Time;
+use crate::identity::password::PasswordError;
+use crate::identity::secret::{self, Secret};
+use crate::store::audit::Entry;
+use crate::store::users::{NewWebSession, User, WebSession};
+
+/// What a session cookie begins with.
+pub const COOKIE_PREFIX: &str = "tws1_";
+
+/// A sign-in just opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// For the cookie.
+    pub token: Secret,
+    /// For the `x-tram-csrf` header.
+    pub csrf: String,
+    /// Who.
+    pub person: Person,
+}
+
+/// A signed-in person as the console shows them.
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// The account.
+    pub user: User,
+    /// Their site.
+    pub site: Option<SiteRef>,
+}
+
+/// Somebody who came with a good cookie.
+#[derive(Clone, Debug)]
+pub struct Visit {
+    /// For services.
+    pub ctx: Ctx,
+    /// The account.
+    pub user: User,
+    /// What changes must carry in `x-tram-csrf`.
+    pub csrf: String,
+    /// Which sign-in it is.
+    pub token_hash: [u8; 32],
+}
+
+/// Signs somebody in.
+///
+/// # Errors
+/// [`Error::WrongPassword`] A-101; [`Error::Unauthenticated`] A-109 (right, but switched off); [`Error::Locked`] A-102 (account) or
+/// A-104 (address); [`Error::Unavailable`] A-103 (too many at once).
+pub async fn sign_in(app: &App, ip: &str, typed_name: &str, password: &Secret) -> Result<Opened> {
+    let outcome = attempt(app, ip, typed_name, password).await;
+    let result = outcome.as_ref().map_or_else(Error::code, |_| "ok");
+    metrics::counter!("signins_total", "result" => result).increment(1);
+    outcome
+}
+
+async fn attempt(app: &App, ip: &str, typed_name: &str, password: &Secret) -> Result<Opened> {
+    let now = app.clock.now();
+    if let Some(until) = braked(app, ip, now).await? {
+        return Err(Error::Locked(
+            "A-104",
+            "too many failed sign-ins from this address; wait a few minutes".into(),
+            until,
+        ));
+    }
+    let name = Name::typed(typed_name);
+    let locked = app.store.guard(&name.key).await?.and_then(|g| g.locked_until).map(Time::from_micros);
+    if let Some(until) = locked.filter(|until| *until > now) {
+        refuse(app, ip, &name, "A-102", now).await?;
+        return Err(locked_out(until));
+    }
+    let known = app.store.credential(&name.text).await?;
+    let password = Secret::from_text(bounded(&credential::password(password.reveal())));
+    let right = app.passwords.verify(known.as_ref().map(|k| k.password_hash.as_str()), &password).await?;
+    match known {
+        Some(known) if right => open(app, ip, &name, known.id, now).await,
+        _ => Err(count_wrong(app, ip, &name, now).await?),
+    }
+}
+
+/// A sign-in name as typed.
+struct Name {
+    /// In its one form.
+    text: String,
+    /// What wrong passwords are counted by.
+    key: String,
+    /// What the audit may show: people type passwords into this field, so only names that could exist.
+    shown: String,
+}
+
+impl Name {
+    fn typed(typed: &str) -> Self {
+        let text = credential::username(typed);
+        let possible = credential::check_username(&text).is_ok();
+        // Names nobody can have share one count each by hash: the table must not keep what was typed.
+        let key = if possible { text.clone() } else { secret::fingerprint(&text) };
+        let shown = if possible { text.clone() } else { "(not a sign-in name)".into() };
+        Self { text, key, shown }
+    }
+}
+
+/// No stored password is longer, so nothing longer can be right.
+fn bounded(password: &str) -> &str {
+    if password.len() > credential::PASSWORD_MAX { "" } else { password }
+}
+
+/// Until when an address must wait, if it must.
+async fn braked(app: &App, ip: &str, now: Time) -> Result<Option<Time>> {
+    if ip.is_empty() {
+        return Ok(None);
+    }
+    let nth = app.store.nth_refusal(ip, BRAKE_AFTER, now.minus(BRAKE_WINDOW)).await?;
+    Ok(nth.map(|at| at.plus(BRAKE_WINDOW)))
+}
+
+async fn refuse(app: &App, ip: &str, name: &Name, code: &'static str, now: Time) -> Result<()> {
+    let mut tx = app.store.begin().await?;
+    tx.audit(entry(ip, name, code, now)).await?;
+    Ok(tx.commit().await?)
+}
+
+fn entry<'a>(ip: &'a str, name: &'a Name, result: &'a str, at: Time) -> Entry<'a> {
+    Entry {
+        at,
+        actor: &name.shown,
+        role: "",
+        action: "user.sign_in",
+        target: &name.shown,
+        detail: json!({}),
+        ip,
+        result,
+    }
+}
+
+/// Writes down a wrong password; what to answer.
+async fn count_wrong(app: &App, ip: &str, name: &Name, now: Time) -> Result<Error> {
+    let mut tx = app.store.begin().await?;
+    let guard = tx.count_failure(&name.key, LOCK_AFTER, now.plus(LOCK_FOR), now.minus(FORGET_AFTER), now).await?;
+    let answer = match guard.locked_until {
+        Some(until) => locked_out(Time::from_micros(until)),
+        None => Error::WrongPassword { remaining: LOCK_AFTER - guard.failures },
+    };
+    tx.audit(entry(ip, name, answer.code(), now)).await?;
+    tx.commit().await?;
+    Ok(answer)
+}
+
+fn locked_out(until: Time) -> Error {
+    Error::Locked("A-102", "the account is locked for a while after several wrong passwords".into(), until)
+}
+
+/// The password was right: opens the sign-in unless something else forbids it.
+async fn open(app: &App, ip: &str, name: &Name, id: UserId, now: Time) -> Result<Opened> {
+    let token = Secret::generate(COOKIE_PREFIX);
+    let csrf = Secret::generate("").reveal().to_owned();
+    let mut tx = app.store.begin().await?;
+    // Asked again inside the transaction: guesses that ran side by side may have locked it meanwhile, and a
+    // lock that many guesses can race past is none.
+    let locked = tx.clear_failures(&name.key, now).await?;
+    let user = tx.user_for_change(id).await?;
+    let admitted = match (user, locked) {
+        (_, Some(until)) => Err(locked_out(until)),
+        // Removed between the two looks.
+        (None, None) => Err(Error::WrongPassword { remaining: LOCK_AFTER - 1 }),
+        (Some(u), None) if u.disabled => {
+            Err(Error::Unauthenticated("A-109", "this account is switched off; ask the operator".into()))
+        }
+        (Some(u), None) => Ok(u),
+    };
+    let user = match admitted {
+        Ok(user) => user,
+        Err(refusal) => {
+            tx.audit(entry(ip, name, refusal.code(), now)).await?;
+            tx.commit().await?;
+            return Err(refusal);
+        }
+    };
+    tx.sweep_sign_ins(now.minus(FORGET_AFTER), now.minus(SESSION_IDLE), now).await?;
+    let expires_at = now.plus(SESSION_MAX);
+    tx.open_web_session(&NewWebSession { token_hash: token.hashed(), user: user.id, csrf: &csrf, expires_at, ip }, now)
+        .await?;
+    tx.audit(Entry { role: user.role.as_str(), ..entry(ip, name, "ok", now) }).await?;
+    tx.commit().await?;
+    Ok(Opened { token, csrf, person: person(app, user, now).await? })
+}
+
+/// Who a cookie belongs to, if it is still good.
+///
+/// # Errors
+/// [`Error::Unauthenticated`] A-100 for whatever reason it is not.
+pub async fn visit(app: &App, ip: &str, token: &str) -> Result<Visit> {
+    let now = app.clock.now();
+    if !secret::has_shape(COOKIE_PREFIX, token) {
+        return Err(not_signed_in());
+    }
+    let token_hash = secret::hash(token);
+    let session = app.store.web_session(&token_hash).await?.filter(|s| good(s, now)).ok_or_else(not_signed_in)?;
+    if now.since(Time::from_micros(session.last_used_at)) >= SESSION_TOUCH {
+        let mut tx = app.store.begin().await?;
+        tx.touch_web_session(&token_hash, now).await?;
+        tx.commit().await?;
+    }
+    let user = session.user;
+    let caller = Caller::User {
+        id: user.id,
+        username: user.username.clone(),
+        role: user.role,
+        scope: scope(app, user.role, user.site_code.as_deref(), now).await?,
+    };
+    Ok(Visit { ctx: Ctx { caller, ip: ip.to_owned(), now }, user, csrf: session.csrf, token_hash })
+}
+
+fn good(s: &WebSession, now: Time) -> bool {
+    !s.user.disabled
+        && Time::from_micros(s.expires_at) > now
+        && Time::from_micros(s.last_used_at).plus(SESSION_IDLE) > now
+}
+
+fn not_signed_in() -> Error {
+    Error::Unauthenticated("A-100", "you are not signed in, or were away too long; sign in again".into())
+}
+
+/// The sites somebody works for. A site that is no longer valid leaves them nothing rather than everything.
+async fn scope(app: &App, role: Role, site_code: Option<&str>, now: Time) -> Result<Scope> {
+    match (role, site_code) {
+        (Role::Operator, _) | (_, None) => Ok(Scope::All),
+        (_, Some(code)) => Ok(Scope::Sites(app.store.site_codes_below(code, Day::of(now)).await?)),
+    }
+}
+
+/// The account with its site, for `/me`.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub async fn person(app: &App, user: User, now: Time) -> Result<Person> {
+    let site = match &user.site_code {
+        Some(code) => app.store.site_ref(code, Day::of(now)).await?,
+        None => None,
+    };
+    Ok(Person { user, site })
+}
+
+/// Signs out this browser.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub async fn sign_out(app: &App, visit: &Visit) -> Result<()> {
+    let mut tx = app.store.begin().await?;
+    if tx.end_web_session(&visit.token_hash).await? {
+        super::audit(&mut tx, &visit.ctx, "user.sign_out", &visit.user.username, json!({})).await?;
+    }
+    Ok(tx.commit().await?)
+}
+
+impl From<PasswordError> for Error {
+    fn from(e: PasswordError) -> Self {
+        match e {
+            PasswordError::Busy => {
+                Self::Unavailable("A-103", "too many people sign in at this moment; try again in a few seconds".into())
+            }
+            PasswordError::Broken(_) => Self::Internal(Box::new(e)),
+        }
+    }
+}
