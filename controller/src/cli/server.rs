@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use axum::Router;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tram_hypervisor::{AccelPolicy, OpenOptions, Owner};
@@ -13,7 +12,9 @@ use super::{listener, lock, open};
 use crate::api::{Api, events::Hub, router};
 use crate::config::Config;
 use crate::domain::host::AccelSetting;
+use crate::domain::session::Policy;
 use crate::fleet::Fleet;
+use crate::gateway::Gateway;
 use crate::identity::tls;
 use crate::reconcile::host_inventory::HostInventory;
 use crate::reconcile::pool_size::PoolSize;
@@ -64,12 +65,18 @@ pub(super) async fn run(config: Config) -> Result<()> {
         let store = app.store.clone();
         async move { listen::forward(&store).await }
     });
+    let gateway = Gateway::new(app.clone(), fleet.clone(), Policy::default());
+    spawn_until(&mut tasks, &stop, {
+        let gateway = gateway.clone();
+        async move { gateway.watch().await }
+    });
     let api = Api { app: app.clone(), fleet, events: hub, metrics };
-    tasks.spawn(listener::serve(web, tls, router::router(api, Router::new()), stop.clone()));
+    tasks.spawn(listener::serve(web, tls, router::router(api, gateway.router()), stop.clone()));
     tracing::info!(address = %config.listen, url = %config.public_url, database = app.store.engine(), "listening");
 
     stopped().await?;
     tracing::info!("stopping");
+    gateway.drain().await;
     stop.cancel();
     while tasks.join_next().await.is_some() {}
     app.store.close().await;

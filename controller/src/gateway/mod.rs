@@ -1,1 +1,407 @@
 //! Floor 4: carries display traffic. Never changes the outside world.
+//!
+//! A viewer's way in: [`admit`] reads the request and the broker redeems its ticket; the connection is
+//! upgraded; the desktop's display is opened by the host's backend; both RFB handshakes end here
+//! ([`protocol`]); [`relay`] copies until one side ends or the [`watch`](Gateway::watch) cuts the [`link`].
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream as StdStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::routing::get;
+use hyper_util::rt::TokioIo;
+use metrics::{counter, gauge, histogram};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, timeout};
+use tram_hypervisor::error::Class;
+use tram_wire::ids::SessionId;
+use uuid::Uuid;
+
+pub mod admit;
+pub mod link;
+pub mod protocol;
+pub mod relay;
+pub mod ws;
+
+use self::admit::{HalfOpen, Knock, Refusal, Slot};
+use self::link::Link;
+use self::protocol::vnc;
+use self::relay::{Buffers, End, Inbox};
+use crate::domain::host::HostState;
+use crate::domain::session::{self, Cut, Policy};
+use crate::fleet::Fleet;
+use crate::nudge::{Change, Kind};
+use crate::services::{App, broker};
+use crate::store::tickets::Redeemed;
+
+/// A viewer's handshake must end within this time: lines are thin, but not that thin.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+/// Opening a display, and its side of the handshake.
+const OPEN: Duration = Duration::from_secs(10);
+/// How often all connections are looked at when nothing was nudged.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Nudges within this time lead to one look.
+const GATHER: Duration = Duration::from_millis(50);
+/// How often a gateway with connections says that it lives.
+const ALIVE_EVERY: Duration = Duration::from_secs(10);
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// The gateway of this process; cheap to clone.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    app: App,
+    fleet: Fleet,
+    policy: Policy,
+    /// This process among the gateways.
+    id: Uuid,
+    links: Mutex<HashMap<SessionId, Arc<Link>>>,
+    half_open: HalfOpen,
+    buffers: Buffers,
+    stopping: AtomicBool,
+}
+
+impl Gateway {
+    /// A gateway without connections.
+    #[must_use]
+    pub fn new(app: App, fleet: Fleet, policy: Policy) -> Self {
+        Self(Arc::new(Inner {
+            app,
+            fleet,
+            policy,
+            id: Uuid::now_v7(),
+            links: Mutex::default(),
+            half_open: HalfOpen::default(),
+            buffers: Buffers::default(),
+            stopping: AtomicBool::new(false),
+        }))
+    }
+
+    /// Its routes.
+    #[must_use]
+    pub fn router(&self) -> Router {
+        Router::new().route("/gateway/v1/vnc", get(enter)).with_state(self.clone())
+    }
+
+    /// Live connections.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.links().len()
+    }
+
+    /// Sends every viewer away, to come back to whoever serves next; refuses new ones.
+    pub async fn drain(&self) {
+        self.0.stopping.store(true, Ordering::SeqCst);
+        self.links().values().for_each(|l| l.cut(Cut::Restart));
+        let until = Instant::now() + GOODBYE;
+        while self.connections() > 0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Watches over all connections: cuts those whose session, user or desktop says so, and those over a
+    /// limit. Runs until dropped.
+    pub async fn watch(&self) {
+        let mut changes = self.0.app.store.bus().listen();
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut alive = Instant::now();
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                change = changes.recv() => match change {
+                    Ok(c) if self.concerns(c) => tokio::time::sleep(GATHER).await,
+                    Ok(_) => continue,
+                    Err(RecvError::Lagged(_)) => {}
+                    // The bus lives as long as the store; the timer goes on in any case.
+                    Err(RecvError::Closed) => tokio::time::sleep(LOOK_EVERY).await,
+                }
+            }
+            if alive.elapsed() >= ALIVE_EVERY && self.connections() > 0 {
+                alive = Instant::now();
+                if let Err(e) = broker::gateway_alive(&self.0.app, self.0.id).await {
+                    tracing::warn!(error = %e, "the gateway could not say that it lives");
+                }
+            }
+            self.look().await;
+        }
+    }
+
+    fn concerns(&self, c: Change) -> bool {
+        let links = self.links();
+        match c.kind {
+            Kind::Session => links.contains_key(&SessionId(c.id)),
+            Kind::Desktop => links.values().any(|l| l.desktop.0 == c.id),
+            _ => false,
+        }
+    }
+
+    async fn look(&self) {
+        let links: Vec<Arc<Link>> = self.links().values().cloned().collect();
+        gauge!("gateway_connections").set(links.len() as f64);
+        for link in &links {
+            if let Some(cut) = link.look(&self.0.policy) {
+                link.cut(cut);
+            }
+        }
+        if links.is_empty() {
+            return;
+        }
+        match broker::standings(&self.0.app, links.iter().map(|l| l.session).collect()).await {
+            Ok(standings) => {
+                for link in &links {
+                    if let Some(cut) = session::verdict(link.epoch, standings.get(&link.session)) {
+                        link.cut(cut);
+                    }
+                }
+            }
+            // Without a database nobody is let in, but who works goes on working.
+            Err(e) => tracing::warn!(error = %e, "the gateway could not look at its sessions"),
+        }
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Link>>> {
+        self.0.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn admit(&self, knock: Knock, peer: IpAddr) -> Result<(Redeemed, Slot), Refusal> {
+        if self.0.stopping.load(Ordering::SeqCst) {
+            return Err(Refusal::Unavailable);
+        }
+        let slot = self.0.half_open.enter(peer)?;
+        match broker::redeem(&self.0.app, &knock.ticket, knock.cookie.as_deref()).await {
+            Ok(Some(redeemed)) => Ok((redeemed, slot)),
+            Ok(None) => {
+                // Why is found out after the answer, so that the answer takes the same time for every reason.
+                tokio::spawn(note_refusal(self.0.app.clone(), knock.ticket, peer));
+                Err(Refusal::Ticket)
+            }
+            Err(e) => {
+                tracing::error!(error = %e, "a ticket could not be looked up");
+                Err(Refusal::Unavailable)
+            }
+        }
+    }
+
+    /// One connection from its upgrade to its end.
+    async fn carry(self, upgrade: hyper::upgrade::OnUpgrade, ticket: Redeemed, peer: IpAddr, slot: Slot) {
+        let (display, upgraded) = tokio::join!(self.open(&ticket), timeout(HANDSHAKE, upgrade));
+        let Ok(Ok(upgraded)) = upgraded else { return };
+        let (from_viewer, mut viewer) = tokio::io::split(TokioIo::new(upgraded));
+        let mut inbox = Inbox::new(from_viewer, &self.0.buffers);
+        let end = match display {
+            Ok(display) => self.serve(&mut inbox, &mut viewer, display, &ticket, peer, slot).await,
+            Err(cut) => End::Cut(cut),
+        };
+        let (code, reason) = self.last_words(end, &ticket).await;
+        counter!("gateway_closed_total", "code" => code.to_string()).increment(1);
+        tracing::info!(session = %ticket.session_id, code, reason, "a viewer is gone");
+        let goodbye = async {
+            if viewer.write_all(&ws::close_frame(code, &reason)).await.is_ok() && viewer.shutdown().await.is_ok() {
+                inbox.drain().await;
+            }
+        };
+        let _ = timeout(GOODBYE, goodbye).await;
+    }
+
+    /// The desktop's display, through its side of the handshake.
+    async fn open(&self, ticket: &Redeemed) -> Result<UnixStream, Cut> {
+        let began = Instant::now();
+        let work = async {
+            let row = self.0.app.store.session(ticket.session_id).await.ok().flatten().ok_or(Cut::Ended)?;
+            let host = row.host_id.ok_or(Cut::DesktopGone)?;
+            let backend = self.0.fleet.get(host.into()).ok_or(Cut::HostLost)?;
+            let fd = backend.open_display(ticket.desktop_id).await.map_err(|e| {
+                tracing::warn!(desktop = %ticket.desktop_id, error = %e, code = e.code(), "a display could not be opened");
+                if e.class() == Class::Gone || e.code() == "H-104" { Cut::DesktopGone } else { Cut::HostLost }
+            })?;
+            let stream = StdStream::from(fd);
+            let ready = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
+            let mut display = ready.map_err(|_| Cut::HostLost)?;
+            vnc::greet(&mut display).await.map_err(|e| {
+                tracing::warn!(desktop = %ticket.desktop_id, error = %e, "a display did not shake hands");
+                Cut::DesktopGone
+            })?;
+            Ok(display)
+        };
+        let opened = timeout(OPEN, work).await.unwrap_or(Err(Cut::HostLost));
+        histogram!("gateway_display_open_seconds").record(began.elapsed().as_secs_f64());
+        opened
+    }
+
+    async fn serve<R, W>(
+        &self,
+        inbox: &mut Inbox<'_, R>,
+        viewer: &mut W,
+        mut display: UnixStream,
+        ticket: &Redeemed,
+        peer: IpAddr,
+        slot: Slot,
+    ) -> End
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        match timeout(HANDSHAKE, welcome(inbox, viewer)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(end)) => return end,
+            Err(_) => return End::Cut(Cut::Limit),
+        }
+        let app = &self.0.app;
+        let epoch = match broker::attached(app, ticket.session_id, self.0.id, &peer.to_string()).await {
+            Ok(Ok(epoch)) => epoch,
+            Ok(Err(cut)) => return End::Cut(cut),
+            Err(e) => {
+                tracing::error!(error = %e, "a connection could not be written down");
+                return End::Cut(Cut::Restart);
+            }
+        };
+        drop(slot);
+        let link = Arc::new(Link::new(ticket.session_id, ticket.desktop_id, epoch));
+        if let Some(old) = self.links().insert(ticket.session_id, link.clone()) {
+            old.cut(Cut::TakenOver);
+        }
+        let end = match display.write_all(&[vnc::SHARED]).await {
+            Ok(()) => {
+                let first = || self.first_picture(ticket, link.age());
+                relay::run(inbox, viewer, &mut display, &link, &self.0.buffers, first).await
+            }
+            Err(_) => End::Display,
+        };
+        // The desktop's side is let go of before anybody waits for the viewer.
+        drop(display);
+        self.forget(&link);
+        self.detach(&link).await;
+        end
+    }
+
+    /// A newer connection of the session may stand in its place.
+    fn forget(&self, link: &Arc<Link>) {
+        let mut links = self.links();
+        if links.get(&link.session).is_some_and(|l| Arc::ptr_eq(l, link)) {
+            links.remove(&link.session);
+        }
+    }
+
+    async fn detach(&self, link: &Link) {
+        let (up, down) = link.bytes();
+        counter!("gateway_bytes_total", "way" => "up").increment(up);
+        counter!("gateway_bytes_total", "way" => "down").increment(down);
+        if let Err(e) = broker::detached(&self.0.app, link.session, link.epoch, up, down).await {
+            // The session reaper finds it once this gateway is silent or a newer connection ends.
+            tracing::warn!(session = %link.session, error = %e, "a viewer's end could not be written down");
+        }
+    }
+
+    fn first_picture(&self, ticket: &Redeemed, since_attach: Duration) {
+        let before = Duration::from_micros(u64::try_from(ticket.age).unwrap_or(0));
+        histogram!("ticket_to_first_frame_seconds").record((before + since_attach).as_secs_f64());
+        let (app, id) = (self.0.app.clone(), ticket.session_id);
+        tokio::spawn(async move {
+            if let Err(e) = broker::first_frame(&app, id).await {
+                tracing::warn!(session = %id, error = %e, "the first picture could not be written down");
+            }
+        });
+    }
+
+    /// Close code and reason of an end.
+    async fn last_words(&self, end: End, ticket: &Redeemed) -> (u16, String) {
+        let cut = match end {
+            End::Viewer => return (1000, String::new()),
+            End::Frame(f) => return (f.code(), f.code().to_string()),
+            End::Message(m) => {
+                tracing::warn!(session = %ticket.session_id, fault = m.0, "a viewer broke the rules of RFB");
+                return (1002, "1002".into());
+            }
+            End::Cut(cut) => cut,
+            End::Display => self.why_closed(ticket).await,
+        };
+        (cut.code(), cut.code().to_string())
+    }
+
+    /// Why a display closed by itself.
+    async fn why_closed(&self, ticket: &Redeemed) -> Cut {
+        let asked = async {
+            let row = self.0.app.store.session(ticket.session_id).await.ok().flatten();
+            if let Some(cut) = session::verdict(i64::MAX, row.as_ref().map(|r| r.standing()).as_ref()) {
+                return cut;
+            }
+            let host = row.and_then(|r| r.host_id);
+            let state = match host {
+                Some(id) => self.0.app.store.host(id.into()).await.ok().flatten().map(|h| h.state),
+                None => None,
+            };
+            if state == Some(HostState::Down) { Cut::HostLost } else { Cut::DesktopGone }
+        };
+        timeout(Duration::from_secs(1), asked).await.unwrap_or(Cut::DesktopGone)
+    }
+}
+
+/// The handshake with the viewer.
+async fn welcome<R, W>(inbox: &mut Inbox<'_, R>, viewer: &mut W) -> Result<(), End>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let fault = |what| End::Message(vnc::client::Fault(what));
+    relay::send(viewer, vnc::VERSION).await?;
+    if inbox.exact::<12>().await? != *vnc::VERSION {
+        return Err(fault("not RFB 3.8"));
+    }
+    relay::send(viewer, &vnc::SECURITY).await?;
+    if inbox.exact::<1>().await? != [vnc::NONE] {
+        return Err(fault("a security type that was not offered"));
+    }
+    relay::send(viewer, &vnc::OK).await?;
+    // ClientInit: whether the viewer wants the desktop for itself is not its choice.
+    inbox.exact::<1>().await?;
+    Ok(())
+}
+
+async fn note_refusal(app: App, ticket: String, peer: IpAddr) {
+    match broker::note_refusal(&app, &ticket, &peer.to_string()).await {
+        Ok(reason) => {
+            counter!("gateway_tickets_refused_total", "reason" => reason).increment(1);
+            tracing::info!(%peer, reason, "a ticket was refused");
+        }
+        Err(e) => tracing::warn!(%peer, error = %e, "a refused ticket could not be looked up"),
+    }
+}
+
+/// `GET /gateway/v1/vnc`.
+async fn enter(State(gateway): State<Gateway>, mut request: Request) -> Response<Body> {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|c| c.0.ip());
+    let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let knock = match admit::knock(request.headers(), &gateway.0.app.public_url) {
+        Ok(knock) => knock,
+        Err(refusal) => return refusal.response(),
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
+    let accept = knock.accept.clone();
+    let (ticket, slot) = match gateway.admit(knock, peer).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return refusal.response(),
+    };
+    tokio::spawn(gateway.carry(upgrade, ticket, peer, slot));
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("binary"));
+    if let Ok(accept) = HeaderValue::try_from(accept) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    response
+}

@@ -1,0 +1,229 @@
+//! One live connection, as its relay and the watch over all of them see it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tram_wire::ids::{DesktopId, SessionId};
+
+use crate::domain::session::{Cut, Policy};
+
+/// How often a viewer is asked for a sign of life.
+pub const PING_EVERY: Duration = Duration::from_secs(20);
+/// A viewer from which nothing came for this long is gone.
+const SILENCE: Duration = Duration::from_secs(50);
+/// A viewer that took nothing of what was sent for this long is gone.
+const STALL: Duration = Duration::from_secs(60);
+
+/// Shared by the relay and the watch.
+#[derive(Debug)]
+pub struct Link {
+    /// The session it belongs to.
+    pub session: SessionId,
+    /// The desktop it shows.
+    pub desktop: DesktopId,
+    /// Which connection of the session it is.
+    pub epoch: i64,
+    began: Instant,
+    cut: watch::Sender<Option<Cut>>,
+    /// Wakes the way down for what is due besides pictures.
+    wake: Notify,
+    ping_due: AtomicBool,
+    /// Payload of the latest unanswered ping; older ones need no answer (RFC 6455, 5.5.3).
+    pong: Mutex<Option<Vec<u8>>>,
+    // Milliseconds since `began`.
+    heard: AtomicU64,
+    input: AtomicU64,
+    pinged: AtomicU64,
+    /// When the write that is under way began, plus one; 0: none.
+    writing: AtomicU64,
+    up: AtomicU64,
+    down: AtomicU64,
+}
+
+impl Link {
+    /// A connection that begins now.
+    #[must_use]
+    pub fn new(session: SessionId, desktop: DesktopId, epoch: i64) -> Self {
+        Self {
+            session,
+            desktop,
+            epoch,
+            began: Instant::now(),
+            cut: watch::Sender::new(None),
+            wake: Notify::new(),
+            ping_due: AtomicBool::new(false),
+            pong: Mutex::new(None),
+            heard: AtomicU64::new(0),
+            input: AtomicU64::new(0),
+            pinged: AtomicU64::new(0),
+            writing: AtomicU64::new(0),
+            up: AtomicU64::new(0),
+            down: AtomicU64::new(0),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Ends the connection; the first reason counts.
+    pub fn cut(&self, why: Cut) {
+        self.cut.send_if_modified(|c| c.is_none() && c.replace(why).is_none());
+    }
+
+    /// Waits until somebody ends the connection.
+    pub async fn cut_off(&self) -> Cut {
+        let mut cut = self.cut.subscribe();
+        let cause = cut.wait_for(Option::is_some).await.ok().and_then(|c| *c);
+        // The sender lives in `self`, so waiting can't fail.
+        cause.unwrap_or(Cut::Ended)
+    }
+
+    /// Something came from the viewer.
+    pub fn heard(&self, bytes: usize) {
+        self.heard.store(self.now(), Ordering::Relaxed);
+        self.up.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A person typed or moved the mouse.
+    pub fn touched(&self) {
+        self.input.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// A write to the viewer begins.
+    pub fn writing(&self) {
+        self.writing.store(self.now() + 1, Ordering::Relaxed);
+    }
+
+    /// It is done.
+    pub fn written(&self, bytes: usize) {
+        self.writing.store(0, Ordering::Relaxed);
+        self.down.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The viewer asked for a sign of life.
+    pub fn ponder(&self, ping: &[u8]) {
+        *self.pong.lock().unwrap_or_else(PoisonError::into_inner) = Some(ping.to_vec());
+        self.wake.notify_one();
+    }
+
+    /// Waits until a control frame is due.
+    pub async fn control_due(&self) {
+        self.wake.notified().await;
+    }
+
+    /// The answer that is due.
+    pub fn take_pong(&self) -> Option<Vec<u8>> {
+        self.pong.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether a ping is due, once.
+    pub fn take_ping(&self) -> bool {
+        self.ping_due.swap(false, Ordering::Relaxed)
+    }
+
+    /// Bytes from and to the viewer.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.up.load(Ordering::Relaxed), self.down.load(Ordering::Relaxed))
+    }
+
+    /// How long it has been open.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// One look by the watch: asks for a sign of life when it is time, and says whether a limit is over.
+    pub fn look(&self, policy: &Policy) -> Option<Cut> {
+        self.look_at(policy, self.now())
+    }
+
+    fn look_at(&self, policy: &Policy, now: u64) -> Option<Cut> {
+        let since = |at: &AtomicU64| Duration::from_millis(now.saturating_sub(at.load(Ordering::Relaxed)));
+        let stalled = match self.writing.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            at => Duration::from_millis(now.saturating_sub(at - 1)),
+        };
+        if since(&self.heard) >= SILENCE
+            || stalled >= STALL
+            || since(&self.input) >= policy.idle
+            || Duration::from_millis(now) >= policy.longest
+        {
+            return Some(Cut::Limit);
+        }
+        if since(&self.pinged) >= PING_EVERY {
+            self.pinged.store(now, Ordering::Relaxed);
+            self.ping_due.store(true, Ordering::Relaxed);
+            self.wake.notify_one();
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn link() -> Link {
+        Link::new(Uuid::nil().into(), Uuid::nil().into(), 1)
+    }
+
+    fn ms(d: Duration) -> u64 {
+        d.as_millis() as u64
+    }
+
+    #[test]
+    fn a_viewer_is_asked_for_a_sign_of_life_and_dropped_without_one() {
+        let (link, policy) = (link(), Policy::default());
+        assert_eq!(link.look_at(&policy, ms(PING_EVERY)), None);
+        assert!(link.take_ping());
+        assert_eq!(link.look_at(&policy, ms(PING_EVERY) + 1), None);
+        assert!(!link.take_ping(), "one ping at a time");
+        link.heard.store(30_000, Ordering::Relaxed);
+        assert_eq!(link.look_at(&policy, 30_000 + ms(SILENCE) - 1), None);
+        assert_eq!(link.look_at(&policy, 30_000 + ms(SILENCE)), Some(Cut::Limit));
+    }
+
+    #[test]
+    fn answering_pings_is_not_working() {
+        let (link, policy) = (link(), Policy::default());
+        let cut = (1..).map(|n| n * 10_000).find(|now| {
+            link.heard.store(*now, Ordering::Relaxed);
+            link.look_at(&policy, *now).is_some()
+        });
+        assert_eq!(cut, Some(ms(policy.idle)));
+        // Whoever works is cut at the end of the day only.
+        let cut = (1..).map(|n| n * 10_000).find(|now| {
+            link.heard.store(*now, Ordering::Relaxed);
+            link.input.store(*now, Ordering::Relaxed);
+            link.look_at(&policy, *now).is_some()
+        });
+        assert_eq!(cut, Some(ms(policy.longest)));
+    }
+
+    #[test]
+    fn a_stalled_viewer_is_dropped_a_slow_one_not() {
+        let (link, policy) = (link(), Policy::default());
+        let look = |writing: u64, now: u64| {
+            link.heard.store(now, Ordering::Relaxed);
+            link.writing.store(writing, Ordering::Relaxed);
+            link.look_at(&policy, now)
+        };
+        assert_eq!(look(1_001, 1_000 + ms(STALL) - 1), None);
+        assert_eq!(look(0, 1_000 + ms(STALL)), None);
+        assert_eq!(look(1_001, 1_000 + ms(STALL)), Some(Cut::Limit));
+    }
+
+    #[tokio::test]
+    async fn the_first_reason_to_cut_counts() {
+        let link = link();
+        link.cut(Cut::TakenOver);
+        link.cut(Cut::Ended);
+        assert_eq!(link.cut_off().await, Cut::TakenOver);
+    }
+}
