@@ -122,6 +122,7 @@ export interface components {
       accel_code?: string | null
       accel_policy: string
       desktops: { total: number; running: number }
+      unknown_desktops: number
       seen_at?: string | null
     }
     HostPatch: { enabled?: boolean; accel_policy?: string }
@@ -260,6 +261,7 @@ export interface components {
       last_seen_at?: string | null
       enrolled_at: string
       agent_version?: string | null
+      os?: string | null
       cert_not_after?: string | null
       hardware?: {
         vendor?: string | null

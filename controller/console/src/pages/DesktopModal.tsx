@@ -6,7 +6,7 @@ import type { Desktop } from '../api/types'
 import { useMe } from '../app/session'
 import { useFormat } from '../i18n/useFormat'
 import { Facts } from '../ui/page'
-import { StatePill } from '../ui/state'
+import { StatePill, type Tone } from '../ui/state'
 import { Ago, useNow } from '../ui/time'
 import { share } from '../viewer/progress'
 
@@ -16,10 +16,11 @@ const MOVING = new Set(['planned', 'creating', 'defined', 'starting', 'booting',
 export function StateDetail({ desktop }: { desktop: Desktop }) {
   const { t } = useTranslation()
   const wait = desktop.last_error?.text
+  const moving = MOVING.has(desktop.state) && !(desktop.state === 'defined' && desktop.desired === 'stopped')
   return (
     <span style={{ display: 'inline-flex', alignItems: 'center', gap: 8, maxWidth: '100%' }} title={wait ?? undefined}>
-      <StatePill group="desktop.state" state={desktop.state} />
-      {MOVING.has(desktop.state) ? (
+      <StatePill group="desktop.state" state={desktop.state} tone={moving ? undefined : settledTone(desktop)} />
+      {moving ? (
         <Moving desktop={desktop} />
       ) : (
         wait && (
@@ -30,6 +31,11 @@ export function StateDetail({ desktop }: { desktop: Desktop }) {
       )}
     </span>
   )
+}
+
+/** Made but never started is at rest, not under way. */
+function settledTone(desktop: Desktop): Tone | undefined {
+  return desktop.state === 'defined' ? 'idle' : undefined
 }
 
 function Moving({ desktop }: { desktop: Desktop }) {
@@ -70,7 +76,9 @@ export function DesktopModal({ desktop, onClose }: { desktop: Desktop | undefine
               [t('desktop.estimate'), desktop.estimate_s ? format.duration(desktop.estimate_s) : '—'],
               [
                 t('desktop.lastError'),
-                desktop.last_error ? `${desktop.last_error.text} (${desktop.last_error.code})` : '—',
+                desktop.last_error
+                  ? `${t(`errors.${desktop.last_error.code}`, { defaultValue: '' })} ${desktop.last_error.text} (${desktop.last_error.code})`
+                  : '—',
               ],
               [t('desktop.attempts'), format.number(desktop.attempts)],
               [t('desktop.updated'), <Ago key="u" at={desktop.updated_at} both />],

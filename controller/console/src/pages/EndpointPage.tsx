@@ -126,6 +126,7 @@ function Detail({ endpoint }: { endpoint: Endpoint }) {
           <Facts
             rows={[
               [t('site.one'), `${endpoint.site.name}${endpoint.site.district ? `, ${endpoint.site.district}` : ''} (${endpoint.site.code})`],
+              [t('endpoint.os'), endpoint.os],
               [t('endpoint.agent'), endpoint.agent_version],
               [t('endpoint.enrolled'), <Exact key="e" at={endpoint.enrolled_at} />],
               [t('endpoint.certificate'), <Exact key="c" at={endpoint.cert_not_after} />],

@@ -50,6 +50,7 @@ function HostCard({ host }: { host: Host }) {
         <StatePill group="host.state" state={host.state} />
       </Group>
       {host.state_reason && <Text size="sm">{host.state_reason}</Text>}
+      {host.unknown_desktops > 0 && <Text size="sm">{t('host.unknown', { count: host.unknown_desktops })}</Text>}
       <Usage label={t('host.memory')} total={host.memory_mib} free={host.memory_free_mib} />
       <Usage label={t('host.disk')} total={host.disk_mib} free={host.disk_free_mib} />
       <Facts

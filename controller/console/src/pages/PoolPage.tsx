@@ -36,7 +36,7 @@ export function PoolPage() {
             <Growth pool={data} desktops={mine} />
             {data.problem && (
               <Text className="card" p="md" role="alert">
-                {data.problem.text} ({data.problem.code})
+                {t(`errors.${data.problem.code}`, { defaultValue: data.problem.text })} ({data.problem.code})
               </Text>
             )}
             <div className="card" style={{ padding: 16 }}>
@@ -76,14 +76,16 @@ function Machine({ pool }: { pool: Pool }) {
   )
 }
 
-const READY = new Set(['running', 'stopped'])
+/** Done as asked; `defined` is a stop on the way unless the desktop is wanted off. */
+const isReady = (d: Desktop) =>
+  d.state === 'running' || d.state === 'stopped' || (d.state === 'defined' && d.desired === 'stopped')
 
 /** Requested against made, counted from the live rows so that it moves with them. */
 function Growth({ pool, desktops }: { pool: Pool; desktops: Desktop[] | undefined }) {
   const { t } = useTranslation()
   const format = useFormat()
   const running = desktops ? desktops.filter((d) => d.state === 'running').length : pool.running
-  const ready = desktops ? desktops.filter((d) => READY.has(d.state)).length : pool.ready
+  const ready = desktops ? desktops.filter(isReady).length : pool.ready
   const failed = desktops ? desktops.filter((d) => d.state === 'failed').length : pool.failed
   const byState = new Map<string, number>()
   for (const desktop of desktops ?? []) byState.set(desktop.state, (byState.get(desktop.state) ?? 0) + 1)

@@ -37,7 +37,12 @@ export function PoolsPage() {
                 {row.original.name}
               </Link>
             }
-            sub={row.original.desired === 'absent' ? t('pool.deleting') : row.original.problem?.text}
+            sub={
+              row.original.desired === 'absent'
+                ? t('pool.deleting')
+                : row.original.problem &&
+                  t(`errors.${row.original.problem.code}`, { defaultValue: row.original.problem.text })
+            }
           />
         ),
       },
