@@ -7,7 +7,7 @@ use rust_embed::RustEmbed;
 use tower_http::compression::predicate::{DefaultPredicate, Predicate};
 
 #[derive(RustEmbed)]
-#[folder = "$CARGO_MANIFEST_DIR/console/dist"]
+#[folder = "console/dist"]
 #[allow_missing = true]
 struct Dist;
 
