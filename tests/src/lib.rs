@@ -1,5 +1,6 @@
 //! What Tram's tests share: databases, and a whole controller with agents and hosts.
 
+pub mod bench;
 pub mod db;
 pub mod gate;
 pub mod http;

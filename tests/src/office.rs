@@ -99,7 +99,7 @@ impl Office {
             tx.place(*id, host, now).await?;
         }
         tx.commit().await?;
-        let mut office = Self { app: app(store, clock), host, pool, desktops, officers: Vec::new() };
+        let mut office = Self { app: Self::app(store, clock), host, pool, desktops, officers: Vec::new() };
         for n in 0..plan.officers {
             let name = format!("officer{n}");
             office.officers.push((office.add_user(&name, Role::Officer, Some(SITE)).await?, name));
@@ -108,6 +108,20 @@ impl Office {
             office.sql("UPDATE desktops SET state = 'running'").await?;
         }
         Ok(office)
+    }
+
+    /// Use cases on a database, without folders.
+    #[must_use]
+    pub fn app(store: &Store, clock: Clock) -> App {
+        App {
+            store: store.clone(),
+            clock,
+            installation: InstallationId(Uuid::now_v7()),
+            image_dir: "/nonexistent/images".into(),
+            data_dir: "/nonexistent/data".into(),
+            passwords: Passwords::cheap_for_tests(),
+            public_url: "https://tram.test".into(),
+        }
     }
 
     /// Adds an account that can't sign in by password.
@@ -168,18 +182,6 @@ impl Office {
     pub fn caller(&self, id: UserId, username: &str, role: Role, scope: Scope) -> Ctx {
         let caller = Caller::User { id, username: username.into(), role, scope };
         Ctx { caller, ip: "192.0.2.7".into(), now: self.app.clock.now() }
-    }
-}
-
-fn app(store: &Store, clock: Clock) -> App {
-    App {
-        store: store.clone(),
-        clock,
-        installation: InstallationId(Uuid::now_v7()),
-        image_dir: "/nonexistent/images".into(),
-        data_dir: "/nonexistent/data".into(),
-        passwords: Passwords::cheap_for_tests(),
-        public_url: "https://tram.test".into(),
     }
 }
 

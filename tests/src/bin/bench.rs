@@ -1,0 +1,44 @@
+//! `make bench`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use tram_tests::bench::{self, gateway_process, relay};
+
+#[derive(Parser)]
+struct Args {
+    /// Only rows whose names match.
+    #[arg(long, default_value = "")]
+    only: String,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// A gateway in a process of its own; started by the measurements.
+    #[command(hide = true)]
+    Gateway {
+        #[arg(long)]
+        folder: PathBuf,
+        #[arg(long)]
+        host: uuid::Uuid,
+        #[arg(long)]
+        display: PathBuf,
+    },
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    if let Some(Part::Gateway { folder, host, display }) = args.part {
+        gateway_process::serve(folder, host, display).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let only = regex::Regex::new(&args.only).context("--only wants a regular expression")?;
+    let rows = relay::rows(|name| only.is_match(name)).await;
+    let ok = bench::report(&rows)?;
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
