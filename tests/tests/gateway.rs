@@ -313,6 +313,31 @@ async fn a_stalled_viewer_does_not_grow_memory_and_others_go_on() -> Result<()> 
     Ok(())
 }
 
+#[tokio::test]
+async fn a_handshake_of_a_byte_a_second_ends() -> Result<()> {
+    let db = db::sqlite().await?;
+    let policy = Policy { handshake: Duration::from_secs(2), ..Policy::default() };
+    let gate = Gate::open(&db.store, Plan::default(), "picture", policy).await?;
+    let (id, ticket) = gate.ticket(0).await?;
+    let mut socket = gate.raw_upgrade(&ticket).await?;
+    let began = Instant::now();
+    let slow = async {
+        // Each byte is a whole good frame: only the sum is too slow.
+        for byte in b"RFB 003.008\n" {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            if socket.write_all(&masked(0x82, &[*byte])).await.is_err() {
+                break;
+            }
+        }
+        anyhow::Ok(())
+    };
+    let _ = timeout(Duration::from_secs(3), slow).await;
+    assert_eq!(timeout(Duration::from_secs(5), close_code(&mut socket)).await??, 4003);
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert_eq!(state(&gate, id).await, SessionState::Ready, "nobody was connected");
+    Ok(())
+}
+
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap_or_default();

@@ -58,12 +58,20 @@ pub struct Policy {
     pub idle: Duration,
     /// A connected viewer is disconnected after this long, whatever it does.
     pub longest: Duration,
+    /// A viewer must be through its handshake within this time: lines are thin, but not that thin.
+    pub handshake: Duration,
 }
 
 impl Default for Policy {
     fn default() -> Self {
         let minutes = |n: u64| Duration::from_secs(60 * n);
-        Self { grace: minutes(30), grace_persistent: minutes(480), idle: minutes(30), longest: minutes(720) }
+        Self {
+            grace: minutes(30),
+            grace_persistent: minutes(480),
+            idle: minutes(30),
+            longest: minutes(720),
+            handshake: Duration::from_secs(30),
+        }
     }
 }
 

@@ -43,8 +43,6 @@ use crate::nudge::{Change, Kind};
 use crate::services::{App, broker};
 use crate::store::tickets::Redeemed;
 
-/// A viewer's handshake must end within this time: lines are thin, but not that thin.
-const HANDSHAKE: Duration = Duration::from_secs(30);
 /// Opening a display, and its side of the handshake.
 const OPEN: Duration = Duration::from_secs(10);
 /// How often all connections are looked at when nothing was nudged.
@@ -196,7 +194,7 @@ impl Gateway {
 
     /// One connection from its upgrade to its end.
     async fn carry(self, upgrade: hyper::upgrade::OnUpgrade, ticket: Redeemed, peer: IpAddr, slot: Slot) {
-        let (display, upgraded) = tokio::join!(self.open(&ticket), timeout(HANDSHAKE, upgrade));
+        let (display, upgraded) = tokio::join!(self.open(&ticket), timeout(self.0.policy.handshake, upgrade));
         let Ok(Ok(upgraded)) = upgraded else { return };
         let (from_viewer, mut viewer) = tokio::io::split(TokioIo::new(upgraded));
         let mut inbox = Inbox::new(from_viewer, &self.0.buffers);
@@ -253,7 +251,7 @@ impl Gateway {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        match timeout(HANDSHAKE, welcome(inbox, viewer)).await {
+        match timeout(self.0.policy.handshake, welcome(inbox, viewer)).await {
             Ok(Ok(())) => {}
             Ok(Err(end)) => return end,
             Err(_) => return End::Cut(Cut::Limit),
@@ -382,7 +380,7 @@ async fn note_refusal(app: App, ticket: String, peer: IpAddr) {
 /// `GET /gateway/v1/vnc`.
 async fn enter(State(gateway): State<Gateway>, mut request: Request) -> Response<Body> {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|c| c.0.ip());
-    let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical();
     let knock = match admit::knock(request.headers(), &gateway.0.app.public_url) {
         Ok(knock) => knock,
         Err(refusal) => return refusal.response(),

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -12,11 +12,10 @@ use uuid::Uuid;
 use super::Page;
 use crate::api::Api;
 use crate::api::error::{ApiError, Problem};
-use crate::api::extract::Signed;
+use crate::api::extract::{Signed, Visitor};
 use crate::domain::desktop::DesktopState;
 use crate::domain::session::SessionState;
 use crate::domain::time::Time;
-use crate::identity::secret;
 use crate::services::{App, Ctx, Error, broker};
 use crate::store::sessions::Filter;
 
@@ -176,8 +175,8 @@ pub fn routes() -> OpenApiRouter<Api> {
 
 /// Gives the officer a desktop: the one they have, else the one that is ready soonest.
 #[utoipa::path(post, path = "/connect", tag = "sessions", responses((status = 200, body = Connected), (status = "4XX", body = Problem), (status = 507, body = Problem, description = "No desktop for the site, or all are taken")))]
-async fn connect(State(api): State<Api>, Signed(ctx): Signed, headers: HeaderMap) -> Result<Json<Connected>, ApiError> {
-    let (view, ticket) = broker::connect(&api.app, &ctx, binding(&headers).as_ref()).await?;
+async fn connect(State(api): State<Api>, Visitor(visit): Visitor) -> Result<Json<Connected>, ApiError> {
+    let (view, ticket) = broker::connect(&api.app, &visit.ctx, Some(&visit.token_hash)).await?;
     let ticket = ticket.map(|t| Ticket::new(&api, &t));
     Ok(Json(Connected { session: view.into(), ticket }))
 }
@@ -210,11 +209,11 @@ async fn get_one(State(api): State<Api>, Signed(ctx): Signed, Path(id): Path<Uui
 #[utoipa::path(post, path = "/sessions/{id}/ticket", tag = "sessions", params(("id" = Uuid, Path)), responses((status = 200, body = Ticket), (status = "4XX", body = Problem)))]
 async fn ticket(
     State(api): State<Api>,
-    Signed(ctx): Signed,
+    Visitor(visit): Visitor,
     Path(id): Path<Uuid>,
-    headers: HeaderMap,
 ) -> Result<Json<Ticket>, ApiError> {
-    let ticket = broker::ticket(&api.app, &ctx, id.into(), binding(&headers).as_ref()).await?;
+    // Bound to this sign-in: the ticket works in this browser only.
+    let ticket = broker::ticket(&api.app, &visit.ctx, id.into(), Some(&visit.token_hash)).await?;
     Ok(Json(Ticket::new(&api, &ticket)))
 }
 
@@ -223,13 +222,6 @@ async fn ticket(
 async fn end(State(api): State<Api>, Signed(ctx): Signed, Path(id): Path<Uuid>) -> Result<StatusCode, ApiError> {
     broker::end(&api.app, &ctx, id.into()).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Hash of the sign-in cookie: a ticket works only in the browser it was made for.
-fn binding(headers: &HeaderMap) -> Option<[u8; 32]> {
-    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok());
-    let mut pairs = cookies.flat_map(|v| v.split(';')).filter_map(|p| p.trim().split_once('='));
-    pairs.find(|(name, _)| *name == "tram_session").map(|(_, value)| secret::hash(value))
 }
 
 /// Changed rows for `/events`, each with the code of its site.
