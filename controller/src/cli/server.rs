@@ -12,7 +12,6 @@ use super::{listener, lock, open};
 use crate::api::{Api, events::Hub, router};
 use crate::config::Config;
 use crate::domain::host::AccelSetting;
-use crate::domain::session::Policy;
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::identity::tls;
@@ -55,7 +54,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
     tasks.spawn(driver::run(world.clone(), HostInventory::default()));
     tasks.spawn(driver::run(world.clone(), PoolSize));
     tasks.spawn(desktop_lifecycle::run(world.clone()));
-    tasks.spawn(driver::run(world.clone(), SessionReaper::default()));
+    tasks.spawn(driver::run(world.clone(), SessionReaper { policy: config.sessions.clone() }));
     let hub = Arc::new(Hub::default());
     spawn_until(&mut tasks, &stop, {
         let (hub, app) = (hub.clone(), app.clone());
@@ -65,7 +64,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
         let store = app.store.clone();
         async move { listen::forward(&store).await }
     });
-    let gateway = Gateway::new(app.clone(), fleet.clone(), Policy::default());
+    let gateway = Gateway::new(app.clone(), fleet.clone(), config.sessions.clone());
     spawn_until(&mut tasks, &stop, {
         let gateway = gateway.clone();
         async move { gateway.watch().await }

@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::domain::session::Policy;
+
+mod sessions;
+
 /// As used: complete and checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -24,6 +28,8 @@ pub struct Config {
     pub image_dir: PathBuf,
     /// Desktops' overlay disks.
     pub disk_dir: PathBuf,
+    /// How long sessions may last.
+    pub sessions: Policy,
     /// `text` or `json`.
     pub log_format: String,
     /// Log level or filter.
@@ -39,6 +45,7 @@ struct Written {
     tls: Tls,
     images: Folder,
     disks: Folder,
+    sessions: sessions::Sessions,
     log: Log,
 }
 
@@ -151,6 +158,7 @@ impl Config {
             },
             image_dir: path("TRAM_IMAGES_DIR", written.images.dir, data.join("images")),
             disk_dir: path("TRAM_DISKS_DIR", written.disks.dir, data.join("disks")),
+            sessions: written.sessions.policy(&env)?,
             log_format,
             log_level: text("TRAM_LOG_LEVEL", written.log.level, "info"),
         })
@@ -181,6 +189,17 @@ mod tests {
     fn the_environment_wins_over_the_file() {
         let c = load("[server]\nlisten = \"0.0.0.0:1\"", &[("TRAM_SERVER_LISTEN", "0.0.0.0:2")]).unwrap();
         assert_eq!(c.listen.port(), 2);
+    }
+
+    #[test]
+    fn sessions_last_as_long_as_written() {
+        let c = load("[sessions]\ngrace_minutes = 5", &[("TRAM_SESSIONS_IDLE_MINUTES", "7")]).unwrap();
+        assert_eq!((c.sessions.grace.as_secs(), c.sessions.idle.as_secs()), (300, 420));
+        assert_eq!(c.sessions.grace_persistent, Policy::default().grace_persistent);
+        for wrong in ["0", "-1", "9999999999"] {
+            let e = load("", &[("TRAM_SESSIONS_GRACE_MINUTES", wrong)]).unwrap_err().to_string();
+            assert!(e.contains("sessions.grace_minutes"), "{e}");
+        }
     }
 
     #[test]

@@ -1,0 +1,55 @@
+//! `[sessions]`: how long they may last, in minutes.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::ConfigError;
+use crate::domain::session::Policy;
+
+/// A year: longer is a slip of the finger.
+const MOST: u64 = 60 * 24 * 366;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Sessions {
+    /// Without a viewer, when the desktop is thrown away afterwards.
+    grace_minutes: Option<u64>,
+    /// Without a viewer, when the desktop is kept for its user.
+    kept_grace_minutes: Option<u64>,
+    /// With a viewer, without a key or the mouse.
+    idle_minutes: Option<u64>,
+    /// With a viewer.
+    longest_minutes: Option<u64>,
+}
+
+impl Sessions {
+    pub(super) fn policy(&self, env: impl Fn(&str) -> Option<String>) -> Result<Policy, ConfigError> {
+        let usual = Policy::default();
+        let minutes = |key: &'static str, variable: &str, written: Option<u64>, usual: Duration| {
+            let value = env(variable).or(written.map(|n| n.to_string()));
+            let Some(value) = value else { return Ok(usual) };
+            match value.parse::<u64>() {
+                Ok(n) if (1..=MOST).contains(&n) => Ok(Duration::from_secs(n * 60)),
+                _ => Err(ConfigError::Value { key, value, why: format!("give minutes, 1 to {MOST}") }),
+            }
+        };
+        Ok(Policy {
+            grace: minutes("sessions.grace_minutes", "TRAM_SESSIONS_GRACE_MINUTES", self.grace_minutes, usual.grace)?,
+            grace_persistent: minutes(
+                "sessions.kept_grace_minutes",
+                "TRAM_SESSIONS_KEPT_GRACE_MINUTES",
+                self.kept_grace_minutes,
+                usual.grace_persistent,
+            )?,
+            idle: minutes("sessions.idle_minutes", "TRAM_SESSIONS_IDLE_MINUTES", self.idle_minutes, usual.idle)?,
+            longest: minutes(
+                "sessions.longest_minutes",
+                "TRAM_SESSIONS_LONGEST_MINUTES",
+                self.longest_minutes,
+                usual.longest,
+            )?,
+            handshake: usual.handshake,
+        })
+    }
+}
