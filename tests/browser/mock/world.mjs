@@ -39,7 +39,7 @@ export class World {
     this.host = {
       id: randomUUID(), name: 'vh-01', uri: 'qemu:///system', state: 'up', state_reason: '', hostname: 'vh-01.hanoi.example',
       cpus: 16, memory_mib: 65_536, memory_free_mib: 40_960, disk_mib: 950_000, disk_free_mib: 71_000,
-      libvirt_version: '11.3.0', hypervisor_version: '10.0.2', accel: 'tcg', accel_code: 'no_cpu_flags',
+      libvirt_version: '11.3.0', hypervisor_version: 'QEMU 10.0.2', accel: 'tcg', accel_code: 'no_cpu_flags',
       accel_reason: 'This host has /dev/kvm, but its processor shows neither vmx nor svm.', accel_policy: 'auto',
       desktops: { total: 2, running: 2 }, unknown_desktops: 0, seen_at: now(),
     }

@@ -71,7 +71,7 @@ function HostCard({ host }: { host: Host }) {
           ],
           [t('host.cpus'), format.number(host.cpus)],
           ['libvirt', host.libvirt_version],
-          ['QEMU', host.hypervisor_version],
+          ['QEMU', host.hypervisor_version?.replace(/^QEMU /, '')],
           [t('host.hostname'), host.hostname],
           [t('host.address'), host.uri],
           [t('nav.desktops'), t('host.desktops', { running: host.desktops.running, total: host.desktops.total })],

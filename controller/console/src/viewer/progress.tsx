@@ -38,7 +38,7 @@ export function StartProgress({ session }: { session: Session | undefined }) {
     <Stack gap="md" maw={460} w="100%" className="card" p="xl" role="status">
       <div>
         <Title order={2} fz={20}>
-          {t('viewer.starting')}
+          {t(stage === 3 ? 'viewer.joining' : 'viewer.starting')}
         </Title>
         {session?.desktop && (
           <Text size="sm" className="quiet">
@@ -69,7 +69,7 @@ export function StartProgress({ session }: { session: Session | undefined }) {
               elapsed: format.duration(elapsed),
               estimate: format.duration(step.estimate_s),
             })
-          : t('viewer.asking')}
+          : t(stage === 3 ? 'viewer.almost' : 'viewer.asking')}
       </Text>
       <Text size="sm" className="quiet">
         {t('viewer.doNotSwitchOff')}
