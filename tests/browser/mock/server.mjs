@@ -53,7 +53,7 @@ export async function startMock(port = 0) {
       return { user: me(user), csrf: cookies.get(token).csrf }
     }],
     ['POST', '/logout', ({ token }) => void cookies.delete(token)],
-    ['GET', '/me', ({ who }) => ({ user: me(who.user), csrf: who.csrf, version: '0.1.0-mock', support_phone: '024 1022' })],
+    ['GET', '/me', ({ who }) => ({ user: me(who.user), csrf: who.csrf, version: '0.1.0-mock' })],
     ['PATCH', '/me', () => undefined],
     ['GET', '/overview', () => {
       const by_state = {}

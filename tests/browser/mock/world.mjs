@@ -160,7 +160,7 @@ export class World {
       desktop.assigned_to = pick(owner, 'id', 'username')
       session = {
         id: randomUUID(), state: desktop.state === 'running' ? 'ready' : 'starting', user: pick(owner, 'id', 'username'),
-        site: coLoa, desktop: pick(desktop, 'id', 'name'), created_at: now(), last_active_at: now(), resumes: 0,
+        site_code: '00454', desktop: pick(desktop, 'id', 'name'), created_at: now(), last_active_at: now(), resumes: 0,
       }
       this.sessions.push(session)
     }

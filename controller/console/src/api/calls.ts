@@ -1,5 +1,5 @@
 import { api, body, postText } from './client'
-import type { PoolCreate, SiteImport, TokenCreate, UserCreate, UserPatch } from './types'
+import type { HostChange, NewPool, SiteImport, TokenCreate, UserCreate, UserPatch } from './types'
 
 // The controller's own ceiling for one page; live rows then keep the list whole.
 const ALL = { limit: 5000 }
@@ -11,14 +11,14 @@ export const login = (username: string, password: string) =>
 export const logout = () => body(api.POST('/api/v1/logout'))
 
 export const overview = () => body(api.GET('/api/v1/overview'))
-export const hosts = () => body(api.GET('/api/v1/hosts', { params: { query: ALL } }))
-export const setHost = (id: string, change: { enabled?: boolean; accel_policy?: string }) =>
+export const hosts = () => body(api.GET('/api/v1/hosts'))
+export const setHost = (id: string, change: HostChange) =>
   body(api.PATCH('/api/v1/hosts/{id}', { params: { path: { id } }, body: change }))
-export const images = () => body(api.GET('/api/v1/images', { params: { query: ALL } }))
+export const images = () => body(api.GET('/api/v1/images'))
 
-export const pools = () => body(api.GET('/api/v1/pools', { params: { query: ALL } }))
+export const pools = () => body(api.GET('/api/v1/pools'))
 export const pool = (id: string) => body(api.GET('/api/v1/pools/{id}', { params: { path: { id } } }))
-export const createPool = (pool: PoolCreate) => body(api.POST('/api/v1/pools', { body: pool }))
+export const createPool = (pool: NewPool) => body(api.POST('/api/v1/pools', { body: pool }))
 export const resizePool = (id: string, size: number) =>
   body(api.PATCH('/api/v1/pools/{id}', { params: { path: { id } }, body: { size } }))
 export const deletePool = (id: string, force: boolean) =>
@@ -65,7 +65,7 @@ export const importSites = (csv: Blob, dryRun: boolean) =>
 export const users = () => body(api.GET('/api/v1/users', { params: { query: ALL } }))
 export const createUser = (user: UserCreate) => body(api.POST('/api/v1/users', { body: user }))
 export const changeUser = (id: string, change: UserPatch) =>
-  body(api.PATCH('/api/v1/users/{id}', { params: { path: { id } }, body: change }))
+  body(api.PATCH('/api/v1/users/{id}', { params: { path: { id } }, body: change as Required<UserPatch> }))
 
 export const endpoints = () => body(api.GET('/api/v1/endpoints', { params: { query: ALL } }))
 export const endpoint = (id: string) => body(api.GET('/api/v1/endpoints/{id}', { params: { path: { id } } }))
@@ -74,7 +74,7 @@ export const revokeEndpoint = (id: string, reason: string) =>
 export const tokens = () => body(api.GET('/api/v1/endpoint-tokens'))
 export const createToken = (token: TokenCreate) => body(api.POST('/api/v1/endpoint-tokens', { body: token }))
 
-export const connect = () => body(api.POST('/api/v1/connect', { body: {} }))
+export const connect = () => body(api.POST('/api/v1/connect'))
 export const sessions = () => body(api.GET('/api/v1/sessions', { params: { query: ALL } }))
 export const session = (id: string) => body(api.GET('/api/v1/sessions/{id}', { params: { path: { id } } }))
 export const ticket = (id: string) => body(api.POST('/api/v1/sessions/{id}/ticket', { params: { path: { id } } }))
@@ -83,6 +83,6 @@ export const endSession = (id: string) => body(api.DELETE('/api/v1/sessions/{id}
 export const audit = (q: string, cursor?: string) =>
   body(
     api.GET('/api/v1/audit', {
-      params: { query: { limit: 100, ...(q ? { q } : {}), ...(cursor ? { cursor } : {}) } },
+      params: { query: { limit: 100, ...(q ? { q } : {}), ...(cursor ? { cursor: Number(cursor) } : {}) } },
     }),
   )

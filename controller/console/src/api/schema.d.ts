@@ -38,10 +38,10 @@ export interface paths {
   '/api/v1/logout': { post: { parameters: { path?: never }; requestBody?: never; responses: { 204: Nothing } } }
   '/api/v1/me': { get: List<S['Me']>; patch: { parameters: { path?: never }; requestBody: { content: { 'application/json': { language?: 'vi' | 'en' } } }; responses: { 204: Nothing } } }
   '/api/v1/overview': { get: List<S['Overview']> }
-  '/api/v1/hosts': { get: List<S['HostList'], Page> }
+  '/api/v1/hosts': { get: List<S['HostList']> }
   '/api/v1/hosts/{id}': { get: Get<S['Host'], never, Id>; patch: Send<S['HostPatch'], S['Host'], Id> }
-  '/api/v1/images': { get: List<S['ImageList'], Page> }
-  '/api/v1/pools': { get: List<S['PoolList'], Page>; post: Post<S['PoolCreate'], S['Pool']> }
+  '/api/v1/images': { get: List<S['ImageList']> }
+  '/api/v1/pools': { get: List<S['PoolList']>; post: Post<S['NewPool'], S['Pool']> }
   '/api/v1/pools/{id}': {
     get: Get<S['Pool'], never, Id>
     patch: Send<S['PoolPatch'], S['Pool'], Id>
@@ -67,7 +67,7 @@ export interface paths {
     get: List<S['TokenList'], Page>
     post: Post<S['TokenCreate'], S['TokenCreated']>
   }
-  '/api/v1/connect': { post: Post<Record<string, never>, S['ConnectResponse']> }
+  '/api/v1/connect': { post: { parameters: { path?: never }; requestBody?: never; responses: { 200: Json<S['ConnectResponse']> } } }
   '/api/v1/sessions': { get: List<S['SessionList'], Page> }
   '/api/v1/sessions/{id}': { get: Get<S['Session'], never, Id>; delete: Do<Id> }
   '/api/v1/sessions/{id}/ticket': {
@@ -77,7 +77,7 @@ export interface paths {
       responses: { 200: Json<S['Ticket']> }
     }
   }
-  '/api/v1/audit': { get: List<S['AuditList'], Page & { q?: string }> }
+  '/api/v1/audit': { get: List<S['AuditList'], { limit?: number; cursor?: number; q?: string }> }
 }
 
 export interface components {
@@ -95,7 +95,7 @@ export interface components {
       language?: string | null
     }
     LoginResponse: { user: S['UserMe']; csrf: string }
-    Me: { user: S['UserMe']; csrf: string; version: string; support_phone?: string | null }
+    Me: { user: S['UserMe']; csrf: string; version: string; }
     Overview: {
       hosts: { total: number; up: number }
       desktops: { total: number; by_state: { [state: string]: number } }
@@ -120,12 +120,12 @@ export interface components {
       accel?: string | null
       accel_reason?: string | null
       accel_code?: string | null
-      accel_policy: string
+      accel_policy: 'auto' | 'kvm' | 'tcg'
       desktops: { total: number; running: number }
       unknown_desktops: number
       seen_at?: string | null
     }
-    HostPatch: { enabled?: boolean; accel_policy?: string }
+    HostPatch: { enabled?: boolean | null; accel_policy?: 'auto' | 'kvm' | 'tcg' | null }
     HostList: { items: S['Host'][]; total: number; next?: string | null }
     Image: {
       id: string
@@ -161,7 +161,7 @@ export interface components {
       created_at: string
       problem?: S['CodedText'] | null
     }
-    PoolCreate: {
+    NewPool: {
       name: string
       site_code: string
       image_id: string
@@ -313,8 +313,8 @@ export interface components {
       id: string
       state: 'starting' | 'ready' | 'active' | 'disconnected' | 'ended'
       user?: { id: string; username: string } | null
-      site?: S['SiteRef'] | null
-      desktop?: { id: string; name: string; state: S['DesktopState'] } | null
+      site_code: string
+      desktop?: { id?: string | null; name: string; state: S['DesktopState'] } | null
       step?: { code: string; started_at: string; estimate_s?: number | null } | null
       created_at: string
       last_active_at?: string | null

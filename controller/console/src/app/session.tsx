@@ -32,11 +32,8 @@ export function useMe(): Me {
   return me
 }
 
-/** The number staff should call; set by the controller, else at build time, else none is shown. */
-export function useSupportPhone(): string {
-  const value = useContext(Context)
-  return value?.me?.support_phone ?? import.meta.env.VITE_SUPPORT_PHONE ?? ''
-}
+/** The number staff should call, set when the console is built (VITE_SUPPORT_PHONE); without it none is shown. */
+export const SUPPORT_PHONE: string = import.meta.env.VITE_SUPPORT_PHONE ?? ''
 
 export function SignInProvider({ children }: { children: ReactNode }) {
   const client = useQueryClient()

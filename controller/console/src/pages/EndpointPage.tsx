@@ -65,7 +65,7 @@ function Detail({ endpoint }: { endpoint: Endpoint }) {
               <li key={i}>
                 <Text size="sm" component="span">
                   <b>{t(`endpoint.check.${reason.check}`, { defaultValue: reason.check })}</b> ·{' '}
-                  {t(`endpoint.reason.${reason.text_code}`, { ...reason.params, defaultValue: reason.text_code })}
+                  {String(t(`endpoint.reason.${reason.text_code}`, { ...reason.params, defaultValue: reason.text_code }))}
                 </Text>
               </li>
             ))}

@@ -3,7 +3,7 @@ import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query'
 import { useTranslation } from 'react-i18next'
 import * as calls from '../api/calls'
 import { keys } from '../api/keys'
-import type { Host } from '../api/types'
+import type { Host, HostChange } from '../api/types'
 import { useFormat } from '../i18n/useFormat'
 import { Answer, Empty, ErrorPanel } from '../ui/feedback'
 import { Facts, Page } from '../ui/page'
@@ -37,7 +37,7 @@ function HostCard({ host }: { host: Host }) {
   const format = useFormat()
   const client = useQueryClient()
   const change = useMutation({
-    mutationFn: (values: { enabled?: boolean; accel_policy?: string }) => calls.setHost(host.id, values),
+    mutationFn: (values: HostChange) => calls.setHost(host.id, values),
     onSettled: () => client.invalidateQueries({ queryKey: keys.hosts }),
   })
   const accel = host.accel ?? 'unknown'
@@ -84,7 +84,7 @@ function HostCard({ host }: { host: Host }) {
           label={t('host.accelPolicy')}
           size="xs"
           value={host.accel_policy}
-          onChange={(value) => value && change.mutate({ accel_policy: value })}
+          onChange={(value) => value && change.mutate({ accel_policy: value as Host['accel_policy'] })}
           data={['auto', 'kvm', 'tcg'].map((value) => ({ value, label: t(`host.policy.${value}`) }))}
           allowDeselect={false}
         />

@@ -32,7 +32,7 @@ export function SessionsPage() {
         header: t('session.user'),
         accessorFn: (row) => row.user?.username ?? '',
         sortingFn: byText((row) => row.user?.username),
-        cell: ({ row }) => <Two main={row.original.user?.username ?? '—'} sub={row.original.site?.name} />,
+        cell: ({ row }) => <Two main={row.original.user?.username ?? '—'} sub={row.original.site_code} />,
       },
       {
         id: 'state',
@@ -99,7 +99,7 @@ export function SessionsPage() {
       <Answer query={query}>
         {(list) => {
           const rows = list.items.filter(
-            (s) => (past || s.state !== 'ended') && matches(filter, s.user?.username, s.desktop?.name, s.site?.name),
+            (s) => (past || s.state !== 'ended') && matches(filter, s.user?.username, s.desktop?.name, s.site_code),
           )
           return rows.length === 0 && !filter ? (
             <Empty title={t('session.none')} />

@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from 'react'
 import { useTranslation } from 'react-i18next'
 import { useNavigate } from 'react-router'
 import * as calls from '../api/calls'
-import { useSignIn, useSupportPhone } from '../app/session'
+import { useSignIn, SUPPORT_PHONE } from '../app/session'
 import { Confirm } from '../ui/confirm'
 import { ErrorPanel } from '../ui/feedback'
 import { Icon } from '../ui/icons'
@@ -135,7 +135,7 @@ function Over({
   leave: () => void
 }) {
   const { t } = useTranslation()
-  const phone = useSupportPhone()
+  const phone = SUPPORT_PHONE
   const now = useNow(500)
   switch (view.phase) {
     case 'open':

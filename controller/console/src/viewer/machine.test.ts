@@ -2,13 +2,8 @@ import { describe, expect, it } from 'vitest'
 import type { Session, Ticket } from '../api/types'
 import { backoff, type Event, next, type View } from './machine'
 
-const session = (state: Session['state']): Session => ({
-  id: 's1',
-  state,
-  desktop: { id: 'd1', name: 'vdi-1', state: 'running' },
-  created_at: '2026-11-23T00:00:00Z',
-  resumes: 0,
-})
+const session = (state: Session['state']) =>
+  ({ id: 's1', state, desktop: { id: 'd1', name: 'vdi-1', state: 'running' }, resumes: 0 }) as Session
 const ticket = (n: number): Ticket => ({ ticket: `vdt1_${n}`, url: 'wss://x/gateway/v1/vnc', expires_in: 30 })
 const run = (...events: Event[]) => events.reduce(next, { phase: 'connecting' } as View)
 const drop = (code: number, now = 1000): Event => ({ type: 'dropped', code, now, random: 1 })
