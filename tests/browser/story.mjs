@@ -243,7 +243,18 @@ async function operator(page) {
   await steps.step('operator: sees its screen', async () => {
     await row.getByRole('button').first().click()
     const picture = page.getByRole('img', { name: /Ảnh màn hình/ })
-    await until('a picture', () => picture.evaluate((img) => img.complete && img.naturalWidth > 300), 30_000)
+    // The agent answers before the desktop has drawn itself: take new pictures until there is one.
+    await until('a picture of a desktop', async () => {
+      const colours = await picture.evaluate((img) => {
+        if (!img.complete || img.naturalWidth < 300) return 0
+        const canvas = Object.assign(document.createElement('canvas'), { width: img.naturalWidth, height: img.naturalHeight })
+        const context = canvas.getContext('2d')
+        context.drawImage(img, 0, 0)
+        return new Set(new Uint32Array(context.getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size
+      })
+      if (colours < COLOURS) await page.getByRole('button', { name: 'Chụp lại' }).click()
+      return colours >= COLOURS
+    }, 180_000, 3000)
     await shoot(page, 'operator-screen-vi')
     await page.keyboard.press('Escape')
     await page.getByRole('dialog').waitFor({ state: 'detached' })
@@ -311,6 +322,8 @@ async function operator(page) {
     await page.getByRole('heading', { level: 1, name: 'Hosts' }).waitFor()
     await shoot(page, 'operator-hosts-en')
     await page.setViewportSize({ width: 375, height: 740 })
+    // The side bar slides out of the way.
+    await page.waitForTimeout(600)
     const [scroll, client] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth])
     check(scroll <= client, `the page is ${scroll} px wide in ${client}`)
     await shoot(page, 'operator-hosts-narrow-en')

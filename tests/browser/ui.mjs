@@ -105,7 +105,7 @@ const noSideways = async (page, name) => {
     await page.getByTestId('accel').getByText('vmx').waitFor()
     await page.getByText('11.3.0').waitFor()
   })
-  await steps.step('the pool form refuses bad input, and shows the server\'s refusal at its field', async () => {
+  await steps.step('the pool form refuses bad input, and shows the server\'s refusal', async () => {
     await goTo(page, 'Nhóm máy trạm ảo')
     await page.getByRole('button', { name: 'Tạo nhóm' }).click()
     const form = page.getByRole('dialog')
@@ -122,7 +122,7 @@ const noSideways = async (page, name) => {
     await accessible(page, 'pool form')
     await shoot(page, 'ui-pool-form')
     await form.getByRole('button', { name: 'Tạo nhóm' }).click()
-    await form.getByText('a pool of this name exists').first().waitFor()
+    await form.getByText('Đã có nhóm mang tên này').waitFor()
   })
   await steps.step('50 requested desktops become 50 without a reload', async () => {
     const form = page.getByRole('dialog')

@@ -74,8 +74,11 @@ export async function startMock(port = 0) {
     ['GET', '/pools', () => page(world.pools.map((p) => world.poolRow(p)))],
     ['POST', '/pools', ({ body }) => {
       if (world.pools.some((p) => p.name === body.name)) {
-        const message = 'a pool of this name exists'
-        throw new Refusal(422, 'P-101', message, { errors: [{ at: 'name', code: 'P-101', message }] })
+        throw new Refusal(409, 'P-103', 'a pool of this name exists already; choose another name')
+      }
+      if (!world.siteRef(body.site_code)) {
+        const errors = [{ at: 'site_code', code: 'P-108', message: 'there is no such site today' }]
+        throw new Refusal(422, 'P-100', 'the pool was not made', { errors })
       }
       return [202, world.poolRow(world.addPool(body))]
     }],

@@ -20,7 +20,10 @@ interface Numbered extends AuditRow {
 
 function detailText(detail: unknown): string {
   if (detail === null || detail === undefined) return ''
-  return typeof detail === 'string' ? detail : JSON.stringify(detail)
+  if (typeof detail !== 'object') return String(detail)
+  return Object.entries(detail)
+    .map(([name, value]) => `${name}: ${typeof value === 'string' ? value : JSON.stringify(value)}`)
+    .join(' · ')
 }
 
 const toneOfResult = (result: string): Tone => (result === 'ok' ? 'ok' : result === 'denied' ? 'warn' : 'bad')
