@@ -1,5 +1,6 @@
 // The three roles' stories against a running controller and a real desktop.
 //   TRAM_URL=https://127.0.0.1:8443 TRAM_ACCOUNTS=accounts.json [TRAM_SHOTS=folder] node tests/browser/story.mjs
+// TRAM_STORY=officer,operator,support picks some; TRAM_AGENT_PID names an agent to end, so that its silence shows.
 // accounts.json: {"operator": {"username", "password"}, "support": {…}, "officer": {…}}
 import { readFileSync } from 'node:fs'
 import { openBrowser } from './lib/browser.mjs'
@@ -380,6 +381,17 @@ async function support(page) {
     await page.goto(`${url}/console/endpoints`)
     await page.locator('tbody tr[data-row]').first().waitFor()
     await shoot(page, 'support-endpoints-narrow-vi')
+  })
+  const agent = Number(process.env.TRAM_AGENT_PID)
+  if (!agent) return
+  await steps.step('support: sees the silence of a killed agent within 80 s, without a reload', async () => {
+    await page.setViewportSize({ width: 1280, height: 860 })
+    await page.goto(`${url}/console/endpoints`)
+    await page.locator('tbody [data-state=online]').first().waitFor()
+    const before = await page.locator('tbody [data-state=silent]').count()
+    process.kill(agent, 'SIGKILL')
+    await until('one more silent endpoint', async () => (await page.locator('tbody [data-state=silent]').count()) > before, 80_000, 500)
+    await shoot(page, 'support-silent-vi')
   })
 }
 
