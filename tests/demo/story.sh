@@ -27,6 +27,9 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+say "the console against a mock of the API (about 90 s)"
+TRAM_SHOTS="" node "$root/tests/browser/ui.mjs"
+
 "$here/demo.sh" --background
 [ -r "$data/accounts" ] || as_root chown -R "$(id -u)" "$data"
 awk 'BEGIN { printf "{" }
@@ -38,5 +41,8 @@ export TRAM_URL
 export TRAM_ACCOUNTS=$scratch/accounts.json
 export TRAM_SHOTS=${TRAM_SHOTS:-$CARGO_TARGET_DIR/story}
 mkdir -p "$TRAM_SHOTS"
+# The agent is root's, as the demo is: only root can end it, to see its silence noticed.
+[ "$(id -u)" -ne 0 ] || TRAM_AGENT_PID=$(cat "$data/agent.pid")
+export TRAM_AGENT_PID=${TRAM_AGENT_PID:-}
 node "$root/tests/browser/story.mjs"
 echo "story: pictures in $TRAM_SHOTS"
