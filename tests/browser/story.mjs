@@ -296,7 +296,10 @@ async function operator(page) {
   await steps.step('operator: finds a commune without diacritics, district beside it', async () => {
     await goTo(page, 'Điểm triển khai')
     await page.getByRole('searchbox').fill('minh khai')
-    await until('three communes of one name', async () => (await page.locator('tbody tr[data-row]').count()) >= 3)
+    await until('three communes of one name and nothing else', async () => {
+      const names = await page.locator('tbody tr[data-row] td:nth-child(1)').allInnerTexts()
+      return names.length >= 3 && names.every((text) => text.includes('Minh Khai'))
+    })
     const districts = await page.locator('tbody tr[data-row] td:nth-child(2)').allInnerTexts()
     check(new Set(districts).size === districts.length && districts.every((d) => d.length > 3), `districts: ${districts}`)
     await shoot(page, 'operator-sites-vi')
