@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tram_wire::ids::PoolId;
 
-use super::open;
+use super::{admin_people, open};
 use crate::config::Config;
 use crate::domain::host::AccelSetting;
 use crate::identity::tls;
@@ -24,6 +24,12 @@ pub(super) enum Admin {
         #[arg(long, value_delimiter = ',', required = true)]
         names: Vec<String>,
     },
+    /// Accounts.
+    #[command(subcommand)]
+    User(admin_people::User),
+    /// Administrative units.
+    #[command(subcommand)]
+    Site(admin_people::Site),
     /// Hypervisor hosts.
     #[command(subcommand)]
     Host(Host),
@@ -174,6 +180,8 @@ pub(super) async fn run(config: &Config, admin: Admin) -> Result<()> {
     let ctx = Ctx::local_admin(app.clock.now());
     match admin {
         Admin::InitTls { .. } => Ok(()),
+        Admin::User(u) => admin_people::user(&app, u).await,
+        Admin::Site(s) => admin_people::site(&app, s).await,
         Admin::Host(h) => host(&app, &ctx, h).await,
         Admin::Image(i) => image(&app, &ctx, i).await,
         Admin::Pool(p) => pool(&app, &ctx, p).await,

@@ -17,6 +17,7 @@ use crate::store::{ServerLock, Store, sqlite_path};
 use crate::telemetry;
 
 mod admin;
+mod admin_people;
 mod doctor;
 mod listener;
 mod server;

@@ -11,7 +11,7 @@ use super::time::Time;
 const OFFICE_OFFSET: jiff::tz::Offset = jiff::tz::offset(7);
 
 /// A day such as `2016-01-01`. Sorts by time, also as text in the database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Day(jiff::civil::Date);
 

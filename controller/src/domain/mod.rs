@@ -15,5 +15,6 @@ pub mod placement;
 pub mod pool;
 pub mod session;
 pub mod site;
+pub mod site_import;
 pub mod text;
 pub mod time;
