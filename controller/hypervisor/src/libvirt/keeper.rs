@@ -139,6 +139,10 @@ impl Keeper {
         if let Some(ours) = known.get(&uuid) {
             return *ours;
         }
+        // Transient domains of others come and go without a last word.
+        if known.len() > 20_000 {
+            known.clear();
+        }
         match domain::mark_of(conn, uuid) {
             Ok(mark) => *known.entry(uuid).or_insert(mark.is_some_and(|m| m.installation == self.installation)),
             Err(_) => true,
