@@ -13,7 +13,9 @@ use common::{Place, event, found, sees, spec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tram_hypervisor::sim::Sim;
-use tram_hypervisor::{DesktopId, DesktopSpec, Error, HostEvent, Hypervisor, InstallationId, Power, Stop};
+use tram_hypervisor::{
+    AccelPolicy, DesktopId, DesktopSpec, Error, HostEvent, Hypervisor, InstallationId, OpenOptions, Owner, Power, Stop,
+};
 use uuid::Uuid;
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -40,9 +42,11 @@ async fn provision(sim: &Sim) -> tram_hypervisor::Result<()> {
 #[ignore = "started by kill_9_at_every_point"]
 async fn child_that_provisions() {
     let Some(state) = std::env::var_os("TRAM_SIM_CHILD_STATE") else { return };
-    let mut place = Place::new();
-    place.owner.installation = InstallationId(Uuid::nil());
-    provision(&sim(&place, &format!("state={}", Path::new(&state).display()))).await.unwrap();
+    // No folder of its own: a killed process can't remove it.
+    let state = Path::new(&state);
+    let owner = Owner { installation: InstallationId(Uuid::nil()), image_dir: state.into(), disk_dir: state.into() };
+    let options = OpenOptions { owner, accel: AccelPolicy::Auto, deadline: DEADLINE };
+    provision(&Sim::open(&format!("sim:///t?state={}", state.display()), options).unwrap()).await.unwrap();
 }
 
 #[tokio::test]
