@@ -31,11 +31,16 @@ become_root() {
         "TRAM_DEMO_PORT=${TRAM_DEMO_PORT:-}" "DEMO_ONCE=${DEMO_ONCE:-}" "$0" "$@"
 }
 
-# json EXPRESSION: reads JSON from stdin as `d`, prints what the Python expression yields, one a line.
+# json EXPRESSION: reads JSON from stdin as `d` (several values: a list of them), prints what the Python
+# expression yields, one a line.
 json() {
     python3 -c '
 import json, sys
-d = json.load(sys.stdin)
+text = sys.stdin.read()
+try:
+    d = json.loads(text)
+except ValueError:
+    d = [json.loads(line) for line in text.splitlines()]
 r = eval(sys.argv[1])
 for line in r if isinstance(r, list) else [r]:
     print(line)' "$1"

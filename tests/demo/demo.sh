@@ -115,7 +115,7 @@ account() {
     if [ -z "$secret" ]; then
         secret=$(password)
         printf '%s %s %s\n' "$name" "$secret" "$role" >>"$data/accounts"
-    elif controller admin user list --json | json '"\n".join(x["username"] for x in d)' | grep -qx "$name"; then
+    elif controller admin user list --json | json '[x["username"] for x in (d if isinstance(d, list) else [d])]' | grep -qx "$name"; then
         return
     fi
     printf '%s' "$secret" | controller admin user add "$name" --role "$role" ${code:+--site "$code"} \
@@ -194,7 +194,8 @@ start_agent() {
     if [ "$agent_url" != "$(cat "$data/agent.enrolled" 2>/dev/null)" ]; then
         local token
         token=$(controller admin endpoint token --site "$site" --json | json 'd["token"] if isinstance(d, dict) else d[0]["token"]')
-        TRAM_ENROL_TOKEN=$token agent enrol --controller "$agent_url" --ca "$data/tls/ca.pem" --replace
+        # The token itself names the authority that the agent must find at the other end.
+        TRAM_ENROL_TOKEN=$token agent enrol --controller "$agent_url" --replace
         echo "$agent_url" >"$data/agent.enrolled"
     fi
     start_process agent "$bin/tram-agent" --state "$data/agent" run
