@@ -1,1 +1,61 @@
-//! Floor 4: the endpoint link.
+//! Floor 4: the agents' side: a listener of its own, a task an endpoint, one batched writer.
+//!
+//! ```text
+//! accept ── TLS, client certificate, hyper ──► enrol (POST) ──► services::endpoints::enrol
+//!                                         └──► conn (WebSocket) ──► registry (who is here, last heard)
+//!                                                          └──────► ingest (one writer, batches)
+//! ```
+//! Beats touch memory only; [`ingest`] writes who was heard every few seconds in one statement.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::identity::ca::{CaError, DeviceCa};
+use crate::services::{App, Error, endpoints};
+
+mod accept;
+mod conn;
+mod ingest;
+mod registry;
+mod tls;
+
+pub use registry::Registry;
+
+/// What the parts share.
+#[derive(Clone)]
+pub struct Agents {
+    app: App,
+    ca: Arc<DeviceCa>,
+    registry: Registry,
+    ingest: ingest::Sender,
+    stop: CancellationToken,
+    greetings: Arc<tokio::sync::Semaphore>,
+}
+
+/// Handshakes and greetings at once; more are told to come back later.
+const GREETINGS: usize = 512;
+
+/// Serves agents until stopped.
+///
+/// # Errors
+/// If the device CA can't be used, or its listener certificate can't be made.
+pub async fn serve(app: App, listener: TcpListener, stop: CancellationToken) -> Result<(), Error> {
+    let now = app.clock.now();
+    let ca = endpoints::open_ca(&app, now)?;
+    let config = tls::config(&ca, now).map_err(|e: CaError| Error::Internal(Box::new(e)))?;
+    let registry = Registry::default();
+    let (ingest, writer) = ingest::channel(app.clone(), registry.clone());
+    let greetings = Arc::new(tokio::sync::Semaphore::new(GREETINGS));
+    let agents =
+        Agents { app: app.clone(), ca: Arc::new(ca), registry: registry.clone(), ingest, stop: stop.clone(), greetings };
+    let writing = tokio::spawn(writer.run(stop.clone()));
+    tokio::select! {
+        () = registry::watch_revocations(&app, &registry) => {}
+        () = accept::run(agents, listener, config) => {}
+    }
+    // What was heard in the last seconds is written before the process ends.
+    let _ = writing.await;
+    Ok(())
+}

@@ -1,1 +1,350 @@
-//! The device certificate authority.
+//! The device certificate authority: signs endpoints' certificates and the agent listener's own.
+//!
+//! It lives in one file of the data folder (key and certificate together, 0600), made on first use.
+//! Agents trust this CA and nothing else, so losing the file means enrolling every endpoint again: it
+//! belongs into every backup. Several controllers on one PostgreSQL must share it.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{CertificateError, RootCertStore};
+use sha2::{Digest, Sha256};
+use tram_wire::SERVER_NAME;
+use tram_wire::enrol::Issued;
+use tram_wire::ids::EndpointId;
+use tram_wire::refusal::Refusal;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::domain::endpoint::CERTIFICATE_LIFE;
+use crate::domain::time::Time;
+
+const FILE: &str = "device-ca.pem";
+const DAY: Duration = Duration::from_secs(86_400);
+const CA_LIFE: Duration = Duration::from_secs(20 * 365 * 86_400);
+/// The listener's certificate is made at every start, so this only bounds the longest uptime.
+const SERVER_LIFE: Duration = Duration::from_secs(3 * 365 * 86_400);
+/// Certificates begin this long before they are made: an endpoint's clock may run behind.
+const BACKDATE: Duration = DAY;
+
+/// Why the CA can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    /// Its file can't be read or written.
+    #[error("the device CA {0} can't be used: {1}")]
+    File(PathBuf, io::Error),
+    /// Its file holds something else.
+    #[error("the device CA {0} is damaged ({1}); restore it from a backup")]
+    Damaged(PathBuf, String),
+    /// A certificate request that isn't one, isn't signed by its own key, or isn't for a P-256 key.
+    #[error("the certificate request is not acceptable: {0}")]
+    Request(&'static str),
+    /// A certificate couldn't be made.
+    #[error("a certificate could not be made: {0}")]
+    Make(#[from] rcgen::Error),
+}
+
+/// The CA, opened.
+pub struct DeviceCa {
+    issuer: Issuer<'static, KeyPair>,
+    der: CertificateDer<'static>,
+    pem: String,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl std::fmt::Debug for DeviceCa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DeviceCa(…)")
+    }
+}
+
+impl DeviceCa {
+    /// Opens the CA of a data folder; makes it if there is none.
+    ///
+    /// # Errors
+    /// [`CaError::File`], [`CaError::Damaged`].
+    pub fn open(data: &Path, now: Time) -> Result<Self, CaError> {
+        let path = data.join(FILE);
+        let fault = |e| CaError::File(path.clone(), e);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                create(data, &path, &generate(now)?).map_err(fault)?;
+                // Whoever won the race: this is the one that counts.
+                fs::read_to_string(&path).map_err(fault)?
+            }
+            Err(e) => return Err(fault(e)),
+        };
+        Self::from_pem(&text).map_err(|why| CaError::Damaged(path, why))
+    }
+
+    fn from_pem(text: &str) -> Result<Self, String> {
+        let said = |e: &dyn std::fmt::Display| e.to_string();
+        let der = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|e| said(&e))?;
+        let key = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).map_err(|e| said(&e))?;
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).map_err(|e| said(&e))?;
+        let (_, parsed) = X509Certificate::from_der(&der).map_err(|e| said(&e))?;
+        if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
+            return Err("the key is not the certificate's".to_owned());
+        }
+        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|e| said(&e))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(der.clone()).map_err(|e| said(&e))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|e| said(&e))?;
+        let begin = text.find("-----BEGIN CERTIFICATE-----").ok_or("no certificate in it")?;
+        let end = "-----END CERTIFICATE-----";
+        let stop = text[begin..].find(end).ok_or("no whole certificate in it")? + begin + end.len();
+        Ok(Self { issuer, der, pem: format!("{}\n", &text[begin..stop]), verifier })
+    }
+
+    /// The CA certificate, PEM.
+    #[must_use]
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// SHA-256 of the CA certificate: what tokens pin.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 32] {
+        Sha256::digest(&self.der).into()
+    }
+
+    /// Signs the key of a request for an endpoint. Nothing but the key is taken from the request: the
+    /// subject, the uses and the life are ours to say.
+    ///
+    /// # Errors
+    /// [`CaError::Request`].
+    pub fn sign(&self, csr_pem: &str, id: EndpointId, now: Time) -> Result<Issued, CaError> {
+        if csr_pem.len() > 8 * 1024 {
+            return Err(CaError::Request("it is too long"));
+        }
+        let request = CertificateSigningRequestParams::from_pem(csr_pem)
+            .map_err(|_| CaError::Request("it isn't a request signed by its own key"))?;
+        if request.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
+            return Err(CaError::Request("the key must be of the P-256 kind"));
+        }
+        let mut params = CertificateParams::default();
+        params.distinguished_name = named(&id.to_string());
+        params.subject_alt_names = vec![SanType::URI(format!("tram:endpoint:{id}").try_into()?)];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        let not_after = now.plus(CERTIFICATE_LIFE);
+        life(&mut params, now.minus(BACKDATE), not_after);
+        let certificate = params.signed_by(&request.public_key, &self.issuer)?;
+        Ok(Issued {
+            certificate_pem: certificate.pem(),
+            ca_pem: self.pem.clone(),
+            issued_ms: now.micros() / 1000,
+            not_after_ms: not_after.micros() / 1000,
+        })
+    }
+
+    /// A fresh key and certificate chain for the agent listener.
+    ///
+    /// # Errors
+    /// [`CaError::Make`].
+    pub fn listener(&self, now: Time) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), CaError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = CertificateParams::new(vec![SERVER_NAME.to_owned()])?;
+        params.distinguished_name = named("Tram agent listener");
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        life(&mut params, now.minus(BACKDATE), now.plus(SERVER_LIFE));
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        // The CA goes along: an agent that enrols knows only its hash.
+        Ok((vec![certificate.der().clone(), self.der.clone()], key))
+    }
+
+    /// Whose certificate this is, or why it isn't good now. Possession of its key is TLS's part.
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`], [`Refusal::Expired`] or [`Refusal::Clock`].
+    pub fn check(&self, certificate: &CertificateDer<'_>, now: Time) -> Result<EndpointId, Refusal> {
+        let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or(0);
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        match self.verifier.verify_client_cert(certificate, &[], at) {
+            Ok(_) => {}
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::Expired | CertificateError::ExpiredContext { .. },
+            )) => {
+                return Err(Refusal::Expired);
+            }
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+            )) => {
+                return Err(Refusal::Clock { server_ms: now.micros() / 1000 });
+            }
+            Err(_) => return Err(Refusal::Unknown),
+        }
+        let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| Refusal::Unknown)?;
+        let name = parsed.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok());
+        name.and_then(|n| n.parse().ok()).ok_or(Refusal::Unknown)
+    }
+}
+
+fn named(common: &str) -> DistinguishedName {
+    let mut dn = DistinguishedName::new();
+    dn.push(DnType::CommonName, common);
+    dn
+}
+
+fn life(params: &mut CertificateParams, from: Time, to: Time) {
+    let date = |t: Time| {
+        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(t.micros() / 1_000_000).unwrap_or(0))
+    };
+    params.not_before = date(from);
+    params.not_after = date(to);
+}
+
+/// A new CA: key, then certificate, PEM.
+fn generate(now: Time) -> Result<String, CaError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named("Tram device authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    life(&mut params, now.minus(BACKDATE), now.plus(CA_LIFE));
+    let certificate = params.self_signed(&key)?;
+    Ok(format!("{}{}", key.serialize_pem(), certificate.pem()))
+}
+
+/// Puts the file there whole, unless somebody else just did: a second CA would orphan the endpoints of
+/// the first.
+fn create(data: &Path, path: &Path, text: &str) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(data)?;
+    let part = data.join(format!(".{FILE}.{}", uuid::Uuid::new_v4()));
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    let linked = match fs::hard_link(&part, path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    };
+    fs::remove_file(&part)?;
+    linked?;
+    fs::File::open(data)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const NOON: Time = Time::from_micros(1_795_000_000_000_000);
+
+    fn request(key: &KeyPair) -> String {
+        CertificateParams::default().serialize_request(key).unwrap().pem().unwrap()
+    }
+
+    fn der(issued: &Issued) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes()).unwrap()
+    }
+
+    fn id() -> EndpointId {
+        "01992f3c-7a10-7c3e-8a41-5f0c7d1e2b3a".parse().unwrap()
+    }
+
+    #[test]
+    fn the_ca_is_made_once_and_kept_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DeviceCa::open(dir.path(), NOON).unwrap().fingerprint();
+        assert_eq!(DeviceCa::open(dir.path(), NOON.plus(DAY)).unwrap().fingerprint(), first);
+        let mode = fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode, fs::read_dir(dir.path()).unwrap().count()), (0o600, 1));
+        assert!(!DeviceCa::open(dir.path(), NOON).unwrap().pem().contains("PRIVATE"));
+    }
+
+    #[test]
+    fn a_race_makes_one_ca() {
+        let dir = tempfile::tempdir().unwrap();
+        let prints: std::collections::HashSet<_> = std::thread::scope(|s| {
+            let open = || DeviceCa::open(dir.path(), NOON).unwrap().fingerprint();
+            let all: Vec<_> = (0..8).map(|_| s.spawn(open)).collect();
+            all.into_iter().map(|h| h.join().unwrap()).collect()
+        });
+        assert_eq!(prints.len(), 1);
+    }
+
+    #[test]
+    fn a_damaged_file_is_named_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), "rubbish").unwrap();
+        let e = DeviceCa::open(dir.path(), NOON).unwrap_err().to_string();
+        assert!(e.contains(FILE) && e.contains("backup"), "{e}");
+    }
+
+    #[test]
+    fn a_certificate_has_a_beginning_and_an_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = DeviceCa::open(dir.path(), NOON).unwrap();
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let issued = ca.sign(&request(&key), id(), NOON).unwrap();
+        let at = |d: Time| ca.check(&der(&issued), d);
+        assert_eq!(at(NOON), Ok(id()));
+        assert_eq!(at(NOON.plus(DAY * 29)), Ok(id()));
+        assert_eq!(at(NOON.plus(DAY * 31)), Err(Refusal::Expired));
+        assert!(matches!(at(NOON.minus(DAY * 3)), Err(Refusal::Clock { .. })));
+    }
+
+    #[test]
+    fn another_cas_certificate_and_the_listeners_own_are_unknown() {
+        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ours = DeviceCa::open(a.path(), NOON).unwrap();
+        let theirs = DeviceCa::open(b.path(), NOON).unwrap();
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let foreign = theirs.sign(&request(&key), id(), NOON).unwrap();
+        assert_eq!(ours.check(&der(&foreign), NOON), Err(Refusal::Unknown));
+        // Right CA, wrong purpose.
+        let (chain, _) = ours.listener(NOON).unwrap();
+        assert_eq!(ours.check(&chain[0], NOON), Err(Refusal::Unknown));
+        assert_eq!(ours.check(&CertificateDer::from(vec![1, 2, 3]), NOON), Err(Refusal::Unknown));
+    }
+
+    #[test]
+    fn a_request_can_not_choose_its_name_or_powers() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = DeviceCa::open(dir.path(), NOON).unwrap();
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut greedy = CertificateParams::new(vec![SERVER_NAME.to_owned()]).unwrap();
+        greedy.distinguished_name = named("11111111-1111-7111-8111-111111111111");
+        greedy.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let csr = greedy.serialize_request(&key).unwrap().pem().unwrap();
+        let issued = ca.sign(&csr, id(), NOON).unwrap();
+        let der = der(&issued);
+        let (_, c) = X509Certificate::from_der(&der).unwrap();
+        assert_eq!(ca.check(&der, NOON), Ok(id()));
+        assert!(!c.is_ca());
+        assert!(!format!("{:?}", c.subject_alternative_name().unwrap()).contains(SERVER_NAME));
+    }
+
+    #[test]
+    fn bad_requests_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = DeviceCa::open(dir.path(), NOON).unwrap();
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let other = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let good = request(&key);
+        let broken = good.replacen("MII", "MIJ", 1);
+        for bad in ["", "x", &"x".repeat(100_000), &broken, &request(&other)] {
+            assert!(matches!(ca.sign(bad, id(), NOON), Err(CaError::Request(_))));
+        }
+    }
+}

@@ -1,1 +1,365 @@
-//! Endpoints.
+//! Endpoints: tokens, enrolment, what they report, withdrawal.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tram_wire::check::Finding;
+use tram_wire::enrol::{EnrolRequest, EnrolResponse, Issued};
+use tram_wire::heartbeat::{Change, Snapshot};
+use tram_wire::hello::Hello;
+use tram_wire::ids::EndpointId;
+use tram_wire::refusal::Refusal;
+use tram_wire::token::EnrolToken;
+use uuid::Uuid;
+
+use super::{App, Ctx, Error, Fault, Result, audit};
+use crate::domain::access::{Caller, Role, Scope};
+use crate::domain::endpoint::{EndpointState, MAX_TOKEN_HOURS, MAX_TOKEN_USES, display_name, verdict};
+use crate::domain::time::Time;
+use crate::identity::ca::{CaError, DeviceCa};
+use crate::identity::secret::hash;
+use crate::store::endpoints::{Endpoint, Event, Filter, NewToken, Report, Token};
+
+/// Longest text an endpoint may put into one field.
+const MAX_TEXT: usize = 256;
+/// Events shown of an endpoint.
+const HISTORY: i64 = 100;
+
+/// What somebody asks for.
+#[derive(Clone, Debug)]
+pub struct TokenRequest {
+    /// Where its endpoints will stand.
+    pub site_code: String,
+    /// How many endpoints it may enrol.
+    pub count: i64,
+    /// How long it works.
+    pub ttl_hours: i64,
+    /// What it is for.
+    pub note: String,
+}
+
+/// Makes an enrolment token: its text, shown once, and when it ends.
+///
+/// # Errors
+/// [`Error::Invalid`] with every fault, [`Error::Forbidden`].
+pub async fn create_token(app: &App, ctx: &Ctx, r: &TokenRequest) -> Result<(String, Time)> {
+    ctx.require(&[Role::Operator, Role::Support])?;
+    let mut faults = Vec::new();
+    let mut fault = |at: &str, code, message: String| faults.push(Fault { at: at.into(), code, message });
+    if !(1..=MAX_TOKEN_USES).contains(&r.count) {
+        fault("count", "E-202", format!("give 1 to {MAX_TOKEN_USES} endpoints"));
+    }
+    if !(1..=MAX_TOKEN_HOURS).contains(&r.ttl_hours) {
+        fault("ttl_hours", "E-203", format!("give 1 to {MAX_TOKEN_HOURS} hours"));
+    }
+    if r.note.chars().count() > 200 || r.note.chars().any(char::is_control) {
+        fault("note", "E-204", "give at most 200 characters on one line".into());
+    }
+    // Out of scope and unknown look alike: a site list is no secret, but who covers what may be.
+    if !ctx.caller.scope().covers(&r.site_code) || !app.store.site_is_current(&r.site_code).await? {
+        fault("site_code", "E-201", "there is no site with this code today, or it isn't yours".into());
+    }
+    if !faults.is_empty() {
+        return Err(Error::Invalid("E-200", "the token can't be made".into(), faults));
+    }
+    let ca = open_ca(app, ctx.now)?;
+    let mut random = [0_u8; 13];
+    getrandom::fill(&mut random).map_err(|e| Error::Internal(Box::new(e)))?;
+    let token = EnrolToken::new(&random, &ca.fingerprint());
+    let expires_at = ctx.now.plus(Duration::from_secs(r.ttl_hours.unsigned_abs() * 3600));
+    let id = Uuid::now_v7();
+    let mut tx = app.store.begin().await?;
+    let new = NewToken {
+        id,
+        hash: hash(token.secret()),
+        site_code: &r.site_code,
+        uses: r.count,
+        note: &r.note,
+        created_by: ctx.caller.name(),
+        expires_at,
+    };
+    tx.add_endpoint_token(&new, ctx.now).await?;
+    let detail = json!({"site": r.site_code, "count": r.count, "ttl_hours": r.ttl_hours, "note": r.note});
+    audit(&mut tx, ctx, "endpoint_token.create", &id.to_string(), detail).await?;
+    tx.commit().await?;
+    Ok((token.to_string(), expires_at))
+}
+
+/// Tokens that still work, in scope.
+///
+/// # Errors
+/// [`Error::Forbidden`] for officers.
+pub async fn tokens(app: &App, ctx: &Ctx) -> Result<Vec<Token>> {
+    ctx.require(&[Role::Operator, Role::Support])?;
+    let scope = ctx.caller.scope();
+    Ok(app.store.endpoint_tokens(ctx.now).await?.into_iter().filter(|t| scope.covers(&t.site_code)).collect())
+}
+
+/// Opens the device CA of this installation.
+///
+/// # Errors
+/// [`Error::Unavailable`] if its file can't be used.
+pub fn open_ca(app: &App, now: Time) -> Result<DeviceCa> {
+    DeviceCa::open(&app.data_dir, now).map_err(|e| Error::Unavailable("E-503", e.to_string()))
+}
+
+/// Makes a computer with a good token an endpoint. The token is used up only if all else is good.
+///
+/// # Errors
+/// [`Refusal::Token`], the same for wrong, used and late ones; [`Refusal::Malformed`]; [`Refusal::Busy`]
+/// if the database is away.
+pub async fn enrol(app: &App, ctx: &Ctx, ca: &DeviceCa, r: &EnrolRequest) -> Result<EnrolResponse, Refusal> {
+    tram_wire::version::negotiate(r.hello.versions)?;
+    let token: EnrolToken = r.token.parse().map_err(|_| Refusal::Token)?;
+    let id = EndpointId(Uuid::now_v7());
+    let issued = ca.sign(&r.csr_pem, id, ctx.now).map_err(|e| match e {
+        CaError::Request(why) => Refusal::Malformed { detail: why.to_owned() },
+        other => busy(&other),
+    })?;
+    keep_enrolment(app, ctx, &token, id, &issued, &r.hello).await.map_err(|e| busy(&e))?.ok_or(Refusal::Token)?;
+    tracing::info!(endpoint = %id, "enrolled");
+    Ok(EnrolResponse { endpoint_id: id, issued })
+}
+
+async fn keep_enrolment(
+    app: &App,
+    ctx: &Ctx,
+    token: &EnrolToken,
+    id: EndpointId,
+    issued: &Issued,
+    hello: &Hello,
+) -> Result<Option<()>> {
+    let mut tx = app.store.begin().await?;
+    let Some((token_id, site)) = tx.use_endpoint_token(&hash(token.secret()), ctx.now).await? else {
+        return Ok(None);
+    };
+    let name = display_name(&hello.hostname);
+    let not_after = Time::from_micros(issued.not_after_ms * 1000);
+    tx.add_endpoint(id, &name, &site, &plain(hello)?, not_after, ctx.now).await?;
+    tx.endpoint_event(id, "enrolled", &site, ctx.now).await?;
+    let detail = json!({"name": name, "site": site, "token": token_id});
+    audit(&mut tx, ctx, "endpoint.enrol", &id.to_string(), detail).await?;
+    tx.commit().await?;
+    Ok(Some(()))
+}
+
+fn busy(e: &dyn std::fmt::Display) -> Refusal {
+    tracing::warn!(error = %e, "an endpoint was sent away");
+    Refusal::Busy { retry_after_s: 30 }
+}
+
+/// Whether an endpoint with a good certificate may link.
+///
+/// # Errors
+/// [`Refusal::Unknown`], [`Refusal::Revoked`], [`Refusal::Version`], or [`Refusal::Busy`] if the
+/// database is away.
+pub async fn admit(app: &App, id: EndpointId, hello: &Hello) -> Result<u16, Refusal> {
+    let version = tram_wire::version::negotiate(hello.versions)?;
+    match app.store.endpoint(id).await {
+        Ok(Some(e)) if e.state == EndpointState::Revoked => Err(Refusal::Revoked),
+        Ok(Some(_)) => Ok(version),
+        Ok(None) => Err(Refusal::Unknown),
+        Err(e) => Err(busy(&e)),
+    }
+}
+
+/// Signs a new key of a linked endpoint.
+///
+/// # Errors
+/// [`Refusal::Malformed`], [`Refusal::Revoked`], [`Refusal::Busy`].
+pub async fn renew(app: &App, ctx: &Ctx, ca: &DeviceCa, id: EndpointId, csr_pem: &str) -> Result<Issued, Refusal> {
+    let issued = ca.sign(csr_pem, id, ctx.now).map_err(|e| match e {
+        CaError::Request(why) => Refusal::Malformed { detail: why.to_owned() },
+        other => busy(&other),
+    })?;
+    let kept: Result<bool> = async {
+        let mut tx = app.store.begin().await?;
+        if !tx.renew_endpoint(id, Time::from_micros(issued.not_after_ms * 1000)).await? {
+            return Ok(false);
+        }
+        tx.endpoint_event(id, "renewed", "", ctx.now).await?;
+        audit(&mut tx, ctx, "endpoint.renew", &id.to_string(), json!({})).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+    .await;
+    match kept {
+        Ok(true) => Ok(issued),
+        Ok(false) => Err(Refusal::Revoked),
+        Err(e) => Err(busy(&e)),
+    }
+}
+
+/// Endpoints in scope, and how many match in all.
+///
+/// # Errors
+/// [`Error::Forbidden`] for officers.
+pub async fn list(app: &App, ctx: &Ctx, filter: &Filter) -> Result<(Vec<Endpoint>, i64)> {
+    ctx.require(&[Role::Operator, Role::Support])?;
+    let sites = match ctx.caller.scope() {
+        Scope::All => None,
+        Scope::Sites(codes) => Some(codes),
+    };
+    Ok(app.store.endpoints(&Filter { sites, ..filter.clone() }).await?)
+}
+
+/// One endpoint and what happened to it.
+///
+/// # Errors
+/// [`Error::NotFound`], also out of scope.
+pub async fn get(app: &App, ctx: &Ctx, id: EndpointId) -> Result<(Endpoint, Vec<Event>)> {
+    ctx.require(&[Role::Operator, Role::Support])?;
+    let found = app.store.endpoint(id).await?.filter(|e| ctx.caller.scope().covers(&e.site_code));
+    let endpoint = found.ok_or_else(not_found)?;
+    let events = app.store.endpoint_events(id, HISTORY).await?;
+    Ok((endpoint, events))
+}
+
+/// Endpoints in scope: all, online, silent.
+///
+/// # Errors
+/// [`Error::Forbidden`] for officers.
+pub async fn counts(app: &App, ctx: &Ctx) -> Result<(i64, i64, i64)> {
+    ctx.require(&[Role::Operator, Role::Support])?;
+    let scope = ctx.caller.scope();
+    let (mut total, mut online, mut silent) = (0, 0, 0);
+    for (site, state, n) in app.store.endpoint_counts().await? {
+        if state == EndpointState::Revoked.as_str() || !scope.covers(&site) {
+            continue;
+        }
+        total += n;
+        match state.parse() {
+            Ok(EndpointState::Online) => online += n,
+            Ok(EndpointState::Silent) => silent += n,
+            _ => {}
+        }
+    }
+    Ok((total, online, silent))
+}
+
+/// Withdraws an endpoint for good. Its link is cut within two seconds, on whichever controller it is.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::Invalid`], [`Error::Conflict`] if it is withdrawn already.
+pub async fn revoke(app: &App, ctx: &Ctx, id: EndpointId, reason: &str) -> Result<(Endpoint, Vec<Event>)> {
+    ctx.require(&[Role::Operator])?;
+    let reason = reason.trim();
+    if reason.is_empty() || reason.chars().count() > 200 || reason.chars().any(char::is_control) {
+        return Err(Error::field("reason", "E-205", "say why, in at most 200 characters on one line"));
+    }
+    let (endpoint, _) = get(app, ctx, id).await?;
+    let mut tx = app.store.begin().await?;
+    if !tx.revoke_endpoint(id, ctx.now).await? {
+        return Err(Error::Conflict("E-409", format!("{} was withdrawn already", endpoint.name)));
+    }
+    tx.endpoint_event(id, "revoked", reason, ctx.now).await?;
+    audit(&mut tx, ctx, "endpoint.revoke", &id.to_string(), json!({"name": endpoint.name, "reason": reason})).await?;
+    tx.commit().await?;
+    get(app, ctx, id).await
+}
+
+/// Marks endpoints that fell silent; how many. Running it again right away finds none.
+///
+/// # Errors
+/// Those of the store.
+pub async fn mark_silent(app: &App, controller_since: Time, now: Time) -> Result<usize> {
+    let Some(before) = crate::domain::endpoint::silent_before(now, controller_since) else { return Ok(0) };
+    let mut tx = app.store.begin().await?;
+    let gone = tx.silence_endpoints(before).await?;
+    for (id, last) in &gone {
+        tx.endpoint_event(*id, "silent", &format!("last heard {last}"), now).await?;
+    }
+    tx.commit().await?;
+    Ok(gone.len())
+}
+
+/// The caller an agent's own request is audited as.
+#[must_use]
+pub fn as_agent(ip: String, now: Time) -> Ctx {
+    Ctx { caller: Caller::System, ip, now }
+}
+
+/// What a `hello` changes.
+///
+/// # Errors
+/// [`Error::Internal`] if it can't be kept as JSON.
+pub fn report_of_hello(hello: &Hello) -> Result<Report> {
+    Ok(Report { hello: Some((plain(hello)?, display_name(&hello.hostname))), ..Report::default() })
+}
+
+/// What a snapshot changes.
+///
+/// # Errors
+/// [`Error::Internal`] if it can't be kept as JSON.
+pub fn report_of_snapshot(s: &Snapshot) -> Result<Report> {
+    Ok(Report {
+        hello: None,
+        hardware: Some(plain(&s.hardware)?),
+        vitals: Some(plain(&s.vitals)?),
+        network: Some(plain(&s.network)?),
+        findings: Some(judged(&s.findings)?),
+    })
+}
+
+/// What a change changes.
+///
+/// # Errors
+/// [`Error::Internal`] if it can't be kept as JSON.
+pub fn report_of_change(c: &Change) -> Result<Report> {
+    Ok(Report {
+        vitals: c.vitals.as_ref().map(plain).transpose()?,
+        network: c.network.as_ref().map(plain).transpose()?,
+        findings: c.findings.as_ref().map(|f| judged(f)).transpose()?,
+        ..Report::default()
+    })
+}
+
+fn judged(findings: &[Finding]) -> Result<(Value, crate::domain::endpoint::Verdict)> {
+    Ok((plain(&findings)?, verdict(findings)))
+}
+
+/// As JSON that both databases keep and no page chokes on: endpoints are not trusted.
+fn plain(value: &impl serde::Serialize) -> Result<Value> {
+    let mut value = serde_json::to_value(value).map_err(|e| Error::Internal(Box::new(e)))?;
+    scrub(&mut value);
+    Ok(value)
+}
+
+fn scrub(value: &mut Value) {
+    match value {
+        Value::String(s) => {
+            // PostgreSQL refuses NUL in JSON; the other control characters help nobody either.
+            if s.len() > MAX_TEXT || s.chars().any(char::is_control) {
+                *s = s.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(scrub),
+        Value::Object(fields) => {
+            let bad = |k: &String| k.len() > MAX_TEXT || k.chars().any(char::is_control);
+            if fields.keys().any(bad) {
+                fields.retain(|k, _| !bad(k));
+            }
+            fields.values_mut().for_each(scrub);
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn not_found() -> Error {
+    Error::NotFound("E-404", "there is no such endpoint, or it isn't in your sites".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_endpoint_says_is_made_storable() {
+        let mut v = json!({"a": "x\u{0}y\n", "b": ["ế".repeat(1000)], "c\u{0}": 1, "d": {"e": "fine <b>"}});
+        scrub(&mut v);
+        assert_eq!(v["a"], "xy");
+        assert_eq!(v["b"][0].as_str().unwrap().chars().count(), MAX_TEXT);
+        assert_eq!(v["d"]["e"], "fine <b>");
+        assert_eq!(v.as_object().unwrap().len(), 3);
+    }
+}

@@ -1,1 +1,439 @@
-//! Endpoints.
+//! Endpoints, what they last reported, and the tokens they enrol with.
+
+use serde_json::Value;
+use sqlx::types::Json;
+use tram_wire::ids::EndpointId;
+use uuid::Uuid;
+
+use super::{Result, Store, Tx, TxInner, exec_tx, on_read, on_tx};
+use crate::domain::endpoint::{EndpointState, Verdict};
+use crate::domain::time::Time;
+use crate::nudge::Kind;
+
+/// One row.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Endpoint {
+    /// Id, also the subject of its certificate.
+    #[sqlx(try_from = "Uuid")]
+    pub id: EndpointId,
+    /// What it calls itself.
+    pub name: String,
+    /// The site it stands in.
+    pub site_code: String,
+    /// That site's name, if the code is known.
+    pub site_name: Option<String>,
+    /// That site's district.
+    pub district_name: Option<String>,
+    /// Presence.
+    #[sqlx(try_from = "String")]
+    pub state: EndpointState,
+    /// How it is.
+    #[sqlx(try_from = "String")]
+    pub verdict: Verdict,
+    /// What its checks found.
+    pub findings: Json<Value>,
+    /// Who it says it is.
+    pub hello: Json<Value>,
+    /// What it is made of.
+    pub hardware: Option<Json<Value>>,
+    /// How it feels.
+    pub vitals: Option<Json<Value>>,
+    /// How its network is.
+    pub network: Option<Json<Value>>,
+    /// Its clock less ours, milliseconds.
+    pub skew_ms: Option<i64>,
+    /// When it was last heard, microseconds.
+    pub last_seen_at: Option<i64>,
+    /// When it last reported more than a beat.
+    pub reported_at: Option<i64>,
+    /// When it enrolled.
+    pub enrolled_at: i64,
+    /// When its newest certificate ends.
+    pub cert_not_after: i64,
+    /// When it was withdrawn.
+    pub revoked_at: Option<i64>,
+}
+
+/// Something that happened to an endpoint.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Event {
+    /// When, microseconds.
+    pub at: i64,
+    /// What, in one word.
+    pub kind: String,
+    /// The particulars, for people.
+    pub detail: String,
+}
+
+/// An enrolment token; its secret is known only to who got it.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Token {
+    /// Id.
+    pub id: Uuid,
+    /// Where its endpoints stand.
+    pub site_code: String,
+    /// That site's name.
+    pub site_name: Option<String>,
+    /// That site's district.
+    pub district_name: Option<String>,
+    /// Endpoints it was made for.
+    pub uses: i64,
+    /// Endpoints it may still enrol.
+    pub uses_left: i64,
+    /// What it is for.
+    pub note: String,
+    /// Who made it.
+    pub created_by: String,
+    /// When.
+    pub created_at: i64,
+    /// Until when it works.
+    pub expires_at: i64,
+}
+
+/// A new token.
+#[derive(Clone, Debug)]
+pub struct NewToken<'a> {
+    /// Id.
+    pub id: Uuid,
+    /// SHA-256 of the secret.
+    pub hash: [u8; 32],
+    /// Where its endpoints stand.
+    pub site_code: &'a str,
+    /// Endpoints it may enrol.
+    pub uses: i64,
+    /// What it is for.
+    pub note: &'a str,
+    /// Who makes it.
+    pub created_by: &'a str,
+    /// Until when it works.
+    pub expires_at: Time,
+}
+
+/// Which endpoints to list.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only of these sites.
+    pub sites: Option<Vec<String>>,
+    /// Only of this site or of sites directly below it.
+    pub site: Option<String>,
+    /// Only in this state.
+    pub state: Option<EndpointState>,
+    /// Only names containing this, whatever the case.
+    pub text: Option<String>,
+    /// Only after this one in the list (the cursor).
+    pub after: Option<EndpointId>,
+    /// At most so many.
+    pub limit: i64,
+}
+
+/// What a report changes; absent parts stay.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Who it says it is, and its name in lists.
+    pub hello: Option<(Value, String)>,
+    /// What it is made of.
+    pub hardware: Option<Value>,
+    /// How it feels.
+    pub vitals: Option<Value>,
+    /// How its network is.
+    pub network: Option<Value>,
+    /// What its checks found, and what that amounts to.
+    pub findings: Option<(Value, Verdict)>,
+}
+
+/// An endpoint was heard, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Which.
+    pub id: EndpointId,
+    /// When.
+    pub at: Time,
+    /// Its clock less ours.
+    pub skew_ms: Option<i64>,
+}
+
+const COLUMNS: &str = "e.id, e.name, e.site_code, s.name AS site_name, d.name AS district_name, e.state, e.verdict, e.findings, \
+    e.hello, e.hardware, e.vitals, e.network, e.skew_ms, e.last_seen_at, e.reported_at, e.enrolled_at, e.cert_not_after, e.revoked_at";
+const SITES: &str = "LEFT JOIN sites s ON s.code = {t}.site_code AND s.valid_to IS NULL \
+    LEFT JOIN sites d ON d.code = s.parent_code AND d.valid_to IS NULL";
+/// Binds: 1 sites in scope as `,a,b,`, 2 site, 3 state, 4 text pattern.
+const WHERE: &str = "($1 IS NULL OR $1 LIKE '%,' || e.site_code || ',%') \
+    AND ($2 IS NULL OR e.site_code = $2 OR s.parent_code = $2) AND ($3 IS NULL OR e.state = $3) \
+    AND ($4 IS NULL OR LOWER(e.name) LIKE $4 ESCAPE '\\' OR e.site_code LIKE $4 ESCAPE '\\')";
+
+fn joined(table: &str) -> String {
+    SITES.replace("{t}", table)
+}
+
+/// A LIKE pattern that finds the text itself, wildcards included.
+fn pattern(text: &str) -> String {
+    let mut p = String::from("%");
+    for c in text.to_lowercase().chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            p.push('\\');
+        }
+        p.push(c);
+    }
+    p + "%"
+}
+
+impl Store {
+    /// Endpoints by name, and how many match in all.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn endpoints(&self, f: &Filter) -> Result<(Vec<Endpoint>, i64)> {
+        let sites = f.sites.as_ref().map(|codes| format!(",{},", codes.join(",")));
+        let text = f.text.as_deref().map(pattern);
+        let state = f.state.map(EndpointState::as_str);
+        let from = format!("FROM endpoints e {} WHERE {WHERE}", joined("e"));
+        let count = format!("SELECT COUNT(*) {from}");
+        let total: i64 = on_read!(self, c => sqlx::query_scalar(sqlx::AssertSqlSafe(count.clone()))
+            .bind(&sites).bind(&f.site).bind(state).bind(&text).fetch_one(c))?;
+        let list = format!(
+            "SELECT {COLUMNS} {from} AND ($5 IS NULL OR (e.name, e.id) > (SELECT a.name, a.id FROM endpoints a WHERE a.id = $5)) \
+             ORDER BY e.name, e.id LIMIT $6"
+        );
+        let rows = on_read!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(list.clone()))
+            .bind(&sites).bind(&f.site).bind(state).bind(&text).bind(f.after.map(|id| id.0)).bind(f.limit).fetch_all(c))?;
+        Ok((rows, total))
+    }
+
+    /// One endpoint.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn endpoint(&self, id: EndpointId) -> Result<Option<Endpoint>> {
+        let sql = format!("SELECT {COLUMNS} FROM endpoints e {} WHERE e.id = $1", joined("e"));
+        Ok(on_read!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql.clone())).bind(id.0).fetch_optional(c))?)
+    }
+
+    /// The newest events of an endpoint, newest first.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn endpoint_events(&self, id: EndpointId, limit: i64) -> Result<Vec<Event>> {
+        Ok(on_read!(self, c => sqlx::query_as(
+            "SELECT at, kind, detail FROM endpoint_events WHERE endpoint_id = $1 ORDER BY id DESC LIMIT $2")
+            .bind(id.0).bind(limit).fetch_all(c))?)
+    }
+
+    /// Site, state and number of endpoints, for counts within a scope.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn endpoint_counts(&self) -> Result<Vec<(String, String, i64)>> {
+        Ok(on_read!(self, c => sqlx::query_as("SELECT site_code, state, COUNT(*) FROM endpoints GROUP BY site_code, state")
+            .fetch_all(c))?)
+    }
+
+    /// Tokens that still work, newest first.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn endpoint_tokens(&self, now: Time) -> Result<Vec<Token>> {
+        let sql = format!(
+            "SELECT t.id, t.site_code, s.name AS site_name, d.name AS district_name, t.uses, t.uses_left, t.note, t.created_by, \
+             t.created_at, t.expires_at FROM endpoint_tokens t {} WHERE t.uses_left > 0 AND t.expires_at > $1 ORDER BY t.created_at DESC",
+            joined("t")
+        );
+        Ok(on_read!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql.clone())).bind(now.micros()).fetch_all(c))?)
+    }
+
+    /// Endpoints withdrawn since then.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn endpoints_revoked_since(&self, since: Time) -> Result<Vec<EndpointId>> {
+        let ids: Vec<Uuid> = on_read!(self, c => sqlx::query_scalar("SELECT id FROM endpoints WHERE revoked_at >= $1")
+            .bind(since.micros()).fetch_all(c))?;
+        Ok(ids.into_iter().map(EndpointId).collect())
+    }
+}
+
+impl Tx {
+    /// Keeps a new token.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn add_endpoint_token(&mut self, t: &NewToken<'_>, now: Time) -> Result<()> {
+        exec_tx!(self, c => sqlx::query(
+            "INSERT INTO endpoint_tokens (id, token_hash, site_code, uses, uses_left, note, created_by, created_at, expires_at) \
+             VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8)")
+            .bind(t.id).bind(t.hash.as_slice()).bind(t.site_code).bind(t.uses).bind(t.note).bind(t.created_by)
+            .bind(now.micros()).bind(t.expires_at.micros()).execute(c))?;
+        Ok(())
+    }
+
+    /// Uses a token up by one; its id and site. One statement, so two users can't share the last use.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn use_endpoint_token(&mut self, hash: &[u8; 32], now: Time) -> Result<Option<(Uuid, String)>> {
+        Ok(on_tx!(self, c => sqlx::query_as(
+            "UPDATE endpoint_tokens SET uses_left = uses_left - 1 \
+             WHERE token_hash = $1 AND uses_left > 0 AND expires_at > $2 RETURNING id, site_code")
+            .bind(hash.as_slice()).bind(now.micros()).fetch_optional(c))?)
+    }
+
+    /// Adds an endpoint that was never heard.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn add_endpoint(
+        &mut self,
+        id: EndpointId,
+        name: &str,
+        site_code: &str,
+        hello: &Value,
+        cert_not_after: Time,
+        now: Time,
+    ) -> Result<()> {
+        exec_tx!(self, c => sqlx::query(
+            "INSERT INTO endpoints (id, name, site_code, state, verdict, findings, hello, enrolled_at, cert_not_after) \
+             VALUES ($1, $2, $3, 'never', 'unknown', $4, $5, $6, $7)")
+            .bind(id.0).bind(name).bind(site_code).bind(Json(Value::Array(Vec::new()))).bind(Json(hello))
+            .bind(now.micros()).bind(cert_not_after.micros()).execute(c))?;
+        self.touch(Kind::Endpoint, id.0);
+        Ok(())
+    }
+
+    /// Writes down a report. The verdict before it, if the endpoint is there and not withdrawn.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn put_endpoint_report(&mut self, id: EndpointId, r: &Report, now: Time) -> Result<Option<Verdict>> {
+        let old: Option<String> = on_tx!(self, c => sqlx::query_scalar(
+            "SELECT verdict FROM endpoints WHERE id = $1 AND state <> 'revoked'").bind(id.0).fetch_optional(c))?;
+        let Some(old) = old else { return Ok(None) };
+        let json = |v: &Option<Value>| v.clone().map(Json);
+        exec_tx!(self, c => sqlx::query(
+            "UPDATE endpoints SET hello = COALESCE($2, hello), name = COALESCE($3, name), hardware = COALESCE($4, hardware), \
+             vitals = COALESCE($5, vitals), network = COALESCE($6, network), findings = COALESCE($7, findings), \
+             verdict = COALESCE($8, verdict), reported_at = $9 WHERE id = $1")
+            .bind(id.0).bind(r.hello.as_ref().map(|(h, _)| Json(h))).bind(r.hello.as_ref().map(|(_, n)| n))
+            .bind(json(&r.hardware)).bind(json(&r.vitals)).bind(json(&r.network))
+            .bind(r.findings.as_ref().map(|(f, _)| Json(f))).bind(r.findings.as_ref().map(|(_, v)| v.as_str()))
+            .bind(now.micros()).execute(c))?;
+        self.touch(Kind::Endpoint, id.0);
+        Ok(Some(old.parse().unwrap_or(Verdict::Unknown)))
+    }
+
+    /// Writes down who was heard, and when: one statement for all on PostgreSQL, one prepared one each
+    /// on SQLite, where a round trip costs nothing. Those that were silent or new; they are online now.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn endpoints_heard(&mut self, heard: &[Heard]) -> Result<Vec<EndpointId>> {
+        let mut back: Vec<Uuid> = Vec::new();
+        match &mut self.inner {
+            TxInner::Sqlite(t) => {
+                for h in heard {
+                    let was_away: Option<bool> = sqlx::query_scalar(
+                        "SELECT state <> 'online' FROM endpoints WHERE id = $1 AND state <> 'revoked'",
+                    )
+                    .bind(h.id.0)
+                    .fetch_optional(&mut **t)
+                    .await?;
+                    if was_away == Some(true) {
+                        back.push(h.id.0);
+                    }
+                    sqlx::query(
+                        "UPDATE endpoints SET state = 'online', last_seen_at = MAX(COALESCE(last_seen_at, 0), $2), \
+                         skew_ms = COALESCE($3, skew_ms) WHERE id = $1 AND state <> 'revoked'",
+                    )
+                    .bind(h.id.0)
+                    .bind(h.at.micros())
+                    .bind(h.skew_ms)
+                    .execute(&mut **t)
+                    .await?;
+                }
+            }
+            TxInner::Postgres(t) => {
+                let ids: Vec<Uuid> = heard.iter().map(|h| h.id.0).collect();
+                let at: Vec<i64> = heard.iter().map(|h| h.at.micros()).collect();
+                let skew: Vec<Option<i64>> = heard.iter().map(|h| h.skew_ms).collect();
+                back = sqlx::query_scalar(
+                    "SELECT id FROM endpoints WHERE id = ANY($1) AND state IN ('never', 'silent') FOR UPDATE",
+                )
+                .bind(&ids)
+                .fetch_all(&mut **t)
+                .await?;
+                sqlx::query(
+                    "UPDATE endpoints e SET state = 'online', last_seen_at = GREATEST(COALESCE(e.last_seen_at, 0), h.at), \
+                     skew_ms = COALESCE(h.skew, e.skew_ms) \
+                     FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[]) AS h (id, at, skew) \
+                     WHERE e.id = h.id AND e.state <> 'revoked'",
+                )
+                .bind(&ids)
+                .bind(&at)
+                .bind(&skew)
+                .execute(&mut **t)
+                .await?;
+            }
+        }
+        for id in &back {
+            self.touch(Kind::Endpoint, *id);
+        }
+        Ok(back.into_iter().map(EndpointId).collect())
+    }
+
+    /// Marks an endpoint as silent at once: it said goodbye. `false` if it wasn't online.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn endpoint_left(&mut self, id: EndpointId) -> Result<bool> {
+        let rows = exec_tx!(self, c => sqlx::query("UPDATE endpoints SET state = 'silent' WHERE id = $1 AND state = 'online'")
+            .bind(id.0).execute(c))?;
+        self.touch(Kind::Endpoint, id.0);
+        Ok(rows == 1)
+    }
+
+    /// Marks endpoints not heard since then as silent; which ones, with the time they were last heard.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn silence_endpoints(&mut self, before: Time) -> Result<Vec<(EndpointId, Time)>> {
+        let rows: Vec<(Uuid, i64)> = on_tx!(self, c => sqlx::query_as(
+            "UPDATE endpoints SET state = 'silent' WHERE state = 'online' AND last_seen_at < $1 RETURNING id, last_seen_at")
+            .bind(before.micros()).fetch_all(c))?;
+        for (id, _) in &rows {
+            self.touch(Kind::Endpoint, *id);
+        }
+        Ok(rows.into_iter().map(|(id, at)| (EndpointId(id), Time::from_micros(at))).collect())
+    }
+
+    /// Withdraws an endpoint. `false` if it is already.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn revoke_endpoint(&mut self, id: EndpointId, now: Time) -> Result<bool> {
+        let rows = exec_tx!(self, c => sqlx::query(
+            "UPDATE endpoints SET state = 'revoked', revoked_at = $2 WHERE id = $1 AND state <> 'revoked'")
+            .bind(id.0).bind(now.micros()).execute(c))?;
+        self.touch(Kind::Endpoint, id.0);
+        Ok(rows == 1)
+    }
+
+    /// A new certificate was issued. `false` if the endpoint is withdrawn or unknown.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn renew_endpoint(&mut self, id: EndpointId, cert_not_after: Time) -> Result<bool> {
+        let rows = exec_tx!(self, c => sqlx::query(
+            "UPDATE endpoints SET cert_not_after = $2 WHERE id = $1 AND state <> 'revoked'")
+            .bind(id.0).bind(cert_not_after.micros()).execute(c))?;
+        self.touch(Kind::Endpoint, id.0);
+        Ok(rows == 1)
+    }
+
+    /// Remembers something that happened to an endpoint.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn endpoint_event(&mut self, id: EndpointId, kind: &str, detail: &str, now: Time) -> Result<()> {
+        exec_tx!(self, c => sqlx::query("INSERT INTO endpoint_events (endpoint_id, at, kind, detail) VALUES ($1, $2, $3, $4)")
+            .bind(id.0).bind(now.micros()).bind(kind).bind(detail).execute(c))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! Accepts connections of agents: TLS, then one of two paths.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics::counter;
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use serde::Serialize;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tram_wire::enrol::EnrolRequest;
+use tram_wire::frame::MAX_FRAME;
+use tram_wire::refusal::Refusal;
+use tram_wire::{ENROL_PATH, LINK_PATH};
+
+use super::{Agents, conn};
+use crate::services::endpoints;
+
+/// Handshakes must end within this time; thin lines are slow, attackers slower.
+const HANDSHAKE: Duration = Duration::from_secs(20);
+/// A request must arrive within this time.
+const REQUEST: Duration = Duration::from_secs(20);
+
+pub(super) async fn run(agents: Agents, listener: TcpListener, config: Arc<ServerConfig>) {
+    let acceptor = TlsAcceptor::from(config);
+    loop {
+        let (socket, peer) = tokio::select! {
+            () = agents.stop.cancelled() => return,
+            accepted = listener.accept() => match accepted {
+                Ok(a) => a,
+                Err(e) => {
+                    // Out of file descriptors, usually: waiting beats spinning.
+                    tracing::warn!(error = %e, "accepting an agent failed");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+        };
+        let (acceptor, agents) = (acceptor.clone(), agents.clone());
+        tokio::spawn(async move {
+            // The wait is the queue: a storm after a restart is worked off at the pace the cores allow.
+            let Ok(Ok(greeting)) = tokio::time::timeout(HANDSHAKE, agents.greetings.clone().acquire_owned()).await else {
+                counter!("agent_refusals_total", "reason" => "overload").increment(1);
+                return;
+            };
+            let _ = socket.set_nodelay(true);
+            match tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)).await {
+                Ok(Ok(stream)) => {
+                    drop(greeting);
+                    connection(agents, stream, peer).await;
+                }
+                Ok(Err(_)) | Err(_) => counter!("agent_refusals_total", "reason" => "tls").increment(1),
+            }
+        });
+    }
+}
+
+async fn connection(agents: Agents, stream: tokio_rustls::server::TlsStream<TcpStream>, peer: SocketAddr) {
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|c| c.first()).map(|c| c.clone().into_owned());
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (agents, certificate) = (agents.clone(), certificate.clone());
+        async move { Ok::<_, Infallible>(answer(agents, certificate, peer, request).await) }
+    });
+    // One small buffer while the request is read; the WebSocket brings its own.
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST)
+        .max_buf_size(16 * 1024)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    if let Err(e) = serving.await {
+        tracing::debug!(%peer, error = %e, "an agent's connection ended");
+    }
+}
+
+async fn answer(
+    agents: Agents,
+    certificate: Option<CertificateDer<'static>>,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    match (request.method(), request.uri().path()) {
+        (&Method::POST, ENROL_PATH) => enrol(&agents, peer, request).await,
+        (&Method::GET, LINK_PATH) => link(agents, certificate, peer, request),
+        _ => status(StatusCode::NOT_FOUND),
+    }
+}
+
+async fn enrol(agents: &Agents, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    let read = async {
+        let body = to_bytes(Body::new(request.into_body()), MAX_FRAME);
+        let bytes = tokio::time::timeout(REQUEST, body).await.ok()?.ok()?;
+        serde_json::from_slice::<EnrolRequest>(&bytes).ok()
+    };
+    let done = match read.await {
+        Some(r) => {
+            let ctx = endpoints::as_agent(peer.ip().to_string(), agents.app.clock.now());
+            endpoints::enrol(&agents.app, &ctx, &agents.ca, &r).await
+        }
+        None => Err(Refusal::Malformed { detail: "not an enrolment request, or too large".to_owned() }),
+    };
+    match done {
+        Ok(response) => {
+            counter!("agent_enrolments_total").increment(1);
+            json(StatusCode::OK, &response)
+        }
+        Err(refusal) => {
+            counter!("agent_refusals_total", "reason" => refusal.code()).increment(1);
+            let code = match refusal {
+                Refusal::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+                Refusal::Malformed { .. } => StatusCode::BAD_REQUEST,
+                _ => StatusCode::FORBIDDEN,
+            };
+            json(code, &refusal)
+        }
+    }
+}
+
+fn link(
+    agents: Agents,
+    certificate: Option<CertificateDer<'static>>,
+    peer: SocketAddr,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let headers = request.headers();
+    let is = |name, value: &str| {
+        headers.get(name).and_then(|v| v.to_str().ok()).is_some_and(|v| v.to_ascii_lowercase().contains(value))
+    };
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(|k| derive_accept_key(k.as_bytes()));
+    let (Some(accept), true, true) = (key, is(header::UPGRADE, "websocket"), is(header::CONNECTION, "upgrade")) else {
+        return status(StatusCode::UPGRADE_REQUIRED);
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(io) => conn::run(agents, certificate, peer, TokioIo::new(io)).await,
+            Err(e) => tracing::debug!(%peer, error = %e, "an upgrade failed"),
+        }
+    });
+    let mut response = status(StatusCode::SWITCHING_PROTOCOLS);
+    let to = response.headers_mut();
+    to.insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
+    to.insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
+    if let Ok(value) = accept.parse() {
+        to.insert(header::SEC_WEBSOCKET_ACCEPT, value);
+    }
+    response
+}
+
+fn status(code: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = code;
+    response
+}
+
+fn json(code: StatusCode, body: &impl Serialize) -> Response<Body> {
+    match serde_json::to_vec(body) {
+        Ok(bytes) => {
+            let mut response = Response::new(Body::from(bytes));
+            *response.status_mut() = code;
+            let kind = header::HeaderValue::from_static("application/json");
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+            response
+        }
+        Err(_) => status(StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}

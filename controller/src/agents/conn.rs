@@ -1,0 +1,241 @@
+//! One task an endpoint: greets, then listens until the line ends or is cut.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use metrics::counter;
+use rustls::pki_types::CertificateDer;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Message};
+use tram_wire::frame::MAX_FRAME;
+use tram_wire::heartbeat::{Beat, BeatAck, GoodbyeReason};
+use tram_wire::hello::{Hello, HelloAck};
+use tram_wire::ids::EndpointId;
+use tram_wire::refusal::Refusal;
+use tram_wire::{AgentMessage, ControllerMessage, Incoming};
+
+use super::Agents;
+use super::ingest::Update;
+use super::registry::Seat;
+use crate::domain::endpoint::{BEAT, SILENT_WITHIN, SNAPSHOT, reconnect_window};
+use crate::services::endpoints;
+
+/// From the upgrade to `hello`.
+const GREETING: Duration = Duration::from_secs(15);
+/// A frame that can't be sent in this time means a dead line.
+const SEND: Duration = Duration::from_secs(10);
+/// Messages an endpoint may send at once, and how fast that fills up again. A healthy one sends three
+/// a minute.
+const BURST: u32 = 60;
+const REFILL: Duration = Duration::from_secs(1);
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// How a link ended.
+enum End {
+    /// The line broke, or the agent closed it.
+    Lost,
+    /// The agent said goodbye.
+    Goodbye(GoodbyeReason),
+    /// We end it.
+    Refused(Refusal),
+}
+
+pub(super) async fn run(
+    agents: Agents,
+    certificate: Option<CertificateDer<'static>>,
+    peer: SocketAddr,
+    io: TokioIo<Upgraded>,
+) {
+    // The library's default of 128 KiB each would be most of the memory of an endpoint.
+    let limits = WebSocketConfig::default()
+        .read_buffer_size(4096)
+        .write_buffer_size(4096)
+        .max_write_buffer_size(2 * MAX_FRAME)
+        .max_message_size(Some(MAX_FRAME))
+        .max_frame_size(Some(MAX_FRAME));
+    let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(limits)).await;
+    let end = match greet(&agents, certificate.as_ref(), &mut socket).await {
+        Ok((id, hello)) => linked(&agents, id, &hello, peer, &mut socket).await,
+        Err(end) => end,
+    };
+    if let End::Refused(refusal) = end {
+        counter!("agent_refusals_total", "reason" => refusal.code()).increment(1);
+        tracing::debug!(%peer, reason = refusal.code(), "refused an agent");
+        let code = CloseFrame { code: CloseCode::Policy, reason: refusal.code().into() };
+        let _ = send(&mut socket, &ControllerMessage::Refused(refusal)).await;
+        let _ = tokio::time::timeout(Duration::from_secs(2), socket.close(Some(code))).await;
+    }
+}
+
+/// Proves who it is, hears `hello` and decides.
+async fn greet(
+    agents: &Agents,
+    certificate: Option<&CertificateDer<'static>>,
+    socket: &mut Socket,
+) -> Result<(EndpointId, Hello), End> {
+    let certificate = certificate.ok_or(End::Refused(Refusal::Unknown))?;
+    let id = agents.ca.check(certificate, agents.app.clock.now()).map_err(End::Refused)?;
+    let first = tokio::time::timeout(GREETING, next(socket)).await.map_err(|_| End::Lost)??;
+    let AgentMessage::Hello(hello) = first else {
+        return Err(End::Refused(Refusal::Malformed { detail: "the first message must be hello".to_owned() }));
+    };
+    let version = endpoints::admit(&agents.app, id, &hello).await.map_err(End::Refused)?;
+    let ack = HelloAck {
+        version,
+        server_ms: agents.app.clock.now().micros() / 1000,
+        beat_s: u32::try_from(BEAT.as_secs()).unwrap_or(30),
+        snapshot_s: u32::try_from(SNAPSHOT.as_secs()).unwrap_or(900),
+        reconnect_window_s: reconnect_window(agents.registry.len()),
+    };
+    send(socket, &ControllerMessage::HelloAck(ack)).await?;
+    Ok((id, hello))
+}
+
+async fn linked(agents: &Agents, id: EndpointId, hello: &Hello, peer: SocketAddr, socket: &mut Socket) -> End {
+    let now = agents.app.clock.now();
+    let seat = agents.registry.sit(id, now);
+    seat.heard(now, Some(skew(hello.at_ms, now.micros() / 1000, None)));
+    if let Ok(report) = endpoints::report_of_hello(hello) {
+        agents.ingest.send(Update::linked(id, now, seat.skew_ms(), report)).await;
+    }
+    tracing::debug!(endpoint = %id, %peer, "linked");
+    let end = listen(agents, id, peer, &seat, socket).await;
+    // A newer link of the same endpoint speaks for it now.
+    if !matches!(end, End::Refused(Refusal::Superseded)) {
+        agents.ingest.send(Update::heard(id, seat.last_heard(), seat.skew_ms())).await;
+        if let End::Goodbye(reason) = end {
+            agents.ingest.send(Update::left(id, agents.app.clock.now(), reason)).await;
+        }
+    }
+    end
+}
+
+async fn listen(agents: &Agents, id: EndpointId, peer: SocketAddr, seat: &Seat, socket: &mut Socket) -> End {
+    let mut budget = Budget::new();
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = agents.stop.cancelled() => return End::Lost,
+            refusal = seat.cut() => return End::Refused(refusal),
+            () = tokio::time::sleep(SILENT_WITHIN) => return End::Lost,
+            message = next(socket) => message,
+        };
+        let message = match message {
+            Ok(m) => m,
+            Err(end) => return end,
+        };
+        if !budget.take() {
+            let detail = "too many messages".to_owned();
+            return End::Refused(Refusal::Malformed { detail });
+        }
+        if let Err(end) = heard(agents, id, peer, seat, socket, message).await {
+            return end;
+        }
+    }
+}
+
+async fn heard(
+    agents: &Agents,
+    id: EndpointId,
+    peer: SocketAddr,
+    seat: &Seat,
+    socket: &mut Socket,
+    message: AgentMessage,
+) -> Result<(), End> {
+    let now = agents.app.clock.now();
+    let malformed = |_| End::Refused(Refusal::Malformed { detail: "the report can't be kept".to_owned() });
+    match message {
+        AgentMessage::Beat(Beat { seq, at_ms, rtt_us }) => {
+            counter!("agent_beats_total").increment(1);
+            let server_ms = now.micros() / 1000;
+            seat.heard(now, Some(skew(at_ms, server_ms, rtt_us)));
+            send(socket, &ControllerMessage::BeatAck(BeatAck { seq, server_ms })).await
+        }
+        AgentMessage::Snapshot(s) => {
+            seat.heard(now, None);
+            let report = endpoints::report_of_snapshot(&s).map_err(malformed)?;
+            agents.ingest.send(Update::report(id, now, report)).await;
+            Ok(())
+        }
+        AgentMessage::Change(c) => {
+            seat.heard(now, None);
+            let report = endpoints::report_of_change(&c).map_err(malformed)?;
+            agents.ingest.send(Update::report(id, now, report)).await;
+            Ok(())
+        }
+        AgentMessage::Renew(r) => {
+            let ctx = endpoints::as_agent(peer.ip().to_string(), now);
+            let issued = endpoints::renew(&agents.app, &ctx, &agents.ca, id, &r.csr_pem).await.map_err(End::Refused)?;
+            send(socket, &ControllerMessage::Renewed(issued)).await
+        }
+        AgentMessage::Goodbye(g) => Err(End::Goodbye(g.reason)),
+        AgentMessage::Hello(_) => Err(End::Refused(Refusal::Malformed { detail: "hello came twice".to_owned() })),
+    }
+}
+
+/// The next message of a kind we know.
+async fn next(socket: &mut Socket) -> Result<AgentMessage, End> {
+    loop {
+        let text = match socket.next().await {
+            Some(Ok(Message::Text(text))) => text,
+            Some(Ok(Message::Binary(_))) => {
+                counter!("agent_messages_skipped_total").increment(1);
+                continue;
+            }
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
+            Some(Err(tungstenite::Error::Capacity(_))) => return Err(malformed("the frame is over the limit")),
+            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Lost),
+        };
+        match AgentMessage::decode(text.as_bytes()) {
+            Ok(Incoming::Message(m)) => return Ok(m),
+            Ok(Incoming::Unknown { .. }) => counter!("agent_messages_skipped_total").increment(1),
+            Err(e) => return Err(malformed(e.code())),
+        }
+    }
+}
+
+fn malformed(detail: &str) -> End {
+    End::Refused(Refusal::Malformed { detail: detail.to_owned() })
+}
+
+async fn send(socket: &mut Socket, message: &ControllerMessage) -> Result<(), End> {
+    let text = message.encode().map_err(|_| End::Lost)?;
+    match tokio::time::timeout(SEND, socket.send(Message::text(text))).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(End::Lost),
+    }
+}
+
+/// Its clock less ours, taking its message to be half a round trip old.
+fn skew(at_ms: i64, server_ms: i64, rtt_us: Option<u32>) -> i64 {
+    at_ms.saturating_add(i64::from(rtt_us.unwrap_or(0)) / 2000).saturating_sub(server_ms)
+}
+
+/// A bound on messages a second, so that one mad agent can't fill the writer's queue.
+struct Budget {
+    left: u32,
+    since: tokio::time::Instant,
+}
+
+impl Budget {
+    fn new() -> Self {
+        Self { left: BURST, since: tokio::time::Instant::now() }
+    }
+
+    fn take(&mut self) -> bool {
+        let periods = self.since.elapsed().as_secs() / REFILL.as_secs();
+        if periods > 0 {
+            self.left = self.left.saturating_add(u32::try_from(periods).unwrap_or(BURST)).min(BURST);
+            self.since = tokio::time::Instant::now();
+        }
+        let ok = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        ok
+    }
+}

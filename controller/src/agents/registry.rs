@@ -1,0 +1,208 @@
+//! Who is linked to this process, and when each was last heard. Memory only: the truth is the database.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use metrics::gauge;
+use tokio_util::sync::CancellationToken;
+use tram_wire::ids::EndpointId;
+use tram_wire::refusal::Refusal;
+
+use crate::domain::time::Time;
+use crate::services::App;
+use crate::store::endpoints::Heard;
+
+/// No skew known yet.
+const NO_SKEW: i64 = i64::MIN;
+
+/// All links of this process.
+#[derive(Clone, Default)]
+pub struct Registry(Arc<Mutex<HashMap<EndpointId, Arc<Live>>>>);
+
+struct Live {
+    heard_at: AtomicI64,
+    skew_ms: AtomicI64,
+    cut: CancellationToken,
+    why: Mutex<Option<Refusal>>,
+}
+
+/// One link's place. Dropping it leaves, unless a newer link has taken over.
+pub(super) struct Seat {
+    registry: Registry,
+    id: EndpointId,
+    live: Arc<Live>,
+}
+
+impl Registry {
+    fn map(&self) -> std::sync::MutexGuard<'_, HashMap<EndpointId, Arc<Live>>> {
+        // No code below panics while it holds the lock; a poisoned map would still be whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many are linked.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.map().len()
+    }
+
+    /// Whether nobody is linked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes a place. An older link of the same endpoint is told that it was superseded.
+    pub(super) fn sit(&self, id: EndpointId, now: Time) -> Seat {
+        let live = Arc::new(Live {
+            heard_at: AtomicI64::new(now.micros()),
+            skew_ms: AtomicI64::new(NO_SKEW),
+            cut: CancellationToken::new(),
+            why: Mutex::new(None),
+        });
+        let (older, count) = {
+            let mut map = self.map();
+            let older = map.insert(id, live.clone());
+            (older, map.len())
+        };
+        if let Some(older) = older {
+            older.end(Refusal::Superseded);
+        }
+        online(count);
+        Seat { registry: self.clone(), id, live }
+    }
+
+    /// Cuts the link of an endpoint, if it is here.
+    pub(super) fn cut(&self, id: EndpointId, why: Refusal) {
+        if let Some(live) = self.map().get(&id) {
+            live.end(why);
+        }
+    }
+
+    /// Who was heard since `since`.
+    pub(super) fn heard_since(&self, since: Time) -> Vec<Heard> {
+        let entry = |(id, live): (&EndpointId, &Arc<Live>)| Heard {
+            id: *id,
+            at: Time::from_micros(live.heard_at.load(Ordering::Relaxed)),
+            skew_ms: live.skew(),
+        };
+        self.map().iter().map(entry).filter(|h| h.at > since).collect()
+    }
+}
+
+impl Live {
+    fn end(&self, why: Refusal) {
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        self.cut.cancel();
+    }
+
+    fn skew(&self) -> Option<i64> {
+        Some(self.skew_ms.load(Ordering::Relaxed)).filter(|s| *s != NO_SKEW)
+    }
+}
+
+impl Seat {
+    /// The endpoint was heard.
+    pub(super) fn heard(&self, now: Time, skew_ms: Option<i64>) {
+        self.live.heard_at.store(now.micros(), Ordering::Relaxed);
+        if let Some(skew) = skew_ms {
+            self.live.skew_ms.store(skew, Ordering::Relaxed);
+        }
+    }
+
+    /// When it was last heard.
+    pub(super) fn last_heard(&self) -> Time {
+        Time::from_micros(self.live.heard_at.load(Ordering::Relaxed))
+    }
+
+    /// Its clock less ours.
+    pub(super) fn skew_ms(&self) -> Option<i64> {
+        self.live.skew()
+    }
+
+    /// Waits until somebody cuts the link, and why.
+    pub(super) async fn cut(&self) -> Refusal {
+        self.live.cut.cancelled().await;
+        let why = self.live.why.lock().unwrap_or_else(PoisonError::into_inner);
+        why.clone().unwrap_or(Refusal::Other)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let count = {
+            let mut map = self.registry.map();
+            if map.get(&self.id).is_some_and(|l| Arc::ptr_eq(l, &self.live)) {
+                map.remove(&self.id);
+            }
+            map.len()
+        };
+        online(count);
+    }
+}
+
+fn online(count: usize) {
+    gauge!("endpoints_online").set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+}
+
+/// How often revocations made by another process are looked for; ours nudge.
+const POLL: Duration = Duration::from_secs(1);
+/// Looks back this far, for clocks of other controllers that differ and commits that take long.
+const OVERLAP: Duration = Duration::from_secs(120);
+
+/// Cuts the links of endpoints that were withdrawn, on any controller or at a shell, within two seconds.
+pub(super) async fn watch_revocations(app: &App, registry: &Registry) {
+    loop {
+        if !registry.is_empty() {
+            match app.store.endpoints_revoked_since(app.clock.now().minus(OVERLAP)).await {
+                Ok(ids) => ids.into_iter().for_each(|id| registry.cut(id, Refusal::Revoked)),
+                Err(e) => tracing::warn!(error = %e, "revocations could not be read"),
+            }
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u128) -> EndpointId {
+        EndpointId(uuid::Uuid::from_u128(n))
+    }
+
+    fn at(s: i64) -> Time {
+        Time::from_micros(s * 1_000_000)
+    }
+
+    #[tokio::test]
+    async fn a_newer_link_takes_over_and_the_older_ones_end_does_not_unseat_it() {
+        let r = Registry::default();
+        let old = r.sit(id(1), at(1));
+        let new = r.sit(id(1), at(2));
+        assert_eq!(old.cut().await, Refusal::Superseded);
+        drop(old);
+        assert_eq!(r.len(), 1);
+        drop(new);
+        assert!(r.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_cut_reaches_only_the_one_meant() {
+        let r = Registry::default();
+        let (a, b) = (r.sit(id(1), at(1)), r.sit(id(2), at(1)));
+        r.cut(id(1), Refusal::Revoked);
+        r.cut(id(3), Refusal::Revoked);
+        assert_eq!(a.cut().await, Refusal::Revoked);
+        assert!(tokio::time::timeout(Duration::from_millis(20), b.cut()).await.is_err());
+    }
+
+    #[test]
+    fn only_who_was_heard_is_written_again() {
+        let r = Registry::default();
+        let (a, _b) = (r.sit(id(1), at(1)), r.sit(id(2), at(1)));
+        a.heard(at(9), Some(-5));
+        assert_eq!(r.heard_since(at(5)), [Heard { id: id(1), at: at(9), skew_ms: Some(-5) }]);
+    }
+}
