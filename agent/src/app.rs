@@ -59,6 +59,8 @@ struct App<H> {
     link: Option<Link>,
     renewal: Option<Request>,
     status: LinkStatus,
+    /// The reporter, and the host with it, may be away with a report; the clock never is.
+    clock: fn() -> i64,
 }
 
 /// What the loop woke up for.
@@ -70,10 +72,11 @@ enum Woke {
     Stop(GoodbyeReason),
 }
 
-/// Runs until `stop` resolves. `seed` spreads retries between endpoints.
+/// Runs until `stop` resolves. `clock` is the wall clock; `seed` spreads retries between endpoints.
 pub async fn run<H: Host + 'static>(
     config: &Config,
     host: H,
+    clock: fn() -> i64,
     seed: u64,
     stop: impl Future<Output = GoodbyeReason>,
 ) -> Result<(), RunError> {
@@ -91,6 +94,7 @@ pub async fn run<H: Host + 'static>(
         link: None,
         renewal: None,
         status: LinkStatus::Down { reason: "starting".to_owned() },
+        clock,
     };
     app.save_status();
     let mut stop = std::pin::pin!(stop);
@@ -189,9 +193,7 @@ impl<H: Host + 'static> App<H> {
 
     #[expect(clippy::disallowed_methods, reason = "the agent's one loop: below it the time is an argument")]
     fn wall_ms(&self) -> i64 {
-        // The reporter may be away with the host; the clock is the same for everybody.
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        (self.clock)()
     }
 
     fn open(&mut self) {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tram_agent::config::{Address, Config};
-use tram_agent::host::{Host, System};
+use tram_agent::host::{System, wall_ms};
 use tram_agent::identity::{Identity, Request};
 use tram_agent::link::enrol;
 use tram_agent::status::{LinkStatus, Status};
@@ -136,7 +136,7 @@ async fn run(config: &Config) -> Result<ExitCode, Failure> {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
         GoodbyeReason::Stopped
     };
-    app::run(config, System::new(), u64::from_le_bytes(seed), stop).await?;
+    app::run(config, System::new(), wall_ms, u64::from_le_bytes(seed), stop).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -147,7 +147,7 @@ fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
         println!("{}", serde_json::to_string_pretty(&status)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let age_s = (System::new().wall_ms() - status.at_ms).max(0) / 1000;
+    let age_s = (wall_ms() - status.at_ms).max(0) / 1000;
     println!("endpoint    {}", status.endpoint_id);
     println!("controller  {}", status.controller);
     match &status.link {

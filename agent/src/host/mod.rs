@@ -13,7 +13,7 @@ mod system;
 #[cfg(test)]
 pub mod fake;
 
-pub use system::System;
+pub use system::{System, wall_ms};
 
 /// A computer.
 pub trait Host {

@@ -58,6 +58,14 @@ pub(super) fn list_below(root: &Path, path: &str) -> Vec<String> {
     names
 }
 
+/// The wall clock, Unix milliseconds.
+#[must_use]
+#[allow(clippy::disallowed_methods)] // the one place that asks
+pub fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 impl Host for System {
     fn read(&self, path: &str) -> Option<String> {
         read_below(&self.root, path)
@@ -69,8 +77,7 @@ impl Host for System {
 
     #[expect(clippy::disallowed_methods, reason = "the agent's door to the machine")]
     fn wall_ms(&self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        wall_ms()
     }
 
     fn gauges(&mut self) -> Gauges {

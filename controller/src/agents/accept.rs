@@ -49,7 +49,8 @@ pub(super) async fn run(agents: Agents, listener: TcpListener, config: Arc<Serve
         let (acceptor, agents) = (acceptor.clone(), agents.clone());
         tokio::spawn(async move {
             // The wait is the queue: a storm after a restart is worked off at the pace the cores allow.
-            let Ok(Ok(greeting)) = tokio::time::timeout(HANDSHAKE, agents.greetings.clone().acquire_owned()).await else {
+            let Ok(Ok(greeting)) = tokio::time::timeout(HANDSHAKE, agents.greetings.clone().acquire_owned()).await
+            else {
                 counter!("agent_refusals_total", "reason" => "overload").increment(1);
                 return;
             };

@@ -48,8 +48,14 @@ pub async fn serve(app: App, listener: TcpListener, stop: CancellationToken) -> 
     let registry = Registry::default();
     let (ingest, writer) = ingest::channel(app.clone(), registry.clone());
     let greetings = Arc::new(tokio::sync::Semaphore::new(GREETINGS));
-    let agents =
-        Agents { app: app.clone(), ca: Arc::new(ca), registry: registry.clone(), ingest, stop: stop.clone(), greetings };
+    let agents = Agents {
+        app: app.clone(),
+        ca: Arc::new(ca),
+        registry: registry.clone(),
+        ingest,
+        stop: stop.clone(),
+        greetings,
+    };
     let writing = tokio::spawn(writer.run(stop.clone()));
     tokio::select! {
         () = registry::watch_revocations(&app, &registry) => {}

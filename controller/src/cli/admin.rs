@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tram_wire::ids::PoolId;
 
-use super::{admin_people, open};
+use super::{admin_people, endpoint, open};
 use crate::config::Config;
 use crate::domain::host::AccelSetting;
 use crate::identity::tls;
@@ -42,6 +42,9 @@ pub(super) enum Admin {
     /// Virtual desktops.
     #[command(subcommand)]
     Desktop(Desktop),
+    /// Office computers and the tokens they enrol with.
+    #[command(subcommand)]
+    Endpoint(endpoint::Endpoint),
 }
 
 #[derive(Debug, Subcommand)]
@@ -167,7 +170,7 @@ pub(super) enum Desktop {
 pub(super) struct Json {
     /// Print JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 pub(super) async fn run(config: &Config, admin: Admin) -> Result<()> {
@@ -186,6 +189,7 @@ pub(super) async fn run(config: &Config, admin: Admin) -> Result<()> {
         Admin::Image(i) => image(&app, &ctx, i).await,
         Admin::Pool(p) => pool(&app, &ctx, p).await,
         Admin::Desktop(d) => desktop(&app, &ctx, d).await,
+        Admin::Endpoint(e) => endpoint::run(&app, &ctx, e).await,
     }
 }
 

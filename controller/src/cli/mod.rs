@@ -19,6 +19,7 @@ use crate::telemetry;
 mod admin;
 mod admin_people;
 mod doctor;
+mod endpoint;
 mod listener;
 mod server;
 mod status;

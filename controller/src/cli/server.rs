@@ -9,17 +9,19 @@ use tram_hypervisor::{AccelPolicy, OpenOptions, Owner};
 use uuid::Uuid;
 
 use super::{listener, lock, open};
+use crate::agents;
 use crate::api::{Api, events::Hub, router};
 use crate::config::Config;
 use crate::domain::host::AccelSetting;
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::identity::tls;
+use crate::reconcile::endpoint_presence::EndpointPresence;
 use crate::reconcile::host_inventory::HostInventory;
 use crate::reconcile::pool_size::PoolSize;
 use crate::reconcile::session_reaper::SessionReaper;
 use crate::reconcile::{World, desktop_lifecycle, driver};
-use crate::services::App;
+use crate::services::{App, endpoints};
 use crate::store::{Db, listen};
 use crate::telemetry;
 
@@ -40,6 +42,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
     }
     let metrics = telemetry::metrics()?;
     let web = listener::bind(config.listen, "server.listen").await?;
+    let agent_side = listener::bind(config.agent_listen, "server.agent_listen").await?;
 
     let stop = CancellationToken::new();
     let fleet = Fleet::default();
@@ -55,6 +58,17 @@ pub(super) async fn run(config: Config) -> Result<()> {
     tasks.spawn(driver::run(world.clone(), PoolSize));
     tasks.spawn(desktop_lifecycle::run(world.clone()));
     tasks.spawn(driver::run(world.clone(), SessionReaper { policy: config.sessions.clone() }));
+    tasks.spawn(driver::run(world.clone(), EndpointPresence { since: app.clock.now() }));
+    // Before anything is promised: a damaged device CA is a reason not to start.
+    endpoints::open_ca(&app, app.clock.now())?;
+    tasks.spawn({
+        let (app, stop) = (app.clone(), stop.clone());
+        async move {
+            if let Err(e) = agents::serve(app, agent_side, stop).await {
+                tracing::error!(error = %e, "agents can't be served");
+            }
+        }
+    });
     let hub = Arc::new(Hub::default());
     spawn_until(&mut tasks, &stop, {
         let (hub, app) = (hub.clone(), app.clone());

@@ -102,9 +102,8 @@ impl DeviceCa {
         let mut roots = RootCertStore::empty();
         roots.add(der.clone()).map_err(|e| said(&e))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .map_err(|e| said(&e))?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(|e| said(&e))?;
         let begin = text.find("-----BEGIN CERTIFICATE-----").ok_or("no certificate in it")?;
         let end = "-----END CERTIFICATE-----";
         let stop = text[begin..].find(end).ok_or("no whole certificate in it")? + begin + end.len();

@@ -36,5 +36,12 @@ pub async fn get(app: &App, ctx: &Ctx) -> Result<Overview> {
         *desktops.entry(*state).or_default() += n;
     }
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    Ok(Overview { hosts: (count(hosts.len()), count(up)), pools: count(pools.len()), desktops, ..Overview::default() })
+    let endpoints = super::endpoints::counts(app, ctx).await?;
+    Ok(Overview {
+        hosts: (count(hosts.len()), count(up)),
+        pools: count(pools.len()),
+        desktops,
+        endpoints,
+        ..Overview::default()
+    })
 }

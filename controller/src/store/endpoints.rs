@@ -31,15 +31,20 @@ pub struct Endpoint {
     #[sqlx(try_from = "String")]
     pub verdict: Verdict,
     /// What its checks found.
-    pub findings: Json<Value>,
+    #[sqlx(json)]
+    pub findings: Value,
     /// Who it says it is.
-    pub hello: Json<Value>,
+    #[sqlx(json)]
+    pub hello: Value,
     /// What it is made of.
-    pub hardware: Option<Json<Value>>,
+    #[sqlx(json(nullable))]
+    pub hardware: Option<Value>,
     /// How it feels.
-    pub vitals: Option<Json<Value>>,
+    #[sqlx(json(nullable))]
+    pub vitals: Option<Value>,
     /// How its network is.
-    pub network: Option<Json<Value>>,
+    #[sqlx(json(nullable))]
+    pub network: Option<Value>,
     /// Its clock less ours, milliseconds.
     pub skew_ms: Option<i64>,
     /// When it was last heard, microseconds.
@@ -223,8 +228,10 @@ impl Store {
     /// # Errors
     /// Any [`super::StoreError`].
     pub async fn endpoint_counts(&self) -> Result<Vec<(String, String, i64)>> {
-        Ok(on_read!(self, c => sqlx::query_as("SELECT site_code, state, COUNT(*) FROM endpoints GROUP BY site_code, state")
-            .fetch_all(c))?)
+        Ok(
+            on_read!(self, c => sqlx::query_as("SELECT site_code, state, COUNT(*) FROM endpoints GROUP BY site_code, state")
+            .fetch_all(c))?,
+        )
     }
 
     /// Tokens that still work, newest first.
