@@ -8,6 +8,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use metrics::counter;
 use rustls::pki_types::CertificateDer;
+use tokio::io::AsyncReadExt;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -29,6 +30,9 @@ use crate::services::endpoints;
 const GREETING: Duration = Duration::from_secs(15);
 /// A frame that can't be sent in this time means a dead line.
 const SEND: Duration = Duration::from_secs(10);
+/// How long, and for how much more, a refused endpoint is listened to so that it can read why.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: u64 = 1024 * 1024;
 /// Messages an endpoint may send at once, and how fast that fills up again. A healthy one sends three
 /// a minute.
 const BURST: u32 = 60;
@@ -69,7 +73,14 @@ pub(super) async fn run(
         tracing::debug!(%peer, reason = refusal.code(), "refused an agent");
         let code = CloseFrame { code: CloseCode::Policy, reason: refusal.code().into() };
         let _ = send(&mut socket, &ControllerMessage::Refused(refusal)).await;
-        let _ = tokio::time::timeout(Duration::from_secs(2), socket.close(Some(code))).await;
+        let _ = tokio::time::timeout(LINGER, async {
+            socket.close(Some(code)).await?;
+            // Closing on unread data resets the line, and the reason would be lost with it.
+            let mut rest = socket.get_mut().take(LINGER_BYTES);
+            tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+            Ok::<_, tungstenite::Error>(())
+        })
+        .await;
     }
 }
 
