@@ -5,3 +5,4 @@ pub mod db;
 pub mod gate;
 pub mod http;
 pub mod office;
+pub mod world;
