@@ -35,8 +35,10 @@ const AGENT: &[(&str, u8)] = &[
     ("link", 4),
     ("actions", 4),
     ("session", 4),
-    ("doctor", 4),
-    ("app", 5),
+    ("doctor", 5),
+    ("report", 4),
+    ("status", 5),
+    ("app", 6),
     ("cli", 5),
 ];
 
