@@ -1,0 +1,109 @@
+//! The tree of sites on both databases: import, days, search.
+
+use anyhow::{Result, anyhow};
+use axum::http::{Method, StatusCode};
+use tram_controller::domain::access::Role;
+use tram_controller::services::sites::HANOI_2016;
+use tram_tests::db;
+use tram_tests::http::{Browser, TestApi};
+
+async fn import(browser: &Browser<'_>, query: &str, csv: &str) -> Result<tram_tests::http::Answer> {
+    browser
+        .send(Method::POST, &format!("/api/v1/sites/import?{query}"), Some(("text/csv", csv.as_bytes().to_vec())))
+        .await
+}
+
+async fn codes(browser: &Browser<'_>, query: &str) -> Result<Vec<String>> {
+    let answer = browser.get(&format!("/api/v1/sites?{query}")).await?;
+    let items = answer.json["items"].as_array().ok_or_else(|| anyhow!("{answer:?}"))?;
+    Ok(items.iter().map(|s| s["code"].as_str().unwrap_or_default().to_owned()).collect())
+}
+
+#[tokio::test]
+async fn hanoi_is_imported_once_and_found_in_any_spelling() -> Result<()> {
+    for db in db::both().await? {
+        let api = TestApi::new(&db.store).await?;
+        db.raw("DELETE FROM sites").await?;
+        let operator = api.signed_in(Role::Operator).await?;
+        assert_eq!(import(&operator, "dry_run=true", HANOI_2016).await?.json["created"], 615);
+        assert_eq!(codes(&operator, "").await?.len(), 0, "a dry run writes nothing");
+        assert_eq!(import(&operator, "", HANOI_2016).await?.json["created"], 615);
+        let again = import(&operator, "", HANOI_2016).await?;
+        assert_eq!((&again.json["created"], &again.json["unchanged"]), (&0.into(), &615.into()));
+
+        assert_eq!(codes(&operator, "level=commune&q=minh+khai").await?, ["00295", "00613", "09838"]);
+        assert_eq!(codes(&operator, "q=minh+khai+b%E1%BA%AFc+t%E1%BB%AB").await?, ["00613"], "by the district");
+        for q in ["x%C3%A3%20c%E1%BB%95%20loa", "CO%20LOA", "co%CC%89%20loa%20dong"] {
+            assert_eq!(codes(&operator, &format!("q={q}")).await?.len(), 1, "{q}");
+        }
+        let one = operator.get("/api/v1/sites/00613").await?;
+        assert_eq!(one.json["district"]["name"], "Quận Bắc Từ Liêm");
+        assert_eq!(operator.get("/api/v1/sites/99999").await?.code(), "S-404");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_later_list_closes_the_old_row_and_opens_a_new_one() -> Result<()> {
+    for db in db::both().await? {
+        let api = TestApi::new(&db.store).await?;
+        db.raw("DELETE FROM sites").await?;
+        let operator = api.signed_in(Role::Operator).await?;
+        import(&operator, "", HANOI_2016).await?;
+        let renamed = HANOI_2016.replace("Xã Cổ Loa,Cổ Loa", "Xã Âu Lạc,Âu Lạc");
+        assert_ne!(renamed, HANOI_2016);
+        let fewer: String = renamed.lines().filter(|l| !l.contains(",00004,")).map(|l| format!("{l}\n")).collect();
+        let answer = import(&operator, "valid_from=2020-03-01", &fewer).await?;
+        assert_eq!(answer.json["updated"], 1, "{answer:?}");
+        assert_eq!(answer.json["missing"], serde_json::json!(["00004"]));
+        assert_eq!(codes(&operator, "q=au+lac&at=2020-02-29").await?.len(), 0);
+        assert_eq!(codes(&operator, "q=au+lac&at=2020-03-01").await?.len(), 1);
+        assert_eq!(codes(&operator, "q=co+loa&at=2020-02-29").await?.len(), 1);
+        assert_eq!(operator.get("/api/v1/sites/00004?at=2021-01-01").await?.status, StatusCode::OK);
+        let closing = import(&operator, "valid_from=2020-03-01&close_missing=true", &fewer).await?;
+        assert_eq!((&closing.json["closed"], &closing.json["unchanged"]), (&1.into(), &614.into()));
+        assert_eq!(operator.get("/api/v1/sites/00004?at=2021-01-01").await?.code(), "S-404");
+        assert_eq!(import(&operator, "", HANOI_2016).await?.json["unchanged"], 615, "2016 stays as it was");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_fault_is_told_by_line_and_nothing_imported() -> Result<()> {
+    let db = db::sqlite().await?;
+    let api = TestApi::new(&db.store).await?;
+    db.raw("DELETE FROM sites").await?;
+    let operator = api.signed_in(Role::Operator).await?;
+    let mut lines: Vec<Vec<u8>> = HANOI_2016.lines().take(9).map(|l| l.as_bytes().to_vec()).collect();
+    let line = |old: &[u8], from: &str, to: &str| String::from_utf8_lossy(old).replace(from, to).into_bytes();
+    lines[2] = lines[1].clone();
+    lines[3] = [lines[3].clone(), b"\xff".to_vec()].concat();
+    lines[4] = line(&lines[4], "Quận Ba Đình", "Quận Ba Vì");
+    lines[5] = line(&lines[5], "001,Quận Ba Đình,quận", "777,,");
+    lines[6] = line(&lines[6], ",phường,", ",làng,");
+    lines[7] = line(&lines[7], ",urban,", ",3,");
+    lines[8] = b"01,too,few".to_vec();
+    let csv = lines.join(&b'\n');
+    let answer = operator.send(Method::POST, "/api/v1/sites/import", Some(("text/csv", csv))).await?;
+    assert_eq!((answer.status, answer.code()), (StatusCode::UNPROCESSABLE_ENTITY, "S-200"), "{answer:?}");
+    let told: Vec<(String, String)> = answer.json["errors"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|e| (e["at"].as_str().unwrap_or_default().into(), e["code"].as_str().unwrap_or_default().into()))
+        .collect();
+    let wanted = [
+        ("3", "S-210"),
+        ("4", "S-201"),
+        ("5", "S-211"),
+        ("6", "S-212"),
+        ("7", "S-208"),
+        ("8", "S-209"),
+        ("9", "S-203"),
+    ];
+    assert_eq!(told, wanted.map(|(l, c)| (l.to_owned(), c.to_owned())));
+    let header = HANOI_2016.replace("commune_type", "kind");
+    assert_eq!(import(&operator, "", &header).await?.json["errors"].as_array().map(Vec::len), Some(2));
+    assert_eq!(codes(&operator, "").await?.len(), 0);
+    Ok(())
+}
