@@ -37,11 +37,6 @@ pub async fn get(app: &App, ctx: &Ctx) -> Result<Overview> {
     }
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let endpoints = super::endpoints::counts(app, ctx).await?;
-    Ok(Overview {
-        hosts: (count(hosts.len()), count(up)),
-        pools: count(pools.len()),
-        desktops,
-        endpoints,
-        ..Overview::default()
-    })
+    let sessions = app.store.session_counts(&ctx.caller.scope()).await?;
+    Ok(Overview { hosts: (count(hosts.len()), count(up)), pools: count(pools.len()), desktops, endpoints, sessions })
 }
