@@ -195,10 +195,17 @@ impl Store {
             "SELECT s.code, p.code, g.code, COUNT(*)", tree!(),
             "JOIN pools x ON x.site_code = s.code WHERE s.valid_from <= $1 AND (s.valid_to IS NULL OR s.valid_to > $1) \
              GROUP BY s.code, p.code, g.code")).bind(&on).fetch_all(c))?;
+        let endpoints: Vec<Line> = on_read!(self, c => sqlx::query_as(concat!(
+            "SELECT s.code, p.code, g.code, COUNT(*)", tree!(),
+            "JOIN endpoints x ON x.site_code = s.code AND x.revoked_at IS NULL \
+             WHERE s.valid_from <= $1 AND (s.valid_to IS NULL OR s.valid_to > $1) \
+             GROUP BY s.code, p.code, g.code")).bind(&on).fetch_all(c))?;
         let mut counts: HashMap<String, Counts> = HashMap::new();
-        for (own, parent, grandparent, n) in pools {
+        let lines = pools.into_iter().map(|l| (l, true)).chain(endpoints.into_iter().map(|l| (l, false)));
+        for ((own, parent, grandparent, n), is_pool) in lines {
             for code in [Some(own), parent, grandparent].into_iter().flatten() {
-                counts.entry(code).or_default().pools += n;
+                let c = counts.entry(code).or_default();
+                *(if is_pool { &mut c.pools } else { &mut c.endpoints }) += n;
             }
         }
         Ok(counts)
