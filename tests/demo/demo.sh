@@ -225,6 +225,23 @@ wait_desktops() {
     done
 }
 
+# The guest agent answers before the desktop is painted. A PNG of a black screen or of boot messages is
+# small, one of a desktop with windows is not.
+wait_pictures() {
+    local id shot=$data/.screen.png limit=$(($(date +%s) + 600))
+    for id in $(desktop_ids); do
+        until vir screenshot "$id" "$shot" >/dev/null 2>&1 && [ "$(stat -c %s "$shot")" -gt 20000 ]; do
+            if [ "$(date +%s)" -gt "$limit" ]; then
+                echo "    the desktops run, but one shows no picture yet: look at it as the operator"
+                break 2
+            fi
+            sleep 1
+        done
+    done
+    rm -f "$shot"
+    printf '    %4d s  their screens are there\n' $(($(date +%s) - began))
+}
+
 # sign_in NAME: prints the role the API gives that account.
 sign_in() {
     local jar secret
@@ -326,6 +343,7 @@ start_agent
 
 step 8 "the desktops start" "20 s; the first time 2 min on emulated processors"
 wait_desktops
+wait_pictures
 
 if [ -n "${DEMO_ONCE:-}" ]; then
     verify
