@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+pub mod agent;
 pub mod backend;
 pub mod client;
+pub mod control;
 pub mod gateway_process;
 pub mod relay;
 
