@@ -67,6 +67,21 @@ pub struct Step {
 /// # Errors
 /// [`Error::Capacity`] if there is no desktop for their site, or all are taken.
 pub async fn connect(app: &App, ctx: &Ctx, binding: Option<&[u8; 32]>) -> Result<(View, Option<Ticket>)> {
+    // At eight o'clock everybody asks at once, and PostgreSQL may break off one of two that wait for each
+    // other. Nothing was written then, so asking again is safe.
+    for _ in 0..TRIES {
+        match try_connect(app, ctx, binding).await {
+            Err(Error::Unavailable(super::CONTENDED, _)) => {}
+            other => return other,
+        }
+    }
+    try_connect(app, ctx, binding).await
+}
+
+/// How often a broken-off request is repeated before the officer is told to try again.
+const TRIES: usize = 5;
+
+async fn try_connect(app: &App, ctx: &Ctx, binding: Option<&[u8; 32]>) -> Result<(View, Option<Ticket>)> {
     let user = officer(ctx)?;
     let mut tx = app.store.begin().await?;
     if tx.lock_user(user).await? != Some(true) {

@@ -165,10 +165,16 @@ impl From<StoreError> for Error {
             StoreError::Unavailable(_) | StoreError::Folder(..) => {
                 Self::Unavailable("X-503", format!("{e}; nothing was changed, try again in a moment"))
             }
+            StoreError::Contended(_) => {
+                Self::Unavailable(CONTENDED, "several requests met; nothing was changed, try again".into())
+            }
             other => Self::Internal(Box::new(other)),
         }
     }
 }
+
+/// Code of a transaction that met another one; trying again at once is right.
+pub(crate) const CONTENDED: &str = "X-504";
 
 /// Writes the audit row of a change that succeeded.
 pub(crate) async fn audit(tx: &mut Tx, ctx: &Ctx, action: &str, target: &str, detail: Value) -> Result<()> {

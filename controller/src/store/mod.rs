@@ -48,6 +48,9 @@ pub enum StoreError {
     /// The database can't be reached, is full, read-only or too slow.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
+    /// The database broke off one of two transactions that waited for each other: repeating it helps.
+    #[error("the transaction met another one and was broken off: {0}")]
+    Contended(String),
     /// The database was made by a newer version.
     #[error(
         "this database was made by a newer version of Tram (it has migration {0}); run that version, or restore a backup made before the upgrade"
@@ -88,7 +91,10 @@ impl From<sqlx::Error> for StoreError {
                     // PostgreSQL classes: 08 connection, 53 resources, 57 operator intervention.
                     let pg_down = d.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some()
                         && ["08", "53", "57", "25006"].iter().any(|c| code.starts_with(c));
-                    if sqlite_down || pg_down {
+                    // PostgreSQL: serialization failure, deadlock detected.
+                    if matches!(&*code, "40001" | "40P01") {
+                        Self::Contended(d.message().to_owned())
+                    } else if sqlite_down || pg_down {
                         Self::Unavailable(d.message().to_owned())
                     } else {
                         Self::Internal(e.to_string())
