@@ -50,8 +50,8 @@ for line in r if isinstance(r, list) else [r]:
 running() { # controller | agent
     local pid
     pid=$(cat "$data/$1.pid" 2>/dev/null) || return 1
-    [ -r "/proc/$pid/cmdline" ] && tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q -F "tram-$1 " \
-        && tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q -F "$data"
+    [ -r "/proc/$pid/cmdline" ] && tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -q -F "tram-$1 " \
+        && tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -q -F "$data"
 }
 
 stop_process() {
