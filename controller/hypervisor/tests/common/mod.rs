@@ -24,7 +24,8 @@ pub struct Daemon {
 
 const QEMU_CONF: &str = "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\nnamespaces = []\ncgroup_controllers = []\nstdio_handler = \"file\"\nremember_owner = 0\n";
 const LIBVIRTD_CONF: &str = "auth_unix_rw = \"none\"\nunix_sock_rw_perms = \"0700\"\n";
-/// Everything libvirtd writes lies under these; /run/libvirt may not exist yet.
+/// Everything libvirtd writes lies under these; /run/libvirt may not exist yet. Where process 1 is no real
+/// init, tini buries what libvirt leaves to it: libvirt waits for that.
 const PRIVATE: &str = r#"set -e
 mkdir -p /run/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /etc/libvirt
 mount --bind "$1/run" /run/libvirt
@@ -32,7 +33,9 @@ mount --bind "$1/lib" /var/lib/libvirt
 mount --bind "$1/cache" /var/cache/libvirt
 mount --bind "$1/log" /var/log/libvirt
 mount --bind "$1/etc" /etc/libvirt
-exec libvirtd -f /etc/libvirt/libvirtd.conf -p "$1/pid" -t 7200"#;
+reaper=
+command -v tini >/dev/null && [ ! -d /run/systemd/system ] && reaper="tini -s --"
+exec $reaper libvirtd -f /etc/libvirt/libvirtd.conf -p "$1/pid" -t 7200"#;
 
 impl Daemon {
     pub fn start() -> Self {
@@ -115,8 +118,13 @@ impl Daemon {
     }
 
     pub fn signal(&self, signal: Signal) {
-        // unshare and sh became libvirtd by exec: it is our child itself.
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// libvirtd itself: our child, or tini's.
+    fn pid(&self) -> Pid {
+        let written = fs::read_to_string(self.folder.path().join("pid")).expect("libvirtd wrote its pid file");
+        Pid::from_raw(written.trim().parse().expect("a pid file holds a number"))
     }
 
     pub fn kill9(&mut self) {
@@ -125,6 +133,8 @@ impl Daemon {
     }
 
     pub fn restart(&mut self) {
+        // Not to be taken for the new one's.
+        let _ = fs::remove_file(self.folder.path().join("pid"));
         self.child = Self::spawn(self.folder.path());
         self.wait();
     }
@@ -132,7 +142,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
+        let _ = kill(self.pid(), Signal::SIGKILL);
         let _ = self.child.wait();
         // Guests outlive libvirtd. Their pid files lie in our own folder, so these are ours alone.
         for run in ["run/qemu", "run/libvirt/qemu/run"] {
