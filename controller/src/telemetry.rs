@@ -1,6 +1,7 @@
 //! Logging and metrics set-up.
 
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -26,15 +27,17 @@ pub fn logging(format: &str, level: &str) {
 /// # Errors
 /// If another recorder is installed.
 pub fn metrics() -> anyhow::Result<PrometheusHandle> {
-    static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
-    if let Some(h) = HANDLE.get() {
+    static HANDLE: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    // Held while it is made: of two that start at once, only one may install.
+    let mut handle = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(h) = &*handle {
         return Ok(h.clone());
     }
     // From a millisecond to ten minutes: requests and boots share the scale.
     let buckets =
         [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 120.0, 300.0, 600.0];
-    let handle = PrometheusBuilder::new()
+    let made = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &buckets)?
         .install_recorder()?;
-    Ok(HANDLE.get_or_init(|| handle).clone())
+    Ok(handle.insert(made).clone())
 }
