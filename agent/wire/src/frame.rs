@@ -76,12 +76,12 @@ pub enum Incoming<M> {
 }
 
 #[derive(Deserialize)]
-struct Tag<'a> {
+pub(crate) struct Tag<'a> {
     #[serde(borrow)]
-    kind: Cow<'a, str>,
+    pub(crate) kind: Cow<'a, str>,
 }
 
-fn body<T: DeserializeOwned>(kind: &'static str, bytes: &[u8]) -> Result<T, WireError> {
+pub(crate) fn body<T: DeserializeOwned>(kind: &'static str, bytes: &[u8]) -> Result<T, WireError> {
     serde_json::from_slice(bytes).map_err(|source| WireError::BadBody { kind, source })
 }
 
@@ -131,6 +131,7 @@ macro_rules! direction {
         }
     };
 }
+pub(crate) use direction;
 
 direction! {
     /// From the agent to the controller.

@@ -19,6 +19,7 @@
 //!   change (60 s, if any)          →
 //!   renew (at 2/3 of the life)     →   renewed
 //!   goodbye                        →
+//!   GET  /agent/v1/tunnel (mTLS)   →   streams of a session: [`tunnel`], [`session`]
 //! ```
 
 pub mod check;
@@ -28,7 +29,9 @@ pub mod heartbeat;
 pub mod hello;
 pub mod ids;
 pub mod refusal;
+pub mod session;
 pub mod token;
+pub mod tunnel;
 pub mod version;
 
 pub use frame::{AgentMessage, ControllerMessage, Incoming, WireError};
@@ -43,6 +46,12 @@ pub const SERVER_NAME: &str = "controller.tram.internal";
 
 /// Where an agent enrols: `POST`, JSON in and out.
 pub const ENROL_PATH: &str = "/agent/v1/enrol";
+
+/// Where an agent opens a tunnel: `GET` with `Upgrade: tram-tunnel`.
+pub const TUNNEL_PATH: &str = "/agent/v1/tunnel";
+
+/// What a connection at [`TUNNEL_PATH`] is upgraded to.
+pub const TUNNEL_UPGRADE: &str = "tram-tunnel";
 
 /// Where an agent links: a WebSocket upgrade.
 pub const LINK_PATH: &str = "/agent/v1/link";

@@ -1,0 +1,509 @@
+//! All streams of a tunnel on one numbered line.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::class::Class;
+use super::estimate::Estimate;
+use super::fault::{Fault, StreamError};
+use super::header::{HEADER, Header, Kind, frame};
+use super::replay::Replay;
+use super::schedule::Schedule;
+use super::stream::{Sending, Stream};
+use super::{OPEN_LIMIT, THIN_PAYLOAD, WIDE_PAYLOAD};
+
+mod arrive;
+
+/// Bytes handed to a thin line at once: one frame, so that the next one is chosen as late as can be.
+const THIN_BATCH: usize = 1;
+/// Bytes handed to a wide line at once: a write of this size is cheap.
+const WIDE_BATCH: usize = 128 * 1024;
+/// An acknowledgement is due after so many bytes at the latest.
+const ACK_BYTES: usize = 32 * 1024;
+/// Or after this long.
+const ACK_WITHIN: Duration = Duration::from_millis(50);
+/// Messages that may wait to be sent or read.
+const MESSAGES: usize = 64;
+
+/// Which end this is. Only the agent's opens streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The agent.
+    Agent,
+    /// The gateway.
+    Gateway,
+}
+
+/// What may be tuned.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How often a sign of life is asked for. Metered lines want 15 s.
+    pub ping: Duration,
+    /// A line that is silent for this long is lost.
+    pub silence: Duration,
+    /// Streams that may be open.
+    pub streams: usize,
+    /// Bytes that may be on their way before the line is known.
+    pub replay: usize,
+    /// Bytes that may be on their way at most.
+    pub most_replay: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            ping: Duration::from_secs(5),
+            silence: Duration::from_secs(15),
+            streams: 64,
+            replay: 256 * 1024,
+            most_replay: 8 * 1024 * 1024,
+        }
+    }
+}
+
+/// What a user of the tunnel has to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The other side opened a stream; its header.
+    Opened(u32, Vec<u8>),
+    /// There is something to read, an end or a reset.
+    Readable(u32),
+    /// There is room again, or a reset.
+    Writable(u32),
+    /// A control message.
+    Message(Vec<u8>),
+}
+
+/// Numbers of a tunnel, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stats {
+    /// The usual round trip.
+    pub round_trip: Option<Duration>,
+    /// Bytes a second the line delivers to the other side, of late.
+    pub rate: Option<f64>,
+    /// Bytes kept until they are acknowledged.
+    pub held: usize,
+    /// Bytes of frames that arrived.
+    pub received: u64,
+    /// Bytes of frames that were handed to lines.
+    pub sent: u64,
+    /// Streams that are not over.
+    pub streams: usize,
+}
+
+/// A whole frame, ready for the line.
+pub type Frame = Arc<Vec<u8>>;
+
+/// One end of a tunnel. Times count from any moment, the same for all calls.
+#[derive(Debug)]
+pub struct Mux {
+    role: Role,
+    limits: Limits,
+    streams: BTreeMap<u32, Stream>,
+    last_stream: u32,
+    schedule: Schedule,
+    /// Control frames that wait for a number.
+    urgent: VecDeque<Vec<u8>>,
+    replay: Replay,
+    estimate: Estimate,
+    events: VecDeque<Event>,
+    /// Messages among the events.
+    unread_messages: usize,
+    /// Number of the last frame that arrived.
+    received: u64,
+    /// What the other side knows of it.
+    told: u64,
+    untold_bytes: usize,
+    ack_at: Option<Duration>,
+    ack_now: bool,
+    up: bool,
+    /// Acknowledgements and signs of life.
+    raw: VecDeque<[u8; HEADER]>,
+    /// Number of the next frame for the line: all below it were handed to this connection.
+    next: u64,
+    heard: Duration,
+    ping_at: Duration,
+    pinged: Option<Duration>,
+    stats: Stats,
+}
+
+impl Mux {
+    /// An end without a connection.
+    #[must_use]
+    pub fn new(role: Role, limits: Limits) -> Self {
+        Self {
+            role,
+            limits,
+            streams: BTreeMap::new(),
+            last_stream: 0,
+            schedule: Schedule::default(),
+            urgent: VecDeque::new(),
+            replay: Replay::default(),
+            estimate: Estimate::default(),
+            events: VecDeque::new(),
+            unread_messages: 0,
+            received: 0,
+            told: 0,
+            untold_bytes: 0,
+            ack_at: None,
+            ack_now: false,
+            up: false,
+            raw: VecDeque::new(),
+            next: 1,
+            heard: Duration::ZERO,
+            ping_at: Duration::ZERO,
+            pinged: None,
+            stats: Stats::default(),
+        }
+    }
+
+    /// Number of the last frame that arrived: what a resumption names.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Whether the other side may come back with this number. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Fault::Window`].
+    pub fn reaches(&self, their_last: u64) -> Result<(), Fault> {
+        self.replay.reaches(their_last)
+    }
+
+    /// A connection is there; the other side has all frames up to `their_last` and was told
+    /// [`Mux::received`]. What it lacks is sent again.
+    ///
+    /// # Errors
+    /// [`Fault::Window`]; then nothing was changed.
+    pub fn attach(&mut self, now: Duration, their_last: u64) -> Result<(), Fault> {
+        self.replay.reaches(their_last)?;
+        self.detach();
+        // What arrived before the cut says nothing about how fast.
+        let mut nobody = Estimate::default();
+        self.replay.ack(their_last, now, &mut nobody)?;
+        self.next = their_last + 1;
+        self.told = self.received;
+        (self.heard, self.ping_at) = (now, now);
+        self.up = true;
+        self.wake_writers();
+        Ok(())
+    }
+
+    /// The connection is gone. Nothing is lost: streams wait.
+    pub fn detach(&mut self) {
+        self.up = false;
+        self.raw.clear();
+        (self.ack_at, self.ack_now, self.untold_bytes) = (None, false, 0);
+        self.pinged = None;
+    }
+
+    /// Opens a stream. `ours` is the class of what is sent from here, `theirs` of what comes back.
+    ///
+    /// # Errors
+    /// [`StreamError::Full`], [`StreamError::TooLong`], or [`StreamError::Gone`] on the gateway's side.
+    pub fn open(&mut self, ours: Class, theirs: Class, header: &[u8]) -> Result<u32, StreamError> {
+        if self.role != Role::Agent {
+            return Err(StreamError::Gone);
+        }
+        if header.len() > OPEN_LIMIT {
+            return Err(StreamError::TooLong);
+        }
+        let open = self.streams.values().filter(|s| s.sending != Sending::Ended).count();
+        if open >= self.limits.streams || self.streams.len() >= 2 * self.limits.streams {
+            return Err(StreamError::Full);
+        }
+        self.last_stream += 1;
+        let id = self.last_stream;
+        let class = (ours.rank() << 4 | theirs.rank()) as u8;
+        self.urgent.push_back(frame(Kind::Open, class, id, 0, header));
+        self.streams.insert(id, Stream::new(ours));
+        Ok(id)
+    }
+
+    /// Sends a control message.
+    ///
+    /// # Errors
+    /// [`StreamError::Full`] or [`StreamError::TooLong`].
+    pub fn send_message(&mut self, message: &[u8]) -> Result<(), StreamError> {
+        if message.is_empty() || message.len() > WIDE_PAYLOAD {
+            return Err(StreamError::TooLong);
+        }
+        if self.urgent.len() >= 4 * MESSAGES {
+            return Err(StreamError::Full);
+        }
+        self.urgent.push_back(frame(Kind::Message, 0, 0, 0, message));
+        Ok(())
+    }
+
+    /// How much a stream takes now.
+    fn room(&self, stream: &Stream) -> usize {
+        let most = if self.estimate.thin() { 4 * THIN_PAYLOAD } else { 16 * WIDE_PAYLOAD };
+        most.saturating_sub(stream.waiting())
+    }
+
+    /// Gives data to a stream; how much it took. 0: wait for [`Event::Writable`].
+    ///
+    /// # Errors
+    /// If it was broken off, or ended from here.
+    pub fn write(&mut self, id: u32, data: &[u8]) -> Result<usize, StreamError> {
+        let most = if self.estimate.thin() { THIN_PAYLOAD } else { WIDE_PAYLOAD };
+        let stream = self.streams.get(&id).ok_or(StreamError::Gone)?;
+        if let Some(code) = stream.reset {
+            return Err(StreamError::Reset(code));
+        }
+        if stream.sending != Sending::Open {
+            return Err(StreamError::Gone);
+        }
+        let room = self.room(stream);
+        let Some(stream) = self.streams.get_mut(&id) else { return Err(StreamError::Gone) };
+        let taken = stream.push(data, room, most);
+        self.reschedule(id);
+        Ok(taken)
+    }
+
+    /// Whether all data of a stream was handed on.
+    #[must_use]
+    pub fn flushed(&self, id: u32) -> bool {
+        self.streams.get(&id).is_none_or(|s| s.waiting() == 0)
+    }
+
+    /// No more data from here.
+    pub fn end(&mut self, id: u32) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.sending == Sending::Open
+        {
+            stream.sending = Sending::Ending;
+            self.reschedule(id);
+        }
+    }
+
+    /// The next bytes of a stream: `None` if there are none yet, an empty slice at its end.
+    ///
+    /// # Errors
+    /// If it was broken off.
+    pub fn peek(&self, id: u32) -> Result<Option<&[u8]>, StreamError> {
+        self.streams.get(&id).ok_or(StreamError::Gone)?.peek()
+    }
+
+    /// So many of them were read.
+    pub fn consume(&mut self, now: Duration, id: u32, n: usize) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.arrived.consume(n);
+            self.give_back(now, id);
+        }
+    }
+
+    fn give_back(&mut self, now: Duration, id: u32) {
+        let round_trip = self.estimate.least();
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !stream.they_ended
+            && let Some(more) = stream.arrived.give_back(now, round_trip)
+        {
+            self.urgent.push_back(frame(Kind::Credit, 0, id, 0, &more.to_be_bytes()));
+        }
+    }
+
+    /// Nobody here holds the stream any more. What was not ended properly is broken off.
+    pub fn drop_stream(&mut self, id: u32, code: u16) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.dropped = true;
+        stream.arrived.discard();
+        // What was written before an orderly end still goes out; the end then says whether more is wanted.
+        if stream.sending != Sending::Ending && !(stream.sending == Sending::Ended && stream.they_ended) {
+            self.reset(id, code);
+        }
+        self.forget(id);
+    }
+
+    /// Breaks a stream off both ways.
+    pub fn reset(&mut self, id: u32, code: u16) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let first = stream.reset.is_none();
+        stream.reset.get_or_insert(code);
+        stream.discard();
+        stream.arrived.discard();
+        if first && !(stream.sending == Sending::Ended && stream.they_ended) {
+            stream.sending = Sending::Ended;
+            self.urgent.push_back(frame(Kind::Reset, 0, id, 0, &code.to_be_bytes()));
+        }
+        self.reschedule(id);
+    }
+
+    fn forget(&mut self, id: u32) {
+        if self.streams.get(&id).is_some_and(Stream::over) {
+            self.streams.remove(&id);
+        }
+    }
+
+    /// Puts a stream into the schedule or takes it out.
+    fn reschedule(&mut self, id: u32) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let wants = stream.next_size().is_some();
+        if wants != stream.scheduled {
+            stream.scheduled = wants;
+            if wants {
+                self.schedule.add(stream.class, id);
+            } else {
+                self.schedule.remove(stream.class, id);
+            }
+        }
+    }
+
+    fn wake_writers(&mut self) {
+        let ids = self.streams.iter().filter(|(_, s)| s.sending == Sending::Open).map(|(id, _)| Event::Writable(*id));
+        self.events.extend(ids);
+    }
+
+    /// What happened since the last call.
+    pub fn event(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        if matches!(event, Event::Message(_)) {
+            self.unread_messages -= 1;
+        }
+        Some(event)
+    }
+
+    fn raw(&mut self, kind: Kind, number: u64) {
+        self.raw.push_back(Header { kind, class: 0, length: 0, stream: 0, number }.encode());
+    }
+
+    fn most_held(&self) -> usize {
+        let wanted = usize::try_from(2 * self.estimate.in_flight()).unwrap_or(usize::MAX);
+        let least = if self.estimate.thin() { self.limits.replay } else { 4 * self.limits.replay };
+        wanted.clamp(least, self.limits.most_replay.max(least))
+    }
+
+    /// Chooses the next frames for the line and adds them to `out`: one on a thin line, so that the one after
+    /// it is chosen as late as can be. To be called when all before them were written.
+    pub fn batch(&mut self, now: Duration, out: &mut VecDeque<Frame>) {
+        if !self.up {
+            return;
+        }
+        let (batch, quantum) = if self.estimate.thin() {
+            (THIN_BATCH, HEADER + THIN_PAYLOAD)
+        } else {
+            (WIDE_BATCH, HEADER + WIDE_PAYLOAD)
+        };
+        let most_held = self.most_held();
+        let mut bytes = 0;
+        let raw_at = out.len();
+        while bytes < batch {
+            // What the other side lacks since a cut goes before anything new.
+            if self.next > self.replay.last() && !self.number_one(quantum, most_held) {
+                break;
+            }
+            let Some(frame) = self.replay.leave(self.next, now) else { break };
+            self.next += 1;
+            bytes += frame.len();
+            self.stats.sent += frame.len() as u64;
+            out.push_back(frame);
+        }
+        if self.ack_now || bytes > 0 && self.untold_bytes > 0 {
+            self.ack();
+        }
+        for raw in self.raw.drain(..).rev() {
+            self.stats.sent += HEADER as u64;
+            out.insert(raw_at, Arc::new(raw.to_vec()));
+        }
+    }
+
+    /// Numbers one more frame, if one may be sent.
+    fn number_one(&mut self, quantum: usize, most_held: usize) -> bool {
+        if let Some(frame) = self.urgent.pop_front() {
+            self.replay.push(frame);
+            return true;
+        }
+        if self.replay.held() >= most_held {
+            return false;
+        }
+        let streams = &self.streams;
+        let size = |id| streams.get(&id).and_then(Stream::next_size).unwrap_or(HEADER);
+        let Some(id) = self.schedule.next(quantum, size) else { return false };
+        self.take_frame(id);
+        true
+    }
+
+    fn take_frame(&mut self, id: u32) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let before = stream.waiting();
+        let bytes = match stream.take() {
+            Some(mut chunk) => {
+                let length = u16::try_from(chunk.len() - HEADER).unwrap_or(u16::MAX);
+                let header = Header { kind: Kind::Data, class: 0, length, stream: id, number: 0 };
+                chunk[..HEADER].copy_from_slice(&header.encode());
+                chunk
+            }
+            None => {
+                stream.sending = Sending::Ended;
+                if stream.dropped && !stream.they_ended {
+                    stream.reset = Some(0);
+                    self.urgent.push_back(frame(Kind::Reset, 0, id, 0, &0_u16.to_be_bytes()));
+                }
+                frame(Kind::End, 0, id, 0, &[])
+            }
+        };
+        let left = stream.waiting();
+        self.replay.push(bytes);
+        self.reschedule(id);
+        let most = if self.estimate.thin() { 2 * THIN_PAYLOAD } else { 8 * WIDE_PAYLOAD };
+        // Not for every frame: a writer that is woken for half a buffer writes large pieces.
+        if before > most && left <= most || left == 0 {
+            self.events.push_back(Event::Writable(id));
+        }
+        self.forget(id);
+    }
+
+    fn ack(&mut self) {
+        self.raw(Kind::Ack, self.received);
+        self.told = self.received;
+        (self.ack_at, self.ack_now, self.untold_bytes) = (None, false, 0);
+    }
+
+    /// When to call [`Mux::tick`] at the latest.
+    #[must_use]
+    pub fn due(&self) -> Option<Duration> {
+        if !self.up {
+            return None;
+        }
+        let alive = self.heard + self.limits.silence;
+        Some(self.ack_at.into_iter().fold(alive.min(self.ping_at), Duration::min))
+    }
+
+    /// Time passed. `false`: the line is silent for too long, it is lost.
+    #[must_use]
+    pub fn tick(&mut self, now: Duration) -> bool {
+        if !self.up {
+            return true;
+        }
+        if self.ack_at.is_some_and(|at| now >= at) {
+            self.ack_now = true;
+            self.ack_at = None;
+        }
+        if now >= self.ping_at {
+            self.ping_at = now + self.limits.ping;
+            self.pinged = Some(now);
+            self.raw(Kind::Ping, u64::try_from(now.as_micros()).unwrap_or(0));
+        }
+        now < self.heard + self.limits.silence
+    }
+
+    /// Numbers of the tunnel.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            round_trip: self.estimate.smooth(),
+            rate: self.estimate.rate(),
+            held: self.replay.held(),
+            streams: self.streams.len(),
+            ..self.stats
+        }
+    }
+
+    /// Whether the line is thin, or not known to be wide.
+    #[must_use]
+    pub fn thin(&self) -> bool {
+        self.estimate.thin()
+    }
+}

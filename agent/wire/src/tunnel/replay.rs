@@ -1,0 +1,123 @@
+//! What was sent and is not yet known to have arrived.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::estimate::Estimate;
+use super::fault::Fault;
+use super::header::HEADER;
+
+/// What a kept frame costs besides its bytes.
+const OVERHEAD: usize = 64;
+
+#[derive(Debug)]
+struct Sent {
+    bytes: Arc<Vec<u8>>,
+    /// When it was last handed to the line, and what had been delivered until then.
+    left: Option<(Duration, u64)>,
+}
+
+/// Numbered frames in order, until acknowledged.
+#[derive(Debug, Default)]
+pub(super) struct Replay {
+    /// Numbers up to this one are acknowledged and gone.
+    acked: u64,
+    frames: VecDeque<Sent>,
+    held: usize,
+    delivered: u64,
+}
+
+impl Replay {
+    /// Number of the last frame.
+    pub(super) fn last(&self) -> u64 {
+        self.acked + self.frames.len() as u64
+    }
+
+    /// Memory in use.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Numbers a frame and keeps it. Its number.
+    pub(super) fn push(&mut self, mut frame: Vec<u8>) -> u64 {
+        let number = self.last() + 1;
+        frame[8..HEADER].copy_from_slice(&number.to_be_bytes());
+        self.held += frame.capacity() + OVERHEAD;
+        self.frames.push_back(Sent { bytes: Arc::new(frame), left: None });
+        number
+    }
+
+    /// A frame, about to be handed to the line.
+    pub(super) fn leave(&mut self, number: u64, now: Duration) -> Option<Arc<Vec<u8>>> {
+        let at = usize::try_from(number.checked_sub(self.acked + 1)?).ok()?;
+        let frame = self.frames.get_mut(at)?;
+        frame.left = Some((now, self.delivered));
+        Some(frame.bytes.clone())
+    }
+
+    /// Whether a resumption from this number is possible; changes nothing.
+    pub(super) fn reaches(&self, number: u64) -> Result<(), Fault> {
+        if (self.acked..=self.last()).contains(&number) { Ok(()) } else { Err(Fault::Window) }
+    }
+
+    /// All frames up to this number arrived. Older news is no news.
+    pub(super) fn ack(&mut self, number: u64, now: Duration, estimate: &mut Estimate) -> Result<(), Fault> {
+        if number > self.last() {
+            return Err(Fault::Ack);
+        }
+        let mut newest = None;
+        while self.acked < number {
+            let Some(frame) = self.frames.pop_front() else { break };
+            self.acked += 1;
+            self.held -= frame.bytes.capacity() + OVERHEAD;
+            self.delivered += frame.bytes.len() as u64;
+            newest = frame.left.or(newest);
+        }
+        if let Some((left, before)) = newest {
+            estimate.delivered(now, self.delivered - before, now.saturating_sub(left));
+        }
+        if self.frames.is_empty() {
+            // An idle tunnel holds nothing.
+            self.frames = VecDeque::new();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::header::{Kind, frame};
+    use super::*;
+
+    fn filled(n: u64) -> Replay {
+        let mut r = Replay::default();
+        for i in 1..=n {
+            assert_eq!(r.push(frame(Kind::Data, 0, 1, 0, b"xy")), i);
+        }
+        r
+    }
+
+    #[test]
+    fn only_what_is_kept_can_be_resumed_from() {
+        let mut r = filled(5);
+        let mut e = Estimate::default();
+        r.ack(2, Duration::ZERO, &mut e).unwrap();
+        let reach: Vec<bool> = (0..=6).map(|n| r.reaches(n).is_ok()).collect();
+        assert_eq!(reach, [false, false, true, true, true, true, false]);
+        let now = Duration::ZERO;
+        assert_eq!((r.leave(2, now), r.leave(6, now)), (None, None));
+        assert_eq!(r.leave(3, now).unwrap()[8..16], 3_u64.to_be_bytes());
+    }
+
+    #[test]
+    fn an_ack_of_the_future_is_a_fault_and_frees_nothing() {
+        let mut r = filled(3);
+        let held = r.held();
+        assert_eq!(r.ack(4, Duration::ZERO, &mut Estimate::default()), Err(Fault::Ack));
+        assert_eq!((r.held(), r.acked), (held, 0));
+        r.ack(3, Duration::ZERO, &mut Estimate::default()).unwrap();
+        assert_eq!((r.held(), r.last()), (0, 3));
+        assert_eq!(r.push(frame(Kind::End, 0, 1, 0, b"")), 4);
+    }
+}
