@@ -119,6 +119,12 @@ impl Header {
     }
 }
 
+/// The frame of first words on a connection.
+#[must_use]
+pub fn hello(words: &[u8]) -> Vec<u8> {
+    frame(Kind::Hello, 0, 0, 0, &words[..words.len().min(HELLO_LIMIT)])
+}
+
 /// A whole frame, unnumbered or numbered later.
 pub(super) fn frame(kind: Kind, class: u8, stream: u32, number: u64, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).unwrap_or(u16::MAX);

@@ -49,7 +49,7 @@ mod stream;
 pub use class::Class;
 pub use decoder::Decoder;
 pub use fault::{Fault, StreamError};
-pub use header::{HEADER, Header, Kind};
+pub use header::{HEADER, Header, Kind, hello};
 pub use mux::{Event, Frame, Limits, Mux, Role, Stats};
 
 /// Most payload of a frame: with its header it fills one TLS record.

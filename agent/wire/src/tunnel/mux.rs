@@ -287,6 +287,20 @@ impl Mux {
         self.streams.get(&id).ok_or(StreamError::Gone)?.peek()
     }
 
+    /// Like [`Mux::peek`], but hands the bytes over.
+    ///
+    /// # Errors
+    /// If it was broken off.
+    pub fn take(&mut self, now: Duration, id: u32) -> Result<Option<Vec<u8>>, StreamError> {
+        let stream = self.streams.get_mut(&id).ok_or(StreamError::Gone)?;
+        if stream.peek()?.is_none() {
+            return Ok(None);
+        }
+        let piece = stream.arrived.take();
+        self.give_back(now, id);
+        Ok(Some(piece))
+    }
+
     /// So many of them were read.
     pub fn consume(&mut self, now: Duration, id: u32, n: usize) {
         if let Some(stream) = self.streams.get_mut(&id) {
@@ -487,6 +501,18 @@ impl Mux {
             self.raw(Kind::Ping, u64::try_from(now.as_micros()).unwrap_or(0));
         }
         now < self.heard + self.limits.silence
+    }
+
+    /// Whether a connection is there.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Whether something besides data waits to be sent.
+    #[must_use]
+    pub fn has_urgent(&self) -> bool {
+        !self.urgent.is_empty()
     }
 
     /// Numbers of the tunnel.

@@ -198,6 +198,15 @@ impl Arrived {
         }
     }
 
+    /// The next bytes, handed over; empty if there are none.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        let Some(mut piece) = self.pieces.pop_front() else { return Vec::new() };
+        piece.drain(..self.read);
+        self.read = 0;
+        self.freed += piece.len() as u64;
+        piece
+    }
+
     /// Drops what nobody will read.
     pub(super) fn discard(&mut self) {
         let left: usize = self.pieces.iter().map(Vec::len).sum();
