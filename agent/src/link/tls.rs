@@ -42,6 +42,18 @@ fn roots(ca_pem: &str) -> io::Result<RootCertStore> {
 
 /// For the link: trusts the CA we enrolled with, shows our certificate.
 pub fn link(identity: &Identity) -> io::Result<Arc<ClientConfig>> {
+    with_versions(identity, rustls::DEFAULT_VERSIONS)
+}
+
+/// For tunnels: the same, by TLS 1.3 only.
+pub fn tunnel(identity: &Identity) -> io::Result<Arc<ClientConfig>> {
+    with_versions(identity, &[&rustls::version::TLS13])
+}
+
+fn with_versions(
+    identity: &Identity,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> io::Result<Arc<ClientConfig>> {
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(identity.issued.certificate_pem.as_bytes())
             .collect::<Result<_, _>>()
@@ -49,7 +61,7 @@ pub fn link(identity: &Identity) -> io::Result<Arc<ClientConfig>> {
     let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(invalid)?;
     let floor = Duration::from_millis(u64::try_from(identity.issued.issued_ms).unwrap_or(0));
     let config = ClientConfig::builder_with_details(provider(), Arc::new(ClockWithFloor(floor)))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(invalid)?
         .with_root_certificates(roots(&identity.issued.ca_pem)?)
         .with_client_auth_cert(chain, key)
@@ -75,6 +87,11 @@ pub fn enrol(token: &EnrolToken, ca_pem: Option<&str>) -> io::Result<Arc<ClientC
 pub async fn connect(to: &Address, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
     let tcp = TcpStream::connect((to.host.as_str(), to.port)).await?;
     tcp.set_nodelay(true)?;
+    over(tcp, config).await
+}
+
+/// TLS over a connection that is there.
+pub async fn over(tcp: TcpStream, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(SERVER_NAME).map_err(invalid)?;
     TlsConnector::from(config).connect(name, tcp).await
 }

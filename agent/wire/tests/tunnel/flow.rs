@@ -75,11 +75,11 @@ fn credit_grows_to_twice_what_the_line_holds() {
     // One exchange in each round trip: without growth 64 KiB would be the most of each.
     let mut each = Vec::new();
     assert!(p.agent.tick(p.now));
-    p.to_gateway(usize::MAX);
+    p.upward(usize::MAX);
     p.now += rtt;
     for _ in 0..40 {
         loop {
-            p.to_agent(usize::MAX);
+            p.downward(usize::MAX);
             if p.gateway.write(id, &[1; 16384]).unwrap() == 0 {
                 break;
             }
@@ -89,7 +89,7 @@ fn credit_grows_to_twice_what_the_line_holds() {
         read(p.now, &mut p.agent, id, usize::MAX, &mut got);
         each.push(got.len());
         assert!(p.agent.tick(p.now));
-        p.to_gateway(usize::MAX);
+        p.upward(usize::MAX);
         p.now += rtt / 2;
         assert!(p.gateway.tick(p.now));
     }
@@ -102,10 +102,10 @@ fn input_overtakes_pictures_and_bulk_on_a_thin_line() {
     let bulk = opened(&mut p, Class::Bulk);
     let input = opened(&mut p, Class::Input);
     while p.gateway.write(bulk, &[1; 4096]).unwrap() > 0 {}
-    p.to_agent(100);
+    p.downward(100);
     p.gateway.write(input, b"key").unwrap();
     // The frame that is half out must be finished; the key is right behind it.
-    p.to_agent(4096 + 2 * HEADER);
+    p.downward(4096 + 2 * HEADER);
     let mut got = Vec::new();
     read(p.now, &mut p.agent, input, 100, &mut got);
     assert_eq!(got, b"key");
@@ -132,7 +132,7 @@ fn an_orderly_end_reaches_the_other_side_even_if_nobody_waits_for_it() {
     p.agent.write(id, b"last words").unwrap();
     p.agent.end(id);
     p.agent.drop_stream(id, 5);
-    p.to_gateway(usize::MAX);
+    p.upward(usize::MAX);
     // Its end is there before the word that nothing more is wanted.
     p.settle();
     let all: Vec<Event> = events(&mut p.gateway);
@@ -165,7 +165,7 @@ fn messages_arrive_in_order_and_before_all_data() {
     for n in 0..3_u8 {
         p.gateway.send_message(&[n]).unwrap();
     }
-    p.to_agent(3 * (HEADER + 1) + HEADER);
+    p.downward(3 * (HEADER + 1) + HEADER);
     let got: Vec<_> = events(&mut p.agent).into_iter().filter(|e| matches!(e, Event::Message(_))).collect();
     assert_eq!(got, [Event::Message(vec![0]), Event::Message(vec![1]), Event::Message(vec![2])]);
     assert_eq!(p.gateway.send_message(&[]), Err(StreamError::TooLong));

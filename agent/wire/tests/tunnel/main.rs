@@ -106,7 +106,7 @@ impl Pair {
         loop {
             self.now += Duration::from_millis(1);
             assert!(self.agent.tick(self.now) && self.gateway.tick(self.now));
-            if self.to_gateway(usize::MAX) + self.to_agent(usize::MAX) == 0 {
+            if self.upward(usize::MAX) + self.downward(usize::MAX) == 0 {
                 return;
             }
         }
@@ -114,11 +114,11 @@ impl Pair {
 }
 
 impl Pair {
-    fn to_gateway(&mut self, most: usize) -> usize {
+    fn upward(&mut self, most: usize) -> usize {
         self.up.carry(self.now, &mut self.agent, &mut self.gateway, most).unwrap()
     }
 
-    fn to_agent(&mut self, most: usize) -> usize {
+    fn downward(&mut self, most: usize) -> usize {
         self.down.carry(self.now, &mut self.gateway, &mut self.agent, most).unwrap()
     }
 }

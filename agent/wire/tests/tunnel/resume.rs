@@ -78,9 +78,9 @@ fn life(seed: u64, cuts: u32) {
             }
         }
         let most = dice.roll(30_000) as usize;
-        p.to_gateway(most);
+        p.upward(most);
         let most = dice.roll(30_000) as usize;
-        p.to_agent(most);
+        p.downward(most);
         if cut < cuts && dice.roll(3) == 0 {
             // What is on the line is gone, half frames and whole ones.
             if dice.roll(2) == 0 {
@@ -132,11 +132,11 @@ fn a_cut_at_every_single_byte_of_a_short_talk() {
         let id = p.agent.open(Class::Input, Class::Display, b"{\"protocol\":\"vnc\"}").unwrap();
         p.agent.write(id, b"hello from the agent").unwrap();
         p.agent.end(id);
-        p.to_gateway(at);
+        p.upward(at);
         let opened = events(&mut p.gateway).iter().any(|e| matches!(e, Event::Opened(..)));
         if opened {
             p.gateway.write(id, b"hello from the gateway").unwrap();
-            p.to_agent(at / 2);
+            p.downward(at / 2);
         }
         p.agent.detach();
         p.attach();

@@ -1,0 +1,5 @@
+//! Floor 5: an officer's session on this endpoint.
+//!
+//! [`tunnel`] keeps the way to the desktop open, over cuts and over gateways that go away.
+
+pub mod tunnel;

@@ -1,0 +1,227 @@
+//! Keeps a session's line: drives it, and brings it back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tram_tunnel::{Limits, LineEnd, Role, Tunnel};
+use tram_wire::Incoming;
+use tram_wire::session::{Again, Denial, Leave, Open, Opened, ToAgent, ToGateway};
+
+use super::dial::{DialError, Door};
+use super::{ANSWER, Line, OpenError, Over, Session, Shared, Status};
+
+/// Waits between tries: from this…
+const SHORTEST: Duration = Duration::from_millis(200);
+/// …to this.
+const LONGEST: Duration = Duration::from_secs(5);
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// A tunnel on a line, with an open session.
+struct Begun {
+    tunnel: Tunnel,
+    drive: JoinHandle<LineEnd>,
+    opened: Opened,
+}
+
+/// Opens a session on a new tunnel. `ask` is `open` or `again`.
+async fn begin(door: &Door, turn: usize, ask: ToGateway) -> Result<Begun, OpenError> {
+    let line = door.hello(turn).await.map_err(|e| match e {
+        DialError::Refused(d) => OpenError::Refused(d),
+        e => OpenError::Dial(e),
+    })?;
+    let tunnel = Tunnel::new(Role::Agent, Limits::default());
+    let drive = tokio::spawn({
+        let tunnel = tunnel.clone();
+        async move { tunnel.drive(line, 0).await }
+    });
+    let ask = ask.encode().map_err(|_| DialError::Words)?;
+    tunnel.send(ask.as_bytes()).map_err(|_| DialError::Words)?;
+    let answer = timeout(ANSWER, tunnel.message()).await;
+    match answer.ok().flatten().map(|m| ToAgent::decode(&m)) {
+        Some(Ok(Incoming::Message(ToAgent::Opened(opened)))) => Ok(Begun { tunnel, drive, opened }),
+        other => {
+            tunnel.close();
+            Err(match other {
+                Some(Ok(Incoming::Message(ToAgent::Refused(r)))) => OpenError::Refused(r.reason),
+                Some(_) => DialError::Words.into(),
+                None => DialError::Slow.into(),
+            })
+        }
+    }
+}
+
+pub(super) async fn open(door: Door, ticket: &str) -> Result<Session, OpenError> {
+    let begun = begin(&door, 0, ToGateway::Open(Open { ticket: ticket.to_owned() })).await?;
+    let status = Status { line: Line::Up, resumes: 0, generation: 0, warning: None, quality: None };
+    let shared = Arc::new(Shared {
+        session: begun.opened.session,
+        protocols: begun.opened.protocols.clone(),
+        tunnel: std::sync::Mutex::new(begun.tunnel.clone()),
+        status: watch::Sender::new(status),
+    });
+    let (leave, left) = oneshot::channel();
+    let keeper = Keeper { shared: shared.clone(), door, turn: 0, begun, jitter: Jitter::new() };
+    let keeper = tokio::spawn(keeper.run(left));
+    Ok(Session { shared, leave: Some(leave), keeper })
+}
+
+struct Keeper {
+    shared: Arc<Shared>,
+    door: Door,
+    turn: usize,
+    begun: Begun,
+    jitter: Jitter,
+}
+
+impl Keeper {
+    async fn run(mut self, left: oneshot::Receiver<()>) {
+        let over = tokio::select! {
+            over = self.keep() => over,
+            // Also when the handle is gone without a word.
+            _ = left => {
+                self.say_goodbye().await;
+                Over::Left
+            }
+        };
+        self.begun.tunnel.close();
+        self.shared.say(|s| s.line = Line::Over(over));
+    }
+
+    async fn keep(&mut self) -> Over {
+        loop {
+            match self.carry().await {
+                Ok(over) => return over,
+                Err(why) => {
+                    if let Some(over) = self.come_back(why).await {
+                        return over;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Carries until the line is lost (an error) or all is over.
+    async fn carry(&mut self) -> Result<Over, String> {
+        loop {
+            let message = tokio::select! {
+                end = &mut self.begun.drive => {
+                    return Err(end.map_or_else(|e| e.to_string(), |e| e.to_string()));
+                }
+                message = self.begun.tunnel.message() => message,
+            };
+            match message.map(|m| ToAgent::decode(&m)) {
+                Some(Ok(Incoming::Message(ToAgent::Ended(e)))) => return Ok(Over::Ended(e.code)),
+                Some(Ok(Incoming::Message(ToAgent::Warn(w)))) => self.shared.say(|s| s.warning = Some(w)),
+                Some(Ok(Incoming::Message(ToAgent::Quality(q)))) => self.shared.say(|s| s.quality = Some(q)),
+                // Made after this build, or not for now.
+                Some(_) => {}
+                None => return Ok(Over::Left),
+            }
+        }
+    }
+
+    /// Dials until the line is back, or no gateway wants it.
+    async fn come_back(&mut self, mut why: String) -> Option<Over> {
+        let since = Instant::now();
+        for tries in 0.. {
+            self.shared.say(|s| s.line = Line::Lost { since, tries, why: why.clone() });
+            sleep(self.jitter.next(tries)).await;
+            match self.resume().await {
+                Ok(()) => {
+                    self.shared.say(|s| (s.line, s.resumes) = (Line::Up, s.resumes + 1));
+                    return None;
+                }
+                Err(DialError::Refused(Denial::UnknownSession | Denial::Secret | Denial::Window)) => {
+                    match self.again().await {
+                        Ok(()) => return None,
+                        Err(OpenError::Refused(Denial::Unavailable)) => why = Denial::Unavailable.code().to_owned(),
+                        Err(OpenError::Refused(d)) => return Some(Over::Refused(d)),
+                        Err(OpenError::Dial(e)) => why = e.to_string(),
+                    }
+                }
+                Err(DialError::Refused(d)) if d != Denial::Unavailable => return Some(Over::Refused(d)),
+                Err(e) => why = e.to_string(),
+            }
+            // The next one, if there are several.
+            self.turn += 1;
+        }
+        None
+    }
+
+    async fn resume(&mut self) -> Result<(), DialError> {
+        let (tunnel, opened) = (&self.begun.tunnel, &mut self.begun.opened);
+        let (line, secret, last) = self.door.resume(self.turn, tunnel, opened.session, &opened.secret).await?;
+        opened.secret = secret;
+        let tunnel = tunnel.clone();
+        self.begun.drive = tokio::spawn(async move { tunnel.drive(line, last).await });
+        Ok(())
+    }
+
+    /// The same desktop at a gateway that knows nothing of this tunnel: all streams are new.
+    async fn again(&mut self) -> Result<(), OpenError> {
+        let opened = &self.begun.opened;
+        let ask = Again { session: opened.session, token: opened.again.clone() };
+        let begun = begin(&self.door, self.turn, ToGateway::Again(ask)).await?;
+        std::mem::replace(&mut self.begun, begun).tunnel.close();
+        let tunnel = self.begun.tunnel.clone();
+        *self.shared.tunnel.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tunnel;
+        self.shared.say(|s| (s.line, s.generation) = (Line::Up, s.generation + 1));
+        Ok(())
+    }
+
+    async fn say_goodbye(&self) {
+        let Ok(leave) = ToGateway::Leave(Leave {}).encode() else { return };
+        if self.begun.tunnel.is_up() && self.begun.tunnel.send(leave.as_bytes()).is_ok() {
+            self.begun.tunnel.drained(GOODBYE).await;
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.begun.tunnel.close();
+    }
+}
+
+/// Spreads the endpoints of a district that lost the same line.
+struct Jitter(u64);
+
+impl Jitter {
+    fn new() -> Self {
+        // Without a source of randomness the endpoints come at the same time, but they come.
+        Self(getrandom::u64().unwrap_or(1) | 1)
+    }
+
+    /// Half to all of a wait that doubles with every try.
+    fn next(&mut self, tries: u32) -> Duration {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        let wait = (SHORTEST * 2).saturating_mul(1 << tries.min(10)).min(LONGEST);
+        let half = wait / 2;
+        half + half.mul_f64((self.0 >> 11) as f64 / (1_u64 << 53) as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_from_a_fifth_of_a_second_to_five_seconds_and_differ() {
+        let mut jitter = Jitter::new();
+        for _ in 0..1000 {
+            let first = jitter.next(0);
+            assert!((SHORTEST..=SHORTEST * 2).contains(&first), "{first:?}");
+            for tries in 5..100 {
+                let later = jitter.next(tries);
+                assert!((LONGEST / 2..=LONGEST).contains(&later), "{later:?}");
+            }
+        }
+        assert_ne!(jitter.next(3), jitter.next(3));
+    }
+}

@@ -1,0 +1,165 @@
+//! The way to a desktop: one connection to a gateway, which comes back by itself.
+//!
+//! ```text
+//! Session::open(door, ticket) ──► keeper task: drives the line, dials again after a cut, resumes
+//!        .stream(protocol, …) ──► one byte stream to the desktop; lives through cuts
+//!        .status()            ──► up, lost since, over; warnings; the line's quality
+//! ```
+//! A cut is not an end: streams wait and go on where they were. When the gateway itself is gone, the same
+//! desktop is opened at another one with the token that came with the session; its streams are new then, so
+//! the viewer has to be started again: [`Status::generation`] counts that.
+
+mod dial;
+mod keeper;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+use tram_tunnel::{Stream, StreamError, Tunnel};
+use tram_wire::ids::SessionId;
+use tram_wire::session::{Denial, Protocol, Quality, StreamHeader, Warn};
+use tram_wire::tunnel::Class;
+
+pub use dial::{DialError, Door};
+
+/// How long the gateway may take to answer.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// Where the line is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Line {
+    /// It carries.
+    Up,
+    /// It is cut; the agent dials by itself.
+    Lost {
+        /// Since when.
+        since: Instant,
+        /// How often it was dialled in vain.
+        tries: u32,
+        /// Why the last try failed.
+        why: String,
+    },
+    /// The session, or this way to it, is over.
+    Over(Over),
+}
+
+/// Why there is no way any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// The gateway said so, with a code as in [`tram_wire::session::Ended`].
+    Ended(u16),
+    /// No gateway takes the session up again.
+    Refused(Denial),
+    /// The officer left.
+    Left,
+}
+
+/// What the officer may be told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// Where the line is.
+    pub line: Line,
+    /// How often the line was cut and came back.
+    pub resumes: u32,
+    /// How often the desktop was opened anew at another gateway: a viewer of an older generation is dead.
+    pub generation: u32,
+    /// The latest warning.
+    pub warning: Option<Warn>,
+    /// How the line does, as the gateway sees it.
+    pub quality: Option<Quality>,
+}
+
+/// Why a session could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No gateway was reached.
+    #[error("no gateway can be reached: {0}")]
+    Dial(#[from] DialError),
+    /// The gateway refused.
+    #[error("the gateway refused ({})", .0.code())]
+    Refused(Denial),
+}
+
+/// What the keeper and the handles share.
+struct Shared {
+    session: SessionId,
+    protocols: Vec<Protocol>,
+    tunnel: Mutex<Tunnel>,
+    status: watch::Sender<Status>,
+}
+
+/// An open session. Dropping it leaves the desktop as its policy says.
+pub struct Session {
+    shared: Arc<Shared>,
+    leave: Option<oneshot::Sender<()>>,
+    keeper: tokio::task::JoinHandle<()>,
+}
+
+impl Session {
+    /// Dials a gateway and redeems a ticket that is bound to this endpoint's certificate.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(door: Door, ticket: &str) -> Result<Self, OpenError> {
+        keeper::open(door, ticket).await
+    }
+
+    /// Which session.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.shared.session
+    }
+
+    /// What its streams may carry.
+    #[must_use]
+    pub fn protocols(&self) -> &[Protocol] {
+        &self.shared.protocols
+    }
+
+    /// A new stream to the desktop. `up` is the class of what the viewer sends, `down` of what it gets: for
+    /// VNC [`Class::Input`] and [`Class::Display`].
+    ///
+    /// # Errors
+    /// [`StreamError`] if too many are open, or all is over.
+    pub fn stream(&self, protocol: Protocol, up: Class, down: Class) -> Result<Stream, StreamError> {
+        let header = StreamHeader { session: self.shared.session, protocol };
+        let header = serde_json::to_vec(&header).map_err(|_| StreamError::TooLong)?;
+        self.shared.tunnel().open(up, down, &header)
+    }
+
+    /// What the officer may be told, as it changes.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.shared.status.subscribe()
+    }
+
+    /// Leaves the desktop, politely if the line is up.
+    pub async fn leave(mut self) {
+        if let Some(leave) = self.leave.take() {
+            let _ = leave.send(());
+        }
+        // The keeper ends by itself; what it has to say is in the status.
+        let _ = (&mut self.keeper).await;
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.shared.tunnel().close();
+        if self.leave.take().is_some() {
+            self.keeper.abort();
+        }
+    }
+}
+
+impl Shared {
+    fn tunnel(&self) -> Tunnel {
+        self.tunnel.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn say(&self, change: impl FnOnce(&mut Status)) {
+        self.status.send_modify(change);
+    }
+}
