@@ -1,7 +1,8 @@
 //! A gateway on a real TCP port before a simulated host, and viewers that knock at it.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -37,6 +38,8 @@ pub struct Gate {
     /// Where it listens.
     pub address: SocketAddr,
     tasks: Vec<AbortHandle>,
+    /// The browser's cookie that goes with each ticket.
+    cookies: Mutex<HashMap<String, String>>,
 }
 
 impl Drop for Gate {
@@ -90,7 +93,7 @@ impl Gate {
             async move { gateway.watch().await }
         });
         let tasks = vec![serve.abort_handle(), watch.abort_handle()];
-        Ok(Self { office, gateway, sim, address, tasks })
+        Ok(Self { office, gateway, sim, address, tasks, cookies: Mutex::default() })
     }
 
     /// A ticket of the n-th officer's session, which is opened if need be.
@@ -98,9 +101,11 @@ impl Gate {
     /// # Errors
     /// The broker's.
     pub async fn ticket(&self, n: usize) -> Result<(SessionId, String)> {
-        let (view, ticket) = broker::connect(&self.office.app, &self.office.officer(n), None).await?;
+        let (view, ticket) = broker::connect(&self.office.app, &self.office.officer(n), &Office::browser(n)).await?;
         let ticket = ticket.context("the desktop runs")?;
-        Ok((view.session.id, ticket.secret.reveal().to_owned()))
+        let text = ticket.secret.reveal().to_owned();
+        self.cookies.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone(), Office::cookie(n));
+        Ok((view.session.id, text))
     }
 
     /// Knocks with a ticket, from the right page.
@@ -121,6 +126,7 @@ impl Gate {
         headers.insert("origin", origin.parse().map_err(|_| WsError::AttackAttempt)?);
         headers
             .insert("sec-websocket-protocol", format!("binary, {ticket}").parse().map_err(|_| WsError::AttackAttempt)?);
+        headers.insert("cookie", self.cookie(ticket).parse().map_err(|_| WsError::AttackAttempt)?);
         let socket = TcpStream::connect(self.address).await?;
         socket.set_nodelay(true)?;
         let (stream, response) = tokio_tungstenite::client_async(request, socket).await?;
@@ -155,6 +161,12 @@ impl Gate {
         Ok(socket)
     }
 
+    /// The cookie header that goes with a ticket.
+    fn cookie(&self, ticket: &str) -> String {
+        let known = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
+        format!("tram_session={}", known.get(ticket).map_or("", String::as_str))
+    }
+
     /// A bare TCP connection right after the upgrade.
     ///
     /// # Errors
@@ -165,8 +177,9 @@ impl Gate {
         let head = format!(
             "GET /gateway/v1/vnc HTTP/1.1\r\nHost: {0}\r\nOrigin: http://{0}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Sec-WebSocket-Protocol: binary, {ticket}\r\n\r\n",
-            self.address
+             Sec-WebSocket-Protocol: binary, {ticket}\r\nCookie: {1}\r\n\r\n",
+            self.address,
+            self.cookie(ticket)
         );
         socket.write_all(head.as_bytes()).await?;
         let mut answer = Vec::new();

@@ -17,6 +17,7 @@ use tram_controller::clock::Clock;
 use tram_controller::domain::access::Role;
 use tram_controller::domain::credential::Language;
 use tram_controller::domain::day::Day;
+use tram_controller::domain::session::Policy;
 use tram_controller::domain::site::{Level, Site, UnitType};
 use tram_controller::domain::time::Time;
 use tram_controller::fleet::Fleet;
@@ -71,6 +72,7 @@ impl TestApi {
             data_dir: "/nonexistent/data".into(),
             passwords: Passwords::cheap_for_tests(),
             public_url: ORIGIN.into(),
+            policy: Policy::default(),
         };
         let api = Api {
             app,

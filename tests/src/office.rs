@@ -6,14 +6,17 @@ use tram_controller::domain::access::{Caller, Role, Scope};
 use tram_controller::domain::credential::Language;
 use tram_controller::domain::host::AccelSetting;
 use tram_controller::domain::image::ImageState;
+use tram_controller::domain::session::Policy;
+use tram_controller::domain::ticket::Binding;
 use tram_controller::domain::time::Time;
 use tram_controller::identity::password::Passwords;
+use tram_controller::identity::secret;
 use tram_controller::services::{App, Ctx};
 use tram_controller::store::images::Image;
 use tram_controller::store::pools::NewPool;
-use tram_controller::store::users::UserRow;
+use tram_controller::store::users::{NewWebSession, UserRow};
 use tram_controller::store::{Db, Store};
-use tram_wire::ids::{DesktopId, HostId, ImageId, InstallationId, PoolId, UserId};
+use tram_wire::ids::{DesktopId, EndpointId, HostId, ImageId, InstallationId, PoolId, UserId};
 use uuid::Uuid;
 
 /// The commune's code.
@@ -102,7 +105,9 @@ impl Office {
         let mut office = Self { app: Self::app(store, clock), host, pool, desktops, officers: Vec::new() };
         for n in 0..plan.officers {
             let name = format!("officer{n}");
-            office.officers.push((office.add_user(&name, Role::Officer, Some(SITE)).await?, name));
+            let id = office.add_user(&name, Role::Officer, Some(SITE)).await?;
+            office.sign_in(id, &Self::cookie(n)).await?;
+            office.officers.push((id, name));
         }
         if plan.running {
             office.sql("UPDATE desktops SET state = 'running'").await?;
@@ -121,6 +126,7 @@ impl Office {
             data_dir: "/nonexistent/data".into(),
             passwords: Passwords::cheap_for_tests(),
             public_url: "https://tram.test".into(),
+            policy: Policy::default(),
         }
     }
 
@@ -143,6 +149,43 @@ impl Office {
         tx.add_user(&row, "!", self.app.clock.now()).await?;
         tx.commit().await?;
         Ok(id)
+    }
+
+    /// The cookie of the n-th officer's browser.
+    #[must_use]
+    pub fn cookie(n: usize) -> String {
+        format!("the browser of officer {n}").replace(' ', "-")
+    }
+
+    /// What the n-th officer's browser is bound by.
+    #[must_use]
+    pub fn browser(n: usize) -> Binding {
+        Binding::Browser(secret::hash(&Self::cookie(n)))
+    }
+
+    /// Signs somebody in at a browser with this cookie.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn sign_in(&self, user: UserId, cookie: &str) -> Result<()> {
+        let now = self.app.clock.now();
+        let mut tx = self.app.store.begin().await?;
+        let expires_at = now.plus(std::time::Duration::from_secs(36_000));
+        let new = NewWebSession { token_hash: secret::hash(cookie), user, csrf: "", expires_at, ip: "192.0.2.7" };
+        tx.open_web_session(&new, now).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Adds an endpoint of the commune; what its viewers are bound by.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn add_endpoint(&self, name: &str) -> Result<Binding> {
+        let (id, now) = (EndpointId(Uuid::now_v7()), self.app.clock.now());
+        let mut tx = self.app.store.begin().await?;
+        tx.add_endpoint(id, name, SITE, &serde_json::json!({}), now, now).await?;
+        tx.commit().await?;
+        Ok(Binding::Endpoint { id, certificate: secret::hash(name) })
     }
 
     /// Runs SQL as it is.

@@ -4,6 +4,7 @@ use anyhow::Result;
 use axum::http::StatusCode;
 use serde_json::json;
 use tram_controller::domain::access::Role;
+use tram_controller::domain::ticket::Binding;
 use tram_controller::services::broker;
 use tram_tests::db;
 use tram_tests::http::TestApi;
@@ -52,7 +53,7 @@ async fn an_officer_connects_and_others_are_told_no() -> Result<()> {
         // Bound to the sign-in it was issued to, and void when that ends.
         let fresh = lan.post(&format!("{path}/ticket"), json!({})).await?;
         let text = fresh.json["ticket"].as_str().unwrap_or_default().to_owned();
-        assert!(broker::redeem(api.app(), &text, None).await?.is_none());
+        assert!(broker::redeem(api.app(), &text, &Binding::Browser([0; 32]), None).await?.is_none());
         lan.post("/api/v1/logout", json!({})).await?;
         assert_eq!(office.count("SELECT COUNT(*) FROM tickets WHERE redeemed_at IS NOT NULL").await?, 0);
         assert_eq!(operator.get(&path).await?.json["state"], "ready", "signing out alone ends no session");

@@ -125,6 +125,7 @@ async fn open(config: &Config) -> Result<App> {
         data_dir: config.data.clone(),
         passwords: Passwords::default(),
         public_url: config.public_url.clone(),
+        policy: config.sessions.clone(),
     })
 }
 

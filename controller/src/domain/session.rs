@@ -40,13 +40,6 @@ text_enum! {
     }
 }
 
-/// What the gateway carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// RFB, by WebSocket to a browser.
-    Vnc,
-}
-
 /// How long things may last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {

@@ -9,6 +9,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, heade
 use metrics::counter;
 use serde_json::json;
 
+use crate::domain::ticket::Binding;
+use crate::identity::secret;
+
 /// Connections of one address that are not through their handshake. Whole districts sit behind one.
 const HALF_OPEN_LIMIT: u32 = 32;
 
@@ -82,6 +85,14 @@ pub struct Knock {
     pub ticket: String,
     /// The sign-in cookie the browser sent along.
     pub cookie: Option<String>,
+}
+
+impl Knock {
+    /// What the browser proved. Without a cookie that is the hash of none, which no sign-in has.
+    #[must_use]
+    pub fn proved(&self) -> Binding {
+        Binding::Browser(self.cookie.as_deref().map_or([0; 32], secret::hash))
+    }
 }
 
 /// Reads a request's headers.

@@ -38,6 +38,7 @@ use self::protocol::vnc;
 use self::relay::{Buffers, End, Inbox};
 use crate::domain::host::HostState;
 use crate::domain::session::{self, Cut, Policy};
+use crate::domain::ticket::Protocol;
 use crate::fleet::Fleet;
 use crate::nudge::{Change, Kind};
 use crate::services::{App, broker};
@@ -178,7 +179,7 @@ impl Gateway {
             return Err(Refusal::Unavailable);
         }
         let slot = self.0.half_open.enter(peer)?;
-        match broker::redeem(&self.0.app, &knock.ticket, knock.cookie.as_deref()).await {
+        match broker::redeem(&self.0.app, &knock.ticket, &knock.proved(), Some(Protocol::Vnc)).await {
             Ok(Some(redeemed)) => Ok((redeemed, slot)),
             Ok(None) => {
                 // Why is found out after the answer, so that the answer takes the same time for every reason.

@@ -10,9 +10,11 @@ use uuid::Uuid;
 use super::{App, Ctx, Error, Result, audit};
 use crate::domain::access::{Caller, Role};
 use crate::domain::desktop::{DesiredDesktop, DesktopState, progress};
+use crate::domain::policy::SessionPolicy;
 use crate::domain::session::{
     self, Cut, EndReason, GATEWAY_SILENCE, Policy, SessionState, Standing, TICKET_KEPT, TICKET_LIFE,
 };
+use crate::domain::ticket::{Binding, Protocol};
 use crate::domain::time::Time;
 use crate::identity::secret::{self, Secret};
 use crate::store::Tx;
@@ -61,12 +63,12 @@ pub struct Step {
 }
 
 /// The caller's live session with a desktop: the one they have, else a new one on the desktop of their site
-/// that is ready soonest. Comes with a ticket if the desktop runs. `binding` is the hash of the sign-in
-/// cookie the ticket will be valid with.
+/// that is ready soonest. Comes with a ticket if the desktop runs. The ticket will
+/// be valid for `binding` only.
 ///
 /// # Errors
 /// [`Error::Capacity`] if there is no desktop for their site, or all are taken.
-pub async fn connect(app: &App, ctx: &Ctx, binding: Option<&[u8; 32]>) -> Result<(View, Option<Ticket>)> {
+pub async fn connect(app: &App, ctx: &Ctx, binding: &Binding) -> Result<(View, Option<Ticket>)> {
     // At eight o'clock everybody asks at once, and PostgreSQL may break off one of two that wait for each
     // other. Nothing was written then, so asking again is safe.
     for _ in 0..TRIES {
@@ -81,7 +83,7 @@ pub async fn connect(app: &App, ctx: &Ctx, binding: Option<&[u8; 32]>) -> Result
 /// How often a broken-off request is repeated before the officer is told to try again.
 const TRIES: usize = 5;
 
-async fn try_connect(app: &App, ctx: &Ctx, binding: Option<&[u8; 32]>) -> Result<(View, Option<Ticket>)> {
+async fn try_connect(app: &App, ctx: &Ctx, binding: &Binding) -> Result<(View, Option<Ticket>)> {
     let user = officer(ctx)?;
     let mut tx = app.store.begin().await?;
     if tx.lock_user(user).await? != Some(true) {
@@ -89,7 +91,7 @@ async fn try_connect(app: &App, ctx: &Ctx, binding: Option<&[u8; 32]>) -> Result
     }
     let id = match resume(&mut tx, user, ctx.now).await? {
         Some(id) => id,
-        None => open(&mut tx, ctx, user).await?,
+        None => open(&mut tx, app, ctx, user).await?,
     };
     let row = tx.hold_session(id).await?.ok_or_else(not_found)?;
     let ticket = if ready(&row) { Some(mint(&mut tx, &row, binding).await?) } else { None };
@@ -115,7 +117,7 @@ async fn resume(tx: &mut Tx, user: UserId, now: Time) -> Result<Option<SessionId
     Ok(None)
 }
 
-async fn open(tx: &mut Tx, ctx: &Ctx, user: UserId) -> Result<SessionId> {
+async fn open(tx: &mut Tx, app: &App, ctx: &Ctx, user: UserId) -> Result<SessionId> {
     let scope = ctx.caller.scope();
     let mut found = tx.kept_desktop(user, &scope).await?;
     for wait in [false, true] {
@@ -126,7 +128,8 @@ async fn open(tx: &mut Tx, ctx: &Ctx, user: UserId) -> Result<SessionId> {
     let Some(desktop) = found else { return Err(no_room(tx.desktops_in(&scope).await?)) };
     let id = SessionId(Uuid::now_v7());
     give(tx, &desktop, user, ctx.now).await?;
-    tx.open_session(id, user, &desktop, &ctx.ip, ctx.now).await?;
+    let policy = SessionPolicy::of(&app.policy, &desktop.policy, desktop.persistent);
+    tx.open_session(id, user, &desktop, &policy, &ctx.ip, ctx.now).await?;
     audit(tx, ctx, "session.open", &id.to_string(), json!({"desktop": desktop.name, "site": desktop.site_code}))
         .await?;
     Ok(id)
@@ -160,7 +163,7 @@ fn no_room(desktops: i64) -> Error {
 ///
 /// # Errors
 /// [`Error::Conflict`] `S-104` while the desktop is not ready, `S-105` if the session is over.
-pub async fn ticket(app: &App, ctx: &Ctx, id: SessionId, binding: Option<&[u8; 32]>) -> Result<Ticket> {
+pub async fn ticket(app: &App, ctx: &Ctx, id: SessionId, binding: &Binding) -> Result<Ticket> {
     let user = officer(ctx)?;
     let mut tx = app.store.begin().await?;
     let row = tx.hold_session(id).await?.filter(|s| s.user_id == user).ok_or_else(not_found)?;
@@ -181,7 +184,7 @@ fn ready(s: &Session) -> bool {
         && s.desktop_state().is_some_and(|d| session::display_ready(d, s.first_frame_at.is_some()))
 }
 
-async fn mint(tx: &mut Tx, s: &Session, binding: Option<&[u8; 32]>) -> Result<Ticket> {
+async fn mint(tx: &mut Tx, s: &Session, binding: &Binding) -> Result<Ticket> {
     let desktop = s.desktop_id.ok_or_else(not_found)?;
     let secret = Secret::generate(TICKET_PREFIX);
     tx.put_ticket(&secret.hashed(), s.id, s.user_id, desktop.into(), binding, TICKET_LIFE).await?;
@@ -256,15 +259,21 @@ async fn finish(tx: &mut Tx, s: &Session, reason: EndReason, now: Time) -> Resul
     Ok(true)
 }
 
-/// Redeems what a viewer presented. `None` for whatever is wrong with it, by the same path in the same
-/// time: a text that can't be a ticket is looked up like any other.
+/// Redeems what a viewer presented and proved; `wanted` is the protocol it speaks, if that is known already.
+/// `None` for whatever is wrong with it, by the same path in the same time: a text that can't be a ticket is
+/// looked up like any other.
 ///
 /// # Errors
 /// Only those of the store.
-pub async fn redeem(app: &App, presented: &str, cookie: Option<&str>) -> Result<Option<Redeemed>> {
+pub async fn redeem(
+    app: &App,
+    presented: &str,
+    proved: &Binding,
+    wanted: Option<Protocol>,
+) -> Result<Option<Redeemed>> {
     let hash = ticket_hash(presented);
     let mut tx = app.store.begin().await?;
-    let redeemed = tx.redeem_ticket(&hash, cookie.map(secret::hash).as_ref()).await?;
+    let redeemed = tx.redeem_ticket(&hash, proved, wanted).await?;
     tx.commit().await?;
     Ok(redeemed)
 }

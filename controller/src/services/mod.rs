@@ -9,6 +9,7 @@ use tram_wire::ids::InstallationId;
 
 use crate::clock::Clock;
 use crate::domain::access::{Caller, Role};
+use crate::domain::session::Policy;
 use crate::domain::time::Time;
 use crate::store::audit::Entry;
 use crate::store::{Store, StoreError, Tx};
@@ -42,6 +43,8 @@ pub struct App {
     pub passwords: crate::identity::password::Passwords,
     /// Where browsers reach this controller, such as `https://tram.example:8443`; no trailing slash.
     pub public_url: String,
+    /// How long sessions may last where their pool says nothing else.
+    pub policy: Policy,
 }
 
 /// Who asks, from where, and when.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::{Db, Result, Store, Tx, TxInner, exec_tx, on_read, on_tx};
 use crate::domain::access::Scope;
 use crate::domain::desktop::{DesiredDesktop, DesktopState};
+use crate::domain::policy::{PoolPolicy, SessionPolicy};
 use crate::domain::session::{EndReason, SessionState, Standing};
 use crate::domain::time::Time;
 use crate::nudge::Kind;
@@ -123,6 +124,11 @@ pub struct Candidate {
     /// What is wanted of it.
     #[sqlx(try_from = "String")]
     pub desired: DesiredDesktop,
+    /// It is kept for its user.
+    pub persistent: bool,
+    /// Its pool's policy.
+    #[sqlx(json)]
+    pub policy: PoolPolicy,
 }
 
 /// Which sessions to list.
@@ -300,7 +306,7 @@ impl Tx {
         let postgres = self.is_postgres();
         let lock = if postgres { lock } else { "" };
         let sql = format!(
-            "SELECT d.id, d.name, d.pool_id, p.site_code, d.state, d.desired FROM desktops d JOIN pools p ON p.id = d.pool_id \
+            "SELECT d.id, d.name, d.pool_id, p.site_code, d.state, d.desired, p.persistent, p.policy FROM desktops d JOIN pools p ON p.id = d.pool_id \
              WHERE {which} AND d.desired <> 'absent' AND p.desired = 'present' AND ($2 IS NULL OR {}) \
              ORDER BY CASE d.state WHEN 'running' THEN 0 WHEN 'booting' THEN 1 WHEN 'starting' THEN 2 WHEN 'stopped' THEN 3 \
              WHEN 'defined' THEN 4 WHEN 'creating' THEN 5 ELSE 6 END, d.state_since, d.name LIMIT 1{lock}",
@@ -357,15 +363,16 @@ impl Tx {
         id: SessionId,
         user: UserId,
         desktop: &Candidate,
+        policy: &SessionPolicy,
         ip: &str,
         now: Time,
     ) -> Result<()> {
         let state = if desktop.state == DesktopState::Running { SessionState::Ready } else { SessionState::Starting };
         exec_tx!(self, c => sqlx::query(
             "INSERT INTO sessions (id, user_id, desktop_id, desktop_name, site_code, state, created_at, last_active_at, resumes, \
-             bytes_up, bytes_down, epoch, client_ip) VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 0, 0, 0, 0, $8)")
+             bytes_up, bytes_down, epoch, client_ip, assigned_at, policy) VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 0, 0, 0, 0, $8, $7, $9)")
             .bind(id.0).bind(user.0).bind(desktop.id.0).bind(&desktop.name).bind(&desktop.site_code).bind(state.as_str())
-            .bind(now.micros()).bind(ip).execute(c))?;
+            .bind(now.micros()).bind(ip).bind(Json(policy)).execute(c))?;
         self.touch(Kind::Session, id.0);
         Ok(())
     }

@@ -4,6 +4,8 @@ use tram_wire::ids::{DesktopId, SessionId, UserId};
 use uuid::Uuid;
 
 use super::{Result, Tx, exec_tx, on_tx};
+use crate::domain::policy::SessionPolicy;
+use crate::domain::ticket::{Binding, Place, Protocol, Protocols};
 
 /// What a redeemed ticket opens.
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -19,6 +21,15 @@ pub struct Redeemed {
     pub desktop_id: DesktopId,
     /// How old the ticket was, microseconds.
     pub age: i64,
+    /// What it opens.
+    #[sqlx(try_from = "String")]
+    pub protocols: Protocols,
+    /// Where the viewer is.
+    #[sqlx(try_from = "String")]
+    pub place: Place,
+    /// What the session may do.
+    #[sqlx(json)]
+    pub policy: SessionPolicy,
 }
 
 /// A ticket as the audit tells of it.
@@ -46,17 +57,19 @@ impl Tx {
         session: SessionId,
         user: UserId,
         desktop: DesktopId,
-        binding: Option<&[u8; 32]>,
+        binding: &Binding,
         life: std::time::Duration,
     ) -> Result<()> {
         self.revoke_tickets(session).await?;
         let life = i64::try_from(life.as_micros()).unwrap_or(i64::MAX);
         let sql = format!(
-            "INSERT INTO tickets (hash, session_id, user_id, desktop_id, binding, issued_at, expires_at) VALUES ($1, $2, $3, $4, $5, {0}, {0} + $6)",
+            "INSERT INTO tickets (hash, session_id, user_id, desktop_id, binding_kind, binding, endpoint_id, protocols, issued_at, expires_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, {0}, {0} + $9)",
             self.db_now()
         );
         exec_tx!(self, c => sqlx::query(sqlx::AssertSqlSafe(sql)).bind(&hash[..]).bind(session.0).bind(user.0)
-            .bind(desktop.0).bind(binding.map(|b| &b[..])).bind(life).execute(c))?;
+            .bind(desktop.0).bind(binding.place().as_str()).bind(&binding.hash()[..]).bind(binding.endpoint().map(|e| e.0))
+            .bind(binding.protocols().to_string()).bind(life).execute(c))?;
         Ok(())
     }
 
@@ -74,22 +87,31 @@ impl Tx {
     }
 
     /// Redeems a ticket: this one statement is the whole decision. No row, no display, whatever the reason.
+    /// `proved` is what the viewer proved, `wanted` the protocol it speaks, if that is known already.
     ///
     /// # Errors
     /// Any [`super::StoreError`].
-    pub async fn redeem_ticket(&mut self, hash: &[u8; 32], binding: Option<&[u8; 32]>) -> Result<Option<Redeemed>> {
+    pub async fn redeem_ticket(
+        &mut self,
+        hash: &[u8; 32],
+        proved: &Binding,
+        wanted: Option<Protocol>,
+    ) -> Result<Option<Redeemed>> {
         let sql = format!(
             "UPDATE tickets SET redeemed_at = {0} WHERE hash = $1 AND redeemed_at IS NULL AND revoked_at IS NULL AND expires_at > {0} \
-             AND (binding IS NULL OR binding = $2 AND EXISTS (SELECT 1 FROM web_sessions w WHERE w.token_hash = tickets.binding)) \
+             AND binding_kind = $2 AND binding = $3 AND (endpoint_id IS NULL AND $4 IS NULL OR endpoint_id = $4) \
+             AND ($5 IS NULL OR ',' || protocols || ',' LIKE '%,' || $5 || ',%') \
+             AND (EXISTS (SELECT 1 FROM web_sessions w WHERE w.token_hash = tickets.binding AND w.user_id = tickets.user_id) \
+                 OR EXISTS (SELECT 1 FROM endpoints e WHERE e.id = tickets.endpoint_id AND e.revoked_at IS NULL)) \
              AND EXISTS (SELECT 1 FROM sessions s JOIN users u ON u.id = s.user_id JOIN desktops d ON d.id = s.desktop_id \
                  WHERE s.id = tickets.session_id AND s.state <> 'ended' AND NOT u.disabled AND d.id = tickets.desktop_id \
                  AND d.assigned_user = tickets.user_id) \
-             RETURNING session_id, user_id, desktop_id, redeemed_at - issued_at AS age",
+             RETURNING session_id, user_id, desktop_id, redeemed_at - issued_at AS age, protocols, binding_kind AS place, \
+                 (SELECT s.policy FROM sessions s WHERE s.id = tickets.session_id) AS policy",
             self.db_now()
         );
-        Ok(
-            on_tx!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&hash[..]).bind(binding.map(|b| &b[..])).fetch_optional(c))?,
-        )
+        Ok(on_tx!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&hash[..]).bind(proved.place().as_str())
+            .bind(&proved.hash()[..]).bind(proved.endpoint().map(|e| e.0)).bind(wanted.map(Protocol::as_str)).fetch_optional(c))?)
     }
 
     /// What became of a ticket that was refused; `None` if it never was one.

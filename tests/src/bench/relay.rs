@@ -12,6 +12,7 @@ use super::backend::{Backend, Does};
 use super::client::{self, Stream};
 use super::gateway_process::{Process, memory_kib};
 use super::{Row, median};
+use crate::office::Office;
 
 const ROUNDS: usize = 5;
 /// Bytes a round carries.
@@ -83,12 +84,17 @@ impl Websockify {
 }
 
 async fn ticket(gateway: &Process, n: usize) -> Result<String> {
-    let (_, ticket) = broker::connect(&gateway.office.app, &gateway.office.officer(n), None).await?;
+    let (_, ticket) = broker::connect(&gateway.office.app, &gateway.office.officer(n), &Office::browser(n)).await?;
     Ok(ticket.context("the desktop runs")?.secret.reveal().to_owned())
 }
 
+/// What a browser offers; its cookie goes along with the protocols, on a header line of its own.
+fn offer(ticket: &str, n: usize) -> String {
+    format!("binary, {ticket}\r\nCookie: tram_session={}", Office::cookie(n))
+}
+
 async fn open(gateway: &Process, n: usize) -> Result<Stream> {
-    let protocols = format!("binary, {}", ticket(gateway, n).await?);
+    let protocols = offer(&ticket(gateway, n).await?, n);
     client::upgrade(&gateway.address, PATH, &protocols, gateway.certificate.as_ref())
 }
 
@@ -203,8 +209,7 @@ async fn first_byte() -> Result<Row> {
         let ticket = ticket(&gateway, 0).await?;
         let issue = began.elapsed();
         let began = Instant::now();
-        let stream =
-            client::upgrade(&gateway.address, PATH, &format!("binary, {ticket}"), gateway.certificate.as_ref())?;
+        let stream = client::upgrade(&gateway.address, PATH, &offer(&ticket, 0), gateway.certificate.as_ref())?;
         // The first ten warm up both processes.
         if n >= 10 {
             opened.push(began.elapsed().as_secs_f64() * 1e3);

@@ -15,6 +15,7 @@ use crate::api::error::{ApiError, Problem};
 use crate::api::extract::{Signed, Visitor};
 use crate::domain::desktop::DesktopState;
 use crate::domain::session::SessionState;
+use crate::domain::ticket::Binding;
 use crate::domain::time::Time;
 use crate::services::{App, Ctx, Error, broker};
 use crate::store::sessions::Filter;
@@ -176,7 +177,7 @@ pub fn routes() -> OpenApiRouter<Api> {
 /// Gives the officer a desktop: the one they have, else the one that is ready soonest.
 #[utoipa::path(post, path = "/connect", tag = "sessions", responses((status = 200, body = Connected), (status = "4XX", body = Problem), (status = 507, body = Problem, description = "No desktop for the site, or all are taken")))]
 async fn connect(State(api): State<Api>, Visitor(visit): Visitor) -> Result<Json<Connected>, ApiError> {
-    let (view, ticket) = broker::connect(&api.app, &visit.ctx, Some(&visit.token_hash)).await?;
+    let (view, ticket) = broker::connect(&api.app, &visit.ctx, &Binding::Browser(visit.token_hash)).await?;
     let ticket = ticket.map(|t| Ticket::new(&api, &t));
     Ok(Json(Connected { session: view.into(), ticket }))
 }
@@ -213,7 +214,7 @@ async fn ticket(
     Path(id): Path<Uuid>,
 ) -> Result<Json<Ticket>, ApiError> {
     // Bound to this sign-in: the ticket works in this browser only.
-    let ticket = broker::ticket(&api.app, &visit.ctx, id.into(), Some(&visit.token_hash)).await?;
+    let ticket = broker::ticket(&api.app, &visit.ctx, id.into(), &Binding::Browser(visit.token_hash)).await?;
     Ok(Json(Ticket::new(&api, &ticket)))
 }
 
