@@ -6,8 +6,9 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 scratch=$(mktemp -d)
 export TRAM_DEMO_DATA=$scratch/data
-export TRAM_DEMO_DISKS=${TRAM_DEMO_DISKS:-/var/lib/libvirt/images/tram-story}
-export TRAM_DEMO_POOL=story
+# Names of its own: two runs on one machine, or a run beside a demo, must not meet.
+export TRAM_DEMO_DISKS=${TRAM_DEMO_DISKS:-/var/lib/libvirt/images/tram-story-$$}
+export TRAM_DEMO_POOL=story-$$
 unset DEMO_ONCE
 # shellcheck source=tests/demo/common.sh
 . "$here/common.sh"
