@@ -372,8 +372,8 @@ async function support(page) {
   })
   await steps.step('support: sees sessions, and no administration', async () => {
     await goTo(page, 'Phiên làm việc')
-    // By the keyboard: it works while a busy machine draws slowly, where a click waits for a still picture.
-    await page.getByLabel('Cả phiên đã kết thúc').press('Space', { timeout: 60_000 })
+    // The switch itself: it lies, unseen, over its whole label, so a click aimed at the words never counts as theirs.
+    await page.getByLabel('Cả phiên đã kết thúc').click({ timeout: 60_000 })
     await page.locator('tbody tr[data-row]').first().waitFor({ timeout: 60_000 })
     await shoot(page, 'support-sessions-vi')
     check((await page.getByRole('navigation').getByRole('link', { name: 'Người dùng' }).count()) === 0, 'user administration is offered')

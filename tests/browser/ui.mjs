@@ -318,6 +318,17 @@ const noSideways = async (page, name) => {
     await page.locator('tr', { hasText: 'Vân Đình' }).waitFor()
     check((await page.getByText(token).count()) === 0, 'the token is still on the page')
   })
+  await steps.step('ended sessions appear with the switch', async () => {
+    const ended = world.connect('canbo')
+    ended.state = 'ended'
+    await goTo(page, 'Phiên làm việc')
+    await page.getByText('Không có phiên').waitFor()
+    await page.getByLabel('Cả phiên đã kết thúc').click()
+    await page.locator('tbody tr[data-row]').first().waitFor()
+    await accessible(page, 'sessions')
+    await shoot(page, 'ui-sessions')
+    world.sessions = []
+  })
   await steps.step('no outside request, page error or policy breach (support)', async () =>
     check(!browser.faults.length, browser.faults.join('\n')))
   await browser.close()
