@@ -171,7 +171,14 @@ impl Office {
         let now = self.app.clock.now();
         let mut tx = self.app.store.begin().await?;
         let expires_at = now.plus(std::time::Duration::from_secs(36_000));
-        let new = NewWebSession { token_hash: secret::hash(cookie), user, csrf: "", expires_at, ip: "192.0.2.7" };
+        let new = NewWebSession {
+            token_hash: secret::hash(cookie),
+            user,
+            csrf: "",
+            expires_at,
+            ip: "192.0.2.7",
+            endpoint: None,
+        };
         tx.open_web_session(&new, now).await?;
         Ok(tx.commit().await?)
     }

@@ -1,19 +1,14 @@
 //! Enrolment: one HTTPS POST, once in a computer's life.
 
 use std::io;
-use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
 use tram_wire::enrol::{EnrolRequest, EnrolResponse};
 use tram_wire::token::{BadToken, EnrolToken};
-use tram_wire::{ENROL_PATH, Refusal, SERVER_NAME};
+use tram_wire::{ENROL_PATH, Refusal};
 
+use super::http::{self, HttpError};
 use super::tls;
 use crate::config::Address;
-
-const DEADLINE: Duration = Duration::from_secs(30);
-const MAX_ANSWER: u64 = 64 * 1024;
 
 /// Why enrolment failed.
 #[derive(Debug, thiserror::Error)]
@@ -50,27 +45,13 @@ pub async fn enrol(to: &Address, request: &EnrolRequest, ca_pem: Option<&str>) -
         return Err(EnrolError::NoTrust);
     }
     let config = tls::enrol(&token, ca_pem).map_err(EnrolError::Connect)?;
-    let answer = timeout(DEADLINE, async {
-        let mut stream = tls::connect(to, config).await.map_err(connect_error)?;
-        let body = serde_json::to_string(request).map_err(|e| EnrolError::Answer(e.to_string()))?;
-        let head = format!(
-            "POST {ENROL_PATH} HTTP/1.1\r\nhost: {SERVER_NAME}\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\nconnection: close\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).await.map_err(EnrolError::Connect)?;
-        stream.write_all(body.as_bytes()).await.map_err(EnrolError::Connect)?;
-        stream.flush().await.map_err(EnrolError::Connect)?;
-        let mut answer = Vec::new();
-        match stream.take(MAX_ANSWER).read_to_end(&mut answer).await {
-            // Closing without TLS's farewell is common; the length says whether the answer is whole.
-            Ok(_) => Ok(answer),
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(answer),
-            Err(e) => Err(EnrolError::Connect(e)),
-        }
-    })
-    .await
-    .map_err(|_| EnrolError::Timeout)??;
+    let body = serde_json::to_vec(request).map_err(|e| EnrolError::Answer(e.to_string()))?;
+    let request = http::Request { method: "POST", path: ENROL_PATH, bearer: None, body: &body };
+    let answer = http::ask(to, config, &request).await.map_err(|e| match e {
+        HttpError::Connect(e) => connect_error(e),
+        HttpError::Timeout => EnrolError::Timeout,
+        HttpError::Garbled(what) => EnrolError::Answer(what),
+    })?;
     read_answer(&answer)
 }
 
@@ -82,29 +63,14 @@ fn connect_error(e: io::Error) -> EnrolError {
     if unknown_issuer { EnrolError::WrongController } else { EnrolError::Connect(e) }
 }
 
-fn read_answer(answer: &[u8]) -> Result<EnrolResponse, EnrolError> {
-    let mut headers = [httparse::EMPTY_HEADER; 32];
-    let mut response = httparse::Response::new(&mut headers);
-    let garbled = |what: &str| EnrolError::Answer(what.to_owned());
-    let head = match response.parse(answer) {
-        Ok(httparse::Status::Complete(n)) => n,
-        Ok(httparse::Status::Partial) => return Err(garbled("it ended early")),
-        Err(e) => return Err(garbled(&format!("not HTTP: {e}"))),
-    };
-    let length = response
-        .headers
-        .iter()
-        .find(|h| h.name.eq_ignore_ascii_case("content-length"))
-        .and_then(|h| std::str::from_utf8(h.value).ok()?.parse::<usize>().ok())
-        .ok_or_else(|| garbled("it has no length"))?;
-    let body = answer.get(head..head.saturating_add(length)).ok_or_else(|| garbled("it ended early"))?;
-    match response.code {
-        Some(200) => serde_json::from_slice(body).map_err(|e| garbled(&e.to_string())),
-        Some(status) => match serde_json::from_slice::<Refusal>(body) {
+fn read_answer(answer: &http::Answer) -> Result<EnrolResponse, EnrolError> {
+    let garbled = |e: String| EnrolError::Answer(e);
+    match answer.status {
+        200 => serde_json::from_slice(&answer.body).map_err(|e| garbled(e.to_string())),
+        status => match serde_json::from_slice::<Refusal>(&answer.body) {
             Ok(refusal) => Err(refusal.into()),
-            Err(_) => Err(garbled(&format!("HTTP status {status}"))),
+            Err(_) => Err(garbled(format!("HTTP status {status}"))),
         },
-        None => Err(garbled("it has no status")),
     }
 }
 
@@ -112,23 +78,21 @@ fn read_answer(answer: &[u8]) -> Result<EnrolResponse, EnrolError> {
 mod tests {
     use super::*;
 
-    fn said(answer: &str) -> String {
-        read_answer(answer.as_bytes()).unwrap_err().to_string()
+    fn read(answer: &str) -> Result<EnrolResponse, EnrolError> {
+        read_answer(&http::parse(answer.as_bytes()).unwrap())
     }
 
     #[test]
     fn a_refusal_is_read_from_the_body() {
         let body = r#"{"code":"token"}"#;
         let answer = format!("HTTP/1.1 403 Forbidden\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-        assert!(matches!(read_answer(answer.as_bytes()), Err(EnrolError::Refused(Refusal::Token))));
+        assert!(matches!(read(&answer), Err(EnrolError::Refused(Refusal::Token))));
     }
 
     #[test]
-    fn half_an_answer_is_no_answer() {
-        assert!(said("HTTP/1.1 200 OK\r\nconte").contains("ended early"));
-        assert!(said("HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{}").contains("ended early"));
+    fn another_answer_is_named() {
+        let said = |answer: &str| read(answer).unwrap_err().to_string();
         assert!(said("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").contains("endpoint_id"));
         assert!(said("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 2\r\n\r\nno").contains("502"));
-        assert!(said("SSH-2.0-OpenSSH\r\n").contains("not HTTP"));
     }
 }

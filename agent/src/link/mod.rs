@@ -1,6 +1,7 @@
 //! The link: one outbound WebSocket over mutual TLS. [`machine`] decides, this carries.
 
 pub mod enrol;
+pub mod http;
 pub mod machine;
 pub mod tls;
 

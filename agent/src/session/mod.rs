@@ -1,5 +1,7 @@
 //! Floor 5: an officer's session on this endpoint.
 //!
-//! [`tunnel`] keeps the way to the desktop open, over cuts and over gateways that go away.
+//! [`control`] asks the controller; [`tunnel`] keeps the way to the desktop open, over cuts and over gateways
+//! that go away.
 
+pub mod control;
 pub mod tunnel;

@@ -20,9 +20,11 @@
 //!   renew (at 2/3 of the life)     →   renewed
 //!   goodbye                        →
 //!   GET  /agent/v1/tunnel (mTLS)   →   streams of a session: [`tunnel`], [`session`]
+//!   POST /agent/v1/desk/… (mTLS)   →   an officer signs in and asks for a desktop: [`desk`]
 //! ```
 
 pub mod check;
+pub mod desk;
 pub mod enrol;
 pub mod frame;
 pub mod heartbeat;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tram_wire::check::{CheckState, Finding};
+use tram_wire::desk;
 use tram_wire::enrol::{EnrolRequest, EnrolResponse, Issued, Renew};
 use tram_wire::heartbeat::*;
 use tram_wire::hello::{Hello, HelloAck};
@@ -213,6 +214,42 @@ fn refusals() {
             Refusal::Malformed { detail: "bad beat message".into() },
         ],
     );
+}
+
+#[test]
+fn a_desk() {
+    let session = desk::Session {
+        id: "01992f3c-7a10-7c3e-8a41-5f0c7d1e2b3a".parse().unwrap(),
+        state: "ready".into(),
+        desktop: "truc-bach-07".into(),
+        step: None,
+        end_reason: None,
+    };
+    let step = desk::Step { code: "booting".into(), estimate_s: Some(40), progress: Some(0.5), position: Some(3) };
+    let waiting = desk::Session { state: "starting".into(), step: Some(step), ..session.clone() };
+    let ended = desk::Session { state: "ended".into(), end_reason: Some("staff".into()), ..session.clone() };
+    let secret = |prefix: &str| format!("{prefix}{}", "A".repeat(43));
+    holds("desk_sign_in", &desk::SignIn { username: "lan.nt".into(), password: "mật khẩu".into() });
+    let who =
+        desk::SignedIn { token: secret("tds1_"), display_name: "Nguyễn Thị Lan".into(), language: "vi".into() };
+    holds("desk_signed_in", &who);
+    holds("desk_connect", &desk::Connect { take_over: true });
+    holds("desk_connected_waiting", &desk::Connected { session: waiting, ticket: None });
+    let ticket = Some(desk::Ticket { ticket: secret("vdt1_"), expires_s: 30 });
+    holds("desk_connected", &desk::Connected { session, ticket });
+    holds("desk_current", &desk::Current { session: Some(ended) });
+    holds("desk_current_none", &desk::Current { session: None });
+    holds("desk_sign_out", &desk::SignOut { end_session: true });
+    let problem = |code: &str, detail: &str| desk::Problem {
+        code: code.into(),
+        detail: detail.into(),
+        remaining: None,
+        retry_after_s: None,
+    };
+    let wrong = problem("A-101", "the sign-in name or the password is wrong");
+    holds("desk_problem", &desk::Problem { remaining: Some(4), ..wrong });
+    let locked = problem("A-102", "the account is locked for a while");
+    holds("desk_problem_later", &desk::Problem { retry_after_s: Some(900), ..locked });
 }
 
 #[test]

@@ -15,6 +15,7 @@ use metrics::counter;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -23,7 +24,7 @@ use tram_wire::frame::MAX_FRAME;
 use tram_wire::refusal::Refusal;
 use tram_wire::{ENROL_PATH, LINK_PATH};
 
-use super::{Agents, conn};
+use super::{Agents, conn, desk};
 use crate::services::endpoints;
 
 /// Handshakes must end within this time; thin lines are slow, attackers slower.
@@ -93,17 +94,15 @@ async fn answer(
     match (request.method(), request.uri().path()) {
         (&Method::POST, ENROL_PATH) => enrol(&agents, peer, request).await,
         (&Method::GET, LINK_PATH) => link(agents, certificate, peer, request),
-        _ => status(StatusCode::NOT_FOUND),
+        (method, path) => match desk::Ask::of(method, path) {
+            Some(ask) => desk::answer(&agents, certificate.as_ref(), peer, ask, request).await,
+            None => status(StatusCode::NOT_FOUND),
+        },
     }
 }
 
 async fn enrol(agents: &Agents, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
-    let read = async {
-        let body = to_bytes(Body::new(request.into_body()), MAX_FRAME);
-        let bytes = tokio::time::timeout(REQUEST, body).await.ok()?.ok()?;
-        serde_json::from_slice::<EnrolRequest>(&bytes).ok()
-    };
-    let done = match read.await {
+    let done = match read::<EnrolRequest>(request).await {
         Some(r) => {
             let ctx = endpoints::as_agent(peer.ip().to_string(), agents.app.clock.now());
             endpoints::enrol(&agents.app, &ctx, &agents.ca, &r).await
@@ -125,6 +124,13 @@ async fn enrol(agents: &Agents, peer: SocketAddr, request: Request<Incoming>) ->
             json(code, &refusal)
         }
     }
+}
+
+/// The body, if it is JSON of this shape, in time and not too large.
+pub(super) async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Option<T> {
+    let body = to_bytes(Body::new(request.into_body()), MAX_FRAME);
+    let bytes = tokio::time::timeout(REQUEST, body).await.ok()?.ok()?;
+    serde_json::from_slice(&bytes).ok()
 }
 
 fn link(
@@ -158,13 +164,13 @@ fn link(
     response
 }
 
-fn status(code: StatusCode) -> Response<Body> {
+pub(super) fn status(code: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = code;
     response
 }
 
-fn json(code: StatusCode, body: &impl Serialize) -> Response<Body> {
+pub(super) fn json(code: StatusCode, body: &impl Serialize) -> Response<Body> {
     match serde_json::to_vec(body) {
         Ok(bytes) => {
             let mut response = Response::new(Body::from(bytes));

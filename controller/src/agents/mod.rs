@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! accept ── TLS, client certificate, hyper ──► enrol (POST) ──► services::endpoints::enrol
+//!                                         ├──► desk (POST, GET) ─► services::desk
 //!                                         └──► conn (WebSocket) ──► registry (who is here, last heard)
 //!                                                          └──────► ingest (one writer, batches)
 //! ```
@@ -17,7 +18,9 @@ use crate::services::{App, Error, endpoints};
 
 mod accept;
 mod conn;
+mod desk;
 mod ingest;
+mod limit;
 mod registry;
 mod tls;
 
@@ -32,6 +35,7 @@ pub struct Agents {
     ingest: ingest::Sender,
     stop: CancellationToken,
     greetings: Arc<tokio::sync::Semaphore>,
+    limits: limit::Limits,
 }
 
 /// Handshakes and greetings at once; more are told to come back later.
@@ -55,6 +59,7 @@ pub async fn serve(app: App, listener: TcpListener, stop: CancellationToken) -> 
         ingest,
         stop: stop.clone(),
         greetings,
+        limits: limit::Limits::default(),
     };
     let writing = tokio::spawn(writer.run(stop.clone()));
     tokio::select! {

@@ -155,9 +155,18 @@ fn busy(e: &dyn std::fmt::Display) -> Refusal {
 /// database is away.
 pub async fn admit(app: &App, id: EndpointId, hello: &Hello) -> Result<u16, Refusal> {
     let version = tram_wire::version::negotiate(hello.versions)?;
+    standing(app, id).await?;
+    Ok(version)
+}
+
+/// The row of an endpoint that proved its certificate, if it was not withdrawn.
+///
+/// # Errors
+/// [`Refusal::Unknown`], [`Refusal::Revoked`], or [`Refusal::Busy`] if the database is away.
+pub async fn standing(app: &App, id: EndpointId) -> Result<Endpoint, Refusal> {
     match app.store.endpoint(id).await {
         Ok(Some(e)) if e.state == EndpointState::Revoked => Err(Refusal::Revoked),
-        Ok(Some(_)) => Ok(version),
+        Ok(Some(e)) => Ok(e),
         Ok(None) => Err(Refusal::Unknown),
         Err(e) => Err(busy(&e)),
     }

@@ -16,6 +16,7 @@ use crate::store::{Store, StoreError, Tx};
 
 pub mod audit;
 pub mod broker;
+pub mod desk;
 pub mod desktops;
 pub mod endpoints;
 pub mod hosts;

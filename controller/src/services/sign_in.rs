@@ -4,7 +4,7 @@
 //! like a known one, and gets the same answers.
 
 use serde_json::json;
-use tram_wire::ids::UserId;
+use tram_wire::ids::{EndpointId, UserId};
 
 use super::{App, Ctx, Error, Result};
 use crate::domain::access::{Caller, Role, Scope};
@@ -20,6 +20,31 @@ use crate::store::users::{NewWebSession, User, WebSession};
 
 /// What a session cookie begins with.
 pub const COOKIE_PREFIX: &str = "tws1_";
+
+/// What the token of a sign-in at an endpoint begins with.
+pub const DESK_PREFIX: &str = "tds1_";
+
+/// Where somebody signs in, or comes back to.
+#[derive(Clone, Copy, Debug)]
+pub struct Door<'a> {
+    /// Address of the request.
+    pub ip: &'a str,
+    /// The endpoint that was proved; `None` for a browser.
+    pub endpoint: Option<EndpointId>,
+}
+
+impl<'a> Door<'a> {
+    /// A browser.
+    #[must_use]
+    pub fn browser(ip: &'a str) -> Self {
+        Self { ip, endpoint: None }
+    }
+
+    /// So that a token of one kind of door can't even be looked up at the other.
+    fn prefix(self) -> &'static str {
+        if self.endpoint.is_some() { DESK_PREFIX } else { COOKIE_PREFIX }
+    }
+}
 
 /// A sign-in just opened.
 #[derive(Debug)]
@@ -54,21 +79,29 @@ pub struct Visit {
     pub token_hash: [u8; 32],
 }
 
-/// Signs somebody in.
+/// Signs somebody in at a browser.
+///
+/// # Errors
+/// As [`sign_in_at`].
+pub async fn sign_in(app: &App, ip: &str, typed_name: &str, password: &Secret) -> Result<Opened> {
+    sign_in_at(app, Door::browser(ip), typed_name, password).await
+}
+
+/// Signs somebody in. Wrong passwords count the same wherever they were typed.
 ///
 /// # Errors
 /// [`Error::WrongPassword`] A-101; [`Error::Unauthenticated`] A-109 (right, but switched off); [`Error::Locked`] A-102 (account) or
-/// A-104 (address); [`Error::Unavailable`] A-103 (too many at once).
-pub async fn sign_in(app: &App, ip: &str, typed_name: &str, password: &Secret) -> Result<Opened> {
-    let outcome = attempt(app, ip, typed_name, password).await;
+/// A-104 (address); [`Error::Forbidden`] A-110 (an endpoint is for officers); [`Error::Unavailable`] A-103 (too many at once).
+pub async fn sign_in_at(app: &App, door: Door<'_>, typed_name: &str, password: &Secret) -> Result<Opened> {
+    let outcome = attempt(app, door, typed_name, password).await;
     let result = outcome.as_ref().map_or_else(Error::code, |_| "ok");
     metrics::counter!("signins_total", "result" => result).increment(1);
     outcome
 }
 
-async fn attempt(app: &App, ip: &str, typed_name: &str, password: &Secret) -> Result<Opened> {
+async fn attempt(app: &App, door: Door<'_>, typed_name: &str, password: &Secret) -> Result<Opened> {
     let now = app.clock.now();
-    if let Some(until) = braked(app, ip, now).await? {
+    if let Some(until) = braked(app, door.ip, now).await? {
         return Err(Error::Locked(
             "A-104",
             "too many failed sign-ins from this address; wait a few minutes".into(),
@@ -78,15 +111,15 @@ async fn attempt(app: &App, ip: &str, typed_name: &str, password: &Secret) -> Re
     let name = Name::typed(typed_name);
     let locked = app.store.guard(&name.key).await?.and_then(|g| g.locked_until).map(Time::from_micros);
     if let Some(until) = locked.filter(|until| *until > now) {
-        refuse(app, ip, &name, "A-102", now).await?;
+        refuse(app, door, &name, "A-102", now).await?;
         return Err(locked_out(until));
     }
     let known = app.store.credential(&name.text).await?;
     let password = Secret::from_text(bounded(&credential::password(password.reveal())));
     let right = app.passwords.verify(known.as_ref().map(|k| k.password_hash.as_str()), &password).await?;
     match known {
-        Some(known) if right => open(app, ip, &name, known.id, now).await,
-        _ => Err(count_wrong(app, ip, &name, now).await?),
+        Some(known) if right => open(app, door, &name, known.id, now).await,
+        _ => Err(count_wrong(app, door, &name, now).await?),
     }
 }
 
@@ -125,34 +158,34 @@ async fn braked(app: &App, ip: &str, now: Time) -> Result<Option<Time>> {
     Ok(nth.map(|at| at.plus(BRAKE_WINDOW)))
 }
 
-async fn refuse(app: &App, ip: &str, name: &Name, code: &'static str, now: Time) -> Result<()> {
+async fn refuse(app: &App, door: Door<'_>, name: &Name, code: &'static str, now: Time) -> Result<()> {
     let mut tx = app.store.begin().await?;
-    tx.audit(entry(ip, name, code, now)).await?;
+    tx.audit(entry(door, name, code, now)).await?;
     Ok(tx.commit().await?)
 }
 
-fn entry<'a>(ip: &'a str, name: &'a Name, result: &'a str, at: Time) -> Entry<'a> {
+fn entry<'a>(door: Door<'a>, name: &'a Name, result: &'a str, at: Time) -> Entry<'a> {
     Entry {
         at,
         actor: &name.shown,
         role: "",
         action: "user.sign_in",
         target: &name.shown,
-        detail: json!({}),
-        ip,
+        detail: door.endpoint.map_or_else(|| json!({}), |id| json!({"endpoint": id})),
+        ip: door.ip,
         result,
     }
 }
 
 /// Writes down a wrong password; what to answer.
-async fn count_wrong(app: &App, ip: &str, name: &Name, now: Time) -> Result<Error> {
+async fn count_wrong(app: &App, door: Door<'_>, name: &Name, now: Time) -> Result<Error> {
     let mut tx = app.store.begin().await?;
     let guard = tx.count_failure(&name.key, LOCK_AFTER, now.plus(LOCK_FOR), now.minus(FORGET_AFTER), now).await?;
     let answer = match guard.locked_until {
         Some(until) => locked_out(Time::from_micros(until)),
         None => Error::WrongPassword { remaining: LOCK_AFTER - guard.failures },
     };
-    tx.audit(entry(ip, name, answer.code(), now)).await?;
+    tx.audit(entry(door, name, answer.code(), now)).await?;
     tx.commit().await?;
     Ok(answer)
 }
@@ -162,8 +195,8 @@ fn locked_out(until: Time) -> Error {
 }
 
 /// The password was right: opens the sign-in unless something else forbids it.
-async fn open(app: &App, ip: &str, name: &Name, id: UserId, now: Time) -> Result<Opened> {
-    let token = Secret::generate(COOKIE_PREFIX);
+async fn open(app: &App, door: Door<'_>, name: &Name, id: UserId, now: Time) -> Result<Opened> {
+    let token = Secret::generate(door.prefix());
     let csrf = Secret::generate("").reveal().to_owned();
     let mut tx = app.store.begin().await?;
     // Asked again inside the transaction: guesses that ran side by side may have locked it meanwhile, and a
@@ -177,21 +210,32 @@ async fn open(app: &App, ip: &str, name: &Name, id: UserId, now: Time) -> Result
         (Some(u), None) if u.disabled => {
             Err(Error::Unauthenticated("A-109", "this account is switched off; ask the operator".into()))
         }
+        (Some(u), None) if door.endpoint.is_some() && u.role != Role::Officer => Err(Error::Forbidden(
+            "A-110",
+            "this computer is for officers' desktops; use the web console in a browser".into(),
+        )),
         (Some(u), None) => Ok(u),
     };
     let user = match admitted {
         Ok(user) => user,
         Err(refusal) => {
-            tx.audit(entry(ip, name, refusal.code(), now)).await?;
+            tx.audit(entry(door, name, refusal.code(), now)).await?;
             tx.commit().await?;
             return Err(refusal);
         }
     };
     tx.sweep_sign_ins(now.minus(FORGET_AFTER), now.minus(SESSION_IDLE), now).await?;
     let expires_at = now.plus(SESSION_MAX);
-    tx.open_web_session(&NewWebSession { token_hash: token.hashed(), user: user.id, csrf: &csrf, expires_at, ip }, now)
-        .await?;
-    tx.audit(Entry { role: user.role.as_str(), ..entry(ip, name, "ok", now) }).await?;
+    let new = NewWebSession {
+        token_hash: token.hashed(),
+        user: user.id,
+        csrf: &csrf,
+        expires_at,
+        ip: door.ip,
+        endpoint: door.endpoint,
+    };
+    tx.open_web_session(&new, now).await?;
+    tx.audit(Entry { role: user.role.as_str(), ..entry(door, name, "ok", now) }).await?;
     tx.commit().await?;
     Ok(Opened { token, csrf, person: person(app, user, now).await? })
 }
@@ -201,12 +245,21 @@ async fn open(app: &App, ip: &str, name: &Name, id: UserId, now: Time) -> Result
 /// # Errors
 /// [`Error::Unauthenticated`] A-100 for whatever reason it is not.
 pub async fn visit(app: &App, ip: &str, token: &str) -> Result<Visit> {
+    visit_at(app, Door::browser(ip), token).await
+}
+
+/// Who came with a token: a browser's cookie, or what an endpoint got when its officer signed in. It is good
+/// at the door it was made for, nowhere else.
+///
+/// # Errors
+/// [`Error::Unauthenticated`] A-100 for whatever reason it is not.
+pub async fn visit_at(app: &App, door: Door<'_>, token: &str) -> Result<Visit> {
     let now = app.clock.now();
-    if !secret::has_shape(COOKIE_PREFIX, token) {
+    if !secret::has_shape(door.prefix(), token) {
         return Err(not_signed_in());
     }
     let token_hash = secret::hash(token);
-    let session = app.store.web_session(&token_hash).await?.filter(|s| good(s, now)).ok_or_else(not_signed_in)?;
+    let session = app.store.web_session(&token_hash).await?.filter(|s| good(s, door, now)).ok_or_else(not_signed_in)?;
     if now.since(Time::from_micros(session.last_used_at)) >= SESSION_TOUCH {
         let mut tx = app.store.begin().await?;
         tx.touch_web_session(&token_hash, now).await?;
@@ -219,11 +272,12 @@ pub async fn visit(app: &App, ip: &str, token: &str) -> Result<Visit> {
         role: user.role,
         scope: scope(app, user.role, user.site_code.as_deref(), now).await?,
     };
-    Ok(Visit { ctx: Ctx { caller, ip: ip.to_owned(), now }, user, csrf: session.csrf, token_hash })
+    Ok(Visit { ctx: Ctx { caller, ip: door.ip.to_owned(), now }, user, csrf: session.csrf, token_hash })
 }
 
-fn good(s: &WebSession, now: Time) -> bool {
+fn good(s: &WebSession, door: Door<'_>, now: Time) -> bool {
     !s.user.disabled
+        && s.endpoint_id == door.endpoint.map(|e| e.0)
         && Time::from_micros(s.expires_at) > now
         && Time::from_micros(s.last_used_at).plus(SESSION_IDLE) > now
 }

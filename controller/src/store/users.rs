@@ -1,6 +1,6 @@
 //! People, their sign-ins and what guards them.
 
-use tram_wire::ids::UserId;
+use tram_wire::ids::{EndpointId, UserId};
 use uuid::Uuid;
 
 use super::{Result, Store, Tx, exec_tx, on_read, on_tx};
@@ -92,6 +92,8 @@ pub struct WebSession {
     pub last_used_at: i64,
     /// Microseconds.
     pub expires_at: i64,
+    /// The endpoint it is bound to; `None` is a browser's.
+    pub endpoint_id: Option<Uuid>,
     /// Who.
     #[sqlx(flatten)]
     pub user: User,
@@ -110,6 +112,8 @@ pub struct NewWebSession<'a> {
     pub expires_at: Time,
     /// Where it was opened from.
     pub ip: &'a str,
+    /// The endpoint it is bound to; `None` is a browser's.
+    pub endpoint: Option<EndpointId>,
 }
 
 /// Which people a list wants.
@@ -214,10 +218,12 @@ impl Store {
     /// # Errors
     /// Any [`super::StoreError`].
     pub async fn web_session(&self, token_hash: &[u8; 32]) -> Result<Option<WebSession>> {
-        Ok(on_read!(self, c => sqlx::query_as(concat!("SELECT w.csrf, w.last_used_at, w.expires_at, ", user_columns!(),
+        Ok(
+            on_read!(self, c => sqlx::query_as(concat!("SELECT w.csrf, w.last_used_at, w.expires_at, w.endpoint_id, ", user_columns!(),
             " FROM web_sessions w JOIN users u ON u.id = w.user_id LEFT JOIN sign_in_guards g ON g.name_key = u.username \
              WHERE w.token_hash = $1"))
-            .bind(token_hash.as_slice()).fetch_optional(c))?)
+            .bind(token_hash.as_slice()).fetch_optional(c))?,
+        )
     }
 }
 
@@ -341,10 +347,10 @@ impl Tx {
     /// Any [`super::StoreError`].
     pub async fn open_web_session(&mut self, s: &NewWebSession<'_>, now: Time) -> Result<()> {
         exec_tx!(self, c => sqlx::query(
-            "INSERT INTO web_sessions (token_hash, user_id, csrf, created_at, last_used_at, expires_at, ip) \
-             VALUES ($1, $2, $3, $4, $4, $5, $6)")
+            "INSERT INTO web_sessions (token_hash, user_id, csrf, created_at, last_used_at, expires_at, ip, endpoint_id) \
+             VALUES ($1, $2, $3, $4, $4, $5, $6, $7)")
             .bind(s.token_hash.as_slice()).bind(s.user.0).bind(s.csrf).bind(now.micros())
-            .bind(s.expires_at.micros()).bind(s.ip).execute(c))?;
+            .bind(s.expires_at.micros()).bind(s.ip).bind(s.endpoint.map(|e| e.0)).execute(c))?;
         exec_tx!(self, c => sqlx::query("UPDATE users SET last_sign_in_at = $2 WHERE id = $1")
             .bind(s.user.0).bind(now.micros()).execute(c))?;
         Ok(())
