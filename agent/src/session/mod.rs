@@ -4,4 +4,6 @@
 //! that go away.
 
 pub mod control;
+pub mod listen;
 pub mod tunnel;
+pub mod viewer;

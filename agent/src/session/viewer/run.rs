@@ -1,0 +1,220 @@
+//! Starts a viewer, carries its connections, and says how it ended.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes};
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
+use tram_wire::tunnel::Class;
+
+use super::Viewer;
+use crate::session::listen::{Listener, Local};
+
+/// A viewer that has not connected by then never will.
+const FIRST_CONNECTION: Duration = Duration::from_secs(20);
+/// A connection must say what it is within this time.
+const FIRST_WORDS: Duration = Duration::from_secs(10);
+/// Connections of one viewer: SPICE has about ten channels.
+const CONNECTIONS: usize = 16;
+/// One piece carried at once.
+const PIECE: usize = 16 * 1024;
+
+/// What a viewer may see of our environment: the screen, the language, its own folders.
+const ENVIRONMENT: [&str; 12] = [
+    "DISPLAY",
+    "XAUTHORITY",
+    "WAYLAND_DISPLAY",
+    "XDG_RUNTIME_DIR",
+    "XDG_SESSION_TYPE",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "PULSE_SERVER",
+    "HOME",
+    "USER",
+    "PATH",
+    "LANG",
+    "LC_ALL",
+];
+
+/// How a viewer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The officer closed it.
+    Closed,
+    /// It crashed, or was killed.
+    Crashed,
+}
+
+/// Why a viewer could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewerError {
+    /// No socket for it.
+    #[error("no socket for the viewer: {0}")]
+    Listen(io::Error),
+    /// It can't be started.
+    #[error("the viewer can't be started: {0}")]
+    Start(io::Error),
+    /// It runs, but does not connect.
+    #[error("the viewer did not connect within 20 s")]
+    Silent,
+}
+
+/// Shows the desktop until the viewer ends; dropping this ends the viewer and all of its connections.
+/// `open` opens a way to the desktop for one connection.
+///
+/// # Errors
+/// [`ViewerError`].
+pub async fn run<S, F>(viewer: &Viewer, folder: &Path, open: F) -> Result<Ended, ViewerError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    F: Fn(Class, Class) -> io::Result<S> + Clone + Send + 'static,
+{
+    let listener = Listener::bind(viewer.kind(), folder).map_err(ViewerError::Listen)?;
+    let mut child = start(viewer, viewer.arguments(listener.place())).map_err(ViewerError::Start)?;
+    let pid = child.id().ok_or_else(|| ViewerError::Start(io::ErrorKind::NotFound.into()))?;
+    let mut carried = JoinSet::new();
+    let patience = Instant::now() + FIRST_CONNECTION;
+    let mut connected = false;
+    loop {
+        let accepted = async {
+            if connected { Ok(listener.accept(pid).await) } else { timeout_at(patience, listener.accept(pid)).await }
+        };
+        tokio::select! {
+            status = child.wait() => {
+                let fine = status.is_ok_and(|s| s.success());
+                return Ok(if fine { Ended::Closed } else { Ended::Crashed });
+            }
+            Some(_) = carried.join_next() => {}
+            accepted = accepted, if carried.len() < CONNECTIONS => match accepted {
+                Ok(Ok(local)) => {
+                    connected = true;
+                    carried.spawn(carry(viewer.clone(), local, open.clone()));
+                }
+                Ok(Err(e)) => return Err(ViewerError::Listen(e)),
+                Err(_) => return Err(ViewerError::Silent),
+            },
+        }
+    }
+}
+
+fn start(viewer: &Viewer, arguments: Vec<OsString>) -> io::Result<Child> {
+    let mut command = Command::new(viewer.program());
+    command.env_clear().args(arguments).kill_on_drop(true);
+    command.envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    // What a viewer has to say about a line is no news, and may hold what was typed.
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn()
+}
+
+/// One connection of the viewer becomes one stream to the desktop.
+async fn carry<S, F>(viewer: Viewer, mut local: Box<dyn Local>, open: F) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+    F: Fn(Class, Class) -> io::Result<S>,
+{
+    let mut first = vec![0; viewer.first_words()];
+    timeout(FIRST_WORDS, local.read_exact(&mut first)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let (up, down) = viewer.classes(&first);
+    let mut stream = open(up, down)?;
+    stream.write_all(&first).await?;
+    copy_bidirectional_with_sizes(&mut local, &mut stream, PIECE, PIECE).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(60);
+
+    /// A program in the place of a viewer; the path of its socket, or the port, is in `$to`.
+    fn program(folder: &Path, script: &str) -> PathBuf {
+        let path = folder.join("viewer");
+        let text = format!("#!/usr/bin/env bash\nto=${{!#}}; to=${{to##*:}}\n{script}\n");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    /// A desktop that answers each connection with one line.
+    fn desktop(_: Class, _: Class) -> io::Result<DuplexStream> {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        tokio::spawn(async move {
+            let _ = theirs.write_all(b"RFB 003.008\n").await;
+            let _ = theirs.read(&mut [0; 16]).await;
+        });
+        Ok(ours)
+    }
+
+    async fn shown(script: &str) -> Result<Ended, ViewerError> {
+        let dir = tempfile::tempdir().unwrap();
+        let viewer = Viewer::Vnc(program(dir.path(), script));
+        timeout(SOON, run(&viewer, &dir.path().join("desk"), desktop)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_viewer_sees_the_desktop_and_its_end_is_told_apart() {
+        let look = r#"exec 3<>"/dev/tcp/127.0.0.1/$to"; read -r line <&3; [ "$line" = "RFB 003.008" ] || exit 9"#;
+        assert_eq!(shown(&format!("{look}; exit 0")).await.unwrap(), Ended::Closed);
+        assert_eq!(shown(&format!("{look}; kill -SEGV $$")).await.unwrap(), Ended::Crashed);
+        assert!(matches!(shown("exit 0").await, Ok(Ended::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_viewer_that_is_not_there_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let done = run(&Viewer::Vnc("/nonexistent/viewer".into()), dir.path(), desktop).await;
+        assert!(matches!(done, Err(ViewerError::Start(_))));
+    }
+
+    #[tokio::test]
+    async fn the_environment_holds_nothing_but_the_screen_and_the_language() {
+        let dir = tempfile::tempdir().unwrap();
+        let seen = dir.path().join("seen");
+        let script =
+            format!("env > {0}.new; tr '\\0' '\\n' < /proc/$$/cmdline >> {0}.new; mv {0}.new {0}", seen.display());
+        let viewer = Viewer::Vnc(program(dir.path(), &script));
+        run(&viewer, dir.path(), desktop).await.unwrap();
+        let seen = fs::read_to_string(seen).unwrap();
+        for line in seen.lines().filter(|l| l.contains('=') && !l.starts_with("--")) {
+            let name = line.split('=').next().unwrap();
+            // The last ones are the shell's own.
+            assert!(ENVIRONMENT.contains(&name) || ["PWD", "SHLVL", "_"].contains(&name), "{line}");
+        }
+        assert!(!seen.contains("CARGO"), "{seen}");
+    }
+
+    #[tokio::test]
+    async fn dropping_it_ends_the_viewer() {
+        let dir = tempfile::tempdir().unwrap();
+        let alive = dir.path().join("pid");
+        let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000", alive.display());
+        let viewer = Viewer::Vnc(program(dir.path(), &script));
+        let folder = dir.path().join("desk");
+        let running = tokio::spawn(async move { run(&viewer, &folder, desktop).await });
+        let pid = loop {
+            if let Ok(pid) = fs::read_to_string(&alive) {
+                break pid.trim().to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        running.abort();
+        let gone = async {
+            // Killed, and not even a zombie of ours remains.
+            while fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z ")) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(SOON, gone).await.unwrap();
+    }
+}
