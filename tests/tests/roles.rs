@@ -1,0 +1,245 @@
+//! Who may call what: every operation of the committed OpenAPI, as everybody.
+//!
+//! The table below is the specification. An operation that is in the API and not in the table, or the other
+//! way round, fails; so does every cell that answers otherwise.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, ensure};
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::{Request, StatusCode, header};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+use tram_controller::domain::access::Role;
+use tram_controller::domain::ticket::Binding;
+use tram_controller::store::Store;
+use tram_tests::db;
+use tram_tests::http::{Browser, COMMUNE, DISTRICT, ORIGIN, PASSWORD, TestApi};
+use tram_tests::office::{Office, Plan};
+use tram_wire::ids::UserId;
+use uuid::Uuid;
+
+/// As whom, in the order of the table's letters: nobody; the officer whose session it is; support of another
+/// district; support of the desktop's district; operator.
+const CALLERS: [&str; 5] = ["nobody", "officer", "support elsewhere", "support", "operator"];
+
+/// Operation and one letter for each of [`CALLERS`]: `y` let in (whatever the answer then is), `1` sign in
+/// first (401), `3` not for this role (403), `4` not there for this caller (404), `2` names what is not there
+/// for this caller (422). What destroys comes last,
+/// since all callers share one world.
+const TABLE: [(&str, &str); 41] = [
+    ("audit_list", "1333y"),
+    ("desktops_get_one", "134yy"),
+    ("desktops_list", "13yyy"),
+    ("desktops_screenshot", "1333y"),
+    ("endpoints_create_token", "132yy"),
+    ("endpoints_get_one", "134yy"),
+    ("endpoints_list", "13yyy"),
+    ("endpoints_list_tokens", "13yyy"),
+    ("events_stream", "1yyyy"),
+    ("hosts_get_one", "13yyy"),
+    ("hosts_list", "13yyy"),
+    ("images_get_one", "13yyy"),
+    ("images_list", "13yyy"),
+    ("overview_get_one", "13yyy"),
+    ("pools_get_one", "134yy"),
+    ("pools_list", "13yyy"),
+    ("sign_in_login", "yyyyy"),
+    ("sign_in_me", "1yyyy"),
+    ("sign_in_change_me", "1yyyy"),
+    ("sites_get_one", "134yy"),
+    ("sites_list", "13yyy"),
+    ("users_list", "1333y"),
+    ("sessions_list", "1yyyy"),
+    ("sessions_get_one", "1y4yy"),
+    ("sessions_connect", "1y333"),
+    ("sessions_ticket", "1y333"),
+    ("desktops_start", "1333y"),
+    ("hosts_change", "1333y"),
+    ("images_change", "1333y"),
+    ("users_create", "1333y"),
+    ("users_change", "1333y"),
+    ("sites_import", "1333y"),
+    ("pools_create", "1333y"),
+    ("pools_change", "1333y"),
+    ("desktops_reset", "1333y"),
+    ("desktops_stop", "1333y"),
+    ("sessions_end", "1y4yy"),
+    ("desktops_rebuild", "1333y"),
+    ("endpoints_revoke", "1333y"),
+    ("pools_delete", "1333y"),
+    ("sign_in_logout", "yyyyy"),
+];
+
+/// What the operations are about.
+struct World {
+    host: Uuid,
+    image: String,
+    pool: Uuid,
+    desktop: Uuid,
+    endpoint: Uuid,
+    session: Uuid,
+    user: UserId,
+}
+
+/// One operation of the document.
+struct Operation {
+    id: String,
+    method: String,
+    path: String,
+}
+
+fn operations() -> Result<Vec<Operation>> {
+    let document: Value = serde_json::from_str(include_str!("../../controller/openapi/v1.json"))?;
+    let mut found = Vec::new();
+    for (path, methods) in document["paths"].as_object().context("no paths")? {
+        for (method, operation) in methods.as_object().context("no methods")? {
+            let Some(id) = operation["operationId"].as_str() else { continue };
+            found.push(Operation { id: id.into(), method: method.to_uppercase(), path: path.clone() });
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn the_table_and_the_api_have_the_same_operations() -> Result<()> {
+    let api: BTreeSet<String> = operations()?.into_iter().map(|o| o.id).collect();
+    let table: BTreeSet<String> = TABLE.iter().map(|(id, _)| (*id).to_owned()).collect();
+    ensure!(api == table, "not in both: {:?}", api.symmetric_difference(&table).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[tokio::test]
+async fn everybody_may_do_what_the_table_says_and_nothing_else() -> Result<()> {
+    for db in db::both().await? {
+        let api = TestApi::new(&db.store).await?;
+        let officer = api.add_user("officer", Role::Officer).await?;
+        api.add_user_at("elsewhere", Role::Support, Some("017")).await?;
+        api.add_user_at("support", Role::Support, Some(DISTRICT)).await?;
+        api.add_user("operator", Role::Operator).await?;
+        let mut callers = vec![api.browser()];
+        for name in ["officer", "elsewhere", "support", "operator"] {
+            callers.push(api.sign_in(name).await?);
+        }
+        let world = furnish(&api, &db.store, officer).await?;
+        let connected = callers[1].post("/api/v1/connect", json!({})).await?;
+        let session = connected.json["session"]["id"].as_str().context("no session")?.parse()?;
+        let world = World { session, ..world };
+
+        let all = operations()?;
+        for (id, letters) in TABLE {
+            let operation = all.iter().find(|o| o.id == id).with_context(|| id.to_owned())?;
+            for ((caller, name), letter) in callers.iter().zip(CALLERS).zip(letters.chars()) {
+                let status = ask(&api, caller, operation, &world).await?;
+                let as_said = match letter {
+                    '1' => status == StatusCode::UNAUTHORIZED,
+                    '3' => status == StatusCode::FORBIDDEN,
+                    '4' => status == StatusCode::NOT_FOUND,
+                    '2' => status == StatusCode::UNPROCESSABLE_ENTITY,
+                    // Let in: the request as such was understood, and nobody asked who is asking.
+                    _ => !matches!(status.as_u16(), 400 | 401 | 403 | 404 | 405 | 415),
+                };
+                ensure!(as_said, "{id} as {name}: {status}, the table says {letter}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn lists_show_support_their_own_sites_only() -> Result<()> {
+    for db in db::both().await? {
+        let api = TestApi::new(&db.store).await?;
+        let officer = api.add_user("officer", Role::Officer).await?;
+        api.add_user_at("elsewhere", Role::Support, Some("017")).await?;
+        api.add_user_at("support", Role::Support, Some(DISTRICT)).await?;
+        furnish(&api, &db.store, officer).await?;
+        let (near, far) = (api.sign_in("support").await?, api.sign_in("elsewhere").await?);
+        near.post("/api/v1/endpoint-tokens", json!({"site_code": COMMUNE})).await?;
+        api.sign_in("officer").await?.post("/api/v1/connect", json!({})).await?;
+        for list in ["desktops", "endpoints", "pools", "sessions", "endpoint-tokens"] {
+            let (own, other) =
+                (near.get(&format!("/api/v1/{list}")).await?, far.get(&format!("/api/v1/{list}")).await?);
+            let rows = |answer: &Value| answer["items"].as_array().map(Vec::len);
+            assert!(rows(&own.json).is_some_and(|n| n > 0), "{list}: {own:?}");
+            assert_eq!(rows(&other.json), Some(0), "{list}: {other:?}");
+        }
+    }
+    Ok(())
+}
+
+/// A pool with two desktops and an endpoint, all in [`COMMUNE`].
+async fn furnish(api: &TestApi, store: &Store, user: UserId) -> Result<World> {
+    let office = Office::build(store, api.app().clock.clone(), Plan { officers: 0, ..Plan::default() }).await?;
+    let Binding::Endpoint { id: endpoint, .. } = office.add_endpoint("desk-1").await? else {
+        anyhow::bail!("an endpoint is bound as one")
+    };
+    let pool = store.pool(office.pool).await?.context("the pool is there")?;
+    Ok(World {
+        host: office.host.0,
+        image: pool.image_id.to_string(),
+        pool: office.pool.0,
+        desktop: office.desktops[0].0,
+        endpoint: endpoint.0,
+        session: Uuid::nil(),
+        user,
+    })
+}
+
+/// A request that would be understood, as this caller; only its status, since one answer never ends.
+async fn ask(api: &TestApi, caller: &Browser<'_>, operation: &Operation, w: &World) -> Result<StatusCode> {
+    let id = match operation.id.split('_').next() {
+        Some("hosts") => w.host.to_string(),
+        Some("images") => w.image.clone(),
+        Some("pools") => w.pool.to_string(),
+        Some("desktops") => w.desktop.to_string(),
+        Some("endpoints") => w.endpoint.to_string(),
+        Some("sessions") => w.session.to_string(),
+        _ => w.user.0.to_string(),
+    };
+    let path = operation.path.replace("{id}", &id).replace("{code}", COMMUNE);
+    let mut request = Request::builder().method(operation.method.as_str()).uri(path).header(header::ORIGIN, ORIGIN);
+    if let Some(cookie) = &caller.cookie {
+        request = request.header(header::COOKIE, format!("tram_session={cookie}"));
+    }
+    if let Some(csrf) = &caller.csrf {
+        request = request.header("x-tram-csrf", csrf);
+    }
+    let body = match body_of(&operation.id, w) {
+        Some(Value::String(csv)) => {
+            request = request.header(header::CONTENT_TYPE, "text/csv");
+            Body::from(csv)
+        }
+        Some(json) => {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+            Body::from(json.to_string())
+        }
+        None => Body::empty(),
+    };
+    let mut request = request.header(header::HOST, "tram.test:8443").body(body)?;
+    request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 7], 40_000))));
+    Ok(api.router.clone().oneshot(request).await?.status())
+}
+
+fn body_of(operation: &str, w: &World) -> Option<Value> {
+    Some(match operation {
+        "sign_in_login" => json!({"username": "officer", "password": PASSWORD}),
+        "sign_in_change_me" => json!({"language": "en"}),
+        "endpoints_create_token" => json!({"site_code": COMMUNE}),
+        "endpoints_revoke" => json!({"reason": "lost"}),
+        "hosts_change" => json!({"enabled": true}),
+        "images_change" => json!({"retired": false}),
+        "users_create" => json!({"username": "new", "display_name": "New", "role": "support", "password": PASSWORD}),
+        "users_change" => json!({"display_name": "An officer"}),
+        // Well-formed and wrong: who is let in is told so by line, and nothing changes.
+        "sites_import" => json!("wrong,columns\n1,2\n"),
+        "pools_create" => {
+            json!({"name": "another", "site_code": COMMUNE, "image_id": w.image, "size": 1, "persistent": false})
+        }
+        "pools_change" => json!({"size": 2}),
+        "sessions_connect" | "sessions_ticket" => json!({}),
+        _ => return None,
+    })
+}
