@@ -1,8 +1,10 @@
 //! What Tram's tests share: databases, and a whole controller with agents and hosts.
 
 pub mod bench;
+pub mod cable;
 pub mod db;
 pub mod gate;
 pub mod http;
 pub mod office;
+pub mod tunnels;
 pub mod world;

@@ -62,7 +62,7 @@ impl World {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
             let (at, stop) = (listener.local_addr()?, CancellationToken::new());
             let ca = DeviceCa::open(&app.data_dir, app.clock.now())?;
-            tokio::spawn(agents::serve(app.clone(), listener, stop.clone()));
+            tokio::spawn(agents::serve(app.clone(), listener, None, stop.clone()));
             worlds.push(Self { app, at, ca, stop, _folder: folder, _db: db });
         }
         Ok(worlds)

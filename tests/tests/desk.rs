@@ -47,7 +47,7 @@ impl World {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
             let at = Address { host: "127.0.0.1".into(), port: listener.local_addr()?.port() };
             let stop = CancellationToken::new();
-            tokio::spawn(agents::serve(office.app.clone(), listener, stop.clone()));
+            tokio::spawn(agents::serve(office.app.clone(), listener, None, stop.clone()));
             worlds.push(Self { office, at, _stop: stop.drop_guard(), _folder: folder, db });
         }
         Ok(worlds)

@@ -187,12 +187,18 @@ impl Tunnel {
         inner.acceptor.take().into_iter().chain(inner.listener.take()).for_each(Waker::wake);
     }
 
-    /// Waits until the other end has all that was sent, or until `limit`: before a goodbye.
+    /// Waits until the other end has all messages, or until `limit`: before a goodbye.
     pub async fn drained(&self, limit: Duration) {
         let until = Instant::now() + limit;
-        while self.stats().held > 0 && self.is_up() && Instant::now() < until {
+        while !self.settled() && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Whether there is nobody to wait for, or nothing.
+    fn settled(&self) -> bool {
+        let inner = self.lock();
+        inner.mux.settled() || !inner.mux.is_up()
     }
 
     /// Numbers of the tunnel.

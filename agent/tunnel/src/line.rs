@@ -53,5 +53,11 @@ impl<L: Line> Line for tokio_rustls::server::TlsStream<L> {
     }
 }
 
+impl Line for Box<dyn Line> {
+    fn widen(&self, wide: bool) {
+        (**self).widen(wide);
+    }
+}
+
 impl Line for UnixStream {}
 impl Line for DuplexStream {}

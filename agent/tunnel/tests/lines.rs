@@ -28,6 +28,17 @@ impl Ends {
         self.connect_over(a, g)
     }
 
+    /// A connection that breaks after it has carried so many bytes each way.
+    fn connect_for(&self, bytes: u64) -> [JoinHandle<LineEnd>; 2] {
+        let ((a, near), (far, g)) = (duplex(3000), duplex(3000));
+        tokio::spawn(async move {
+            let ((near_r, mut near_w), (far_r, mut far_w)) = (tokio::io::split(near), tokio::io::split(far));
+            let (mut up, mut down) = (near_r.take(bytes), far_r.take(bytes));
+            let _ = tokio::join!(tokio::io::copy(&mut up, &mut far_w), tokio::io::copy(&mut down, &mut near_w));
+        });
+        self.connect_over(a, g)
+    }
+
     fn connect_over(&self, a: DuplexStream, g: DuplexStream) -> [JoinHandle<LineEnd>; 2] {
         let (from_agent, from_gateway) = (self.agent.stop(), self.gateway.stop());
         let (agent, gateway) = (self.agent.clone(), self.gateway.clone());
@@ -73,7 +84,7 @@ async fn a_stream_is_a_pipe() {
 #[tokio::test]
 async fn megabytes_survive_a_hundred_cuts() {
     let ends = Ends::new();
-    let mut lines = ends.connect();
+    let first = ends.connect();
     let (a, g) = ends.stream().await;
     let n = 3 << 20;
     let both = move |mut s: Stream, own: u32, other: u32| async move {
@@ -89,21 +100,18 @@ async fn megabytes_survive_a_hundred_cuts() {
         };
         tokio::join!(write, read);
     };
-    let work = tokio::spawn(async move { tokio::join!(both(a, 1, 2), both(g, 2, 1)) });
-    let mut cuts = 0;
-    while !work.is_finished() {
-        tokio::time::sleep(Duration::from_millis(7)).await;
-        if cuts < 100 {
-            // Every third time without a goodbye: both ends just lose the connection.
-            if cuts % 3 == 0 {
-                lines.iter().for_each(JoinHandle::abort);
-            }
-            lines = ends.connect();
-            cuts += 1;
+    let mut work = tokio::spawn(async move { tokio::join!(both(a, 1, 2), both(g, 2, 1)) });
+    drop(first);
+    for cut in 0..100 {
+        // Each connection carries so many bytes, whatever they are the middle of, and is gone.
+        let lines = ends.connect_for(1 + cut * 397 % 40_000);
+        for line in lines {
+            timeout(PATIENCE, line).await.unwrap().unwrap();
         }
+        assert!(!work.is_finished(), "it was over after {cut} cuts");
     }
-    timeout(PATIENCE, work).await.unwrap().unwrap();
-    assert!(cuts > 3, "it was over before it was cut: {cuts}");
+    let _lines = ends.connect();
+    timeout(PATIENCE, &mut work).await.unwrap().unwrap();
 }
 
 #[tokio::test]

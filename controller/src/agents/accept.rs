@@ -12,8 +12,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics::counter;
-use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
+use rustls::{ProtocolVersion, ServerConfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, TcpStream};
@@ -22,9 +22,9 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tram_wire::enrol::EnrolRequest;
 use tram_wire::frame::MAX_FRAME;
 use tram_wire::refusal::Refusal;
-use tram_wire::{ENROL_PATH, LINK_PATH};
+use tram_wire::{ENROL_PATH, LINK_PATH, TUNNEL_PATH};
 
-use super::{Agents, conn, desk};
+use super::{Agents, conn, desk, tunnel};
 use crate::services::endpoints;
 
 /// Handshakes must end within this time; thin lines are slow, attackers slower.
@@ -68,10 +68,17 @@ pub(super) async fn run(agents: Agents, listener: TcpListener, config: Arc<Serve
 }
 
 async fn connection(agents: Agents, stream: tokio_rustls::server::TlsStream<TcpStream>, peer: SocketAddr) {
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|c| c.first()).map(|c| c.clone().into_owned());
+    let tls = stream.get_ref().1;
+    let certificate = tls.peer_certificates().and_then(|c| c.first()).map(|c| c.clone().into_owned());
+    let modern = tls.protocol_version() == Some(ProtocolVersion::TLSv1_3);
     let service = service_fn(move |request: Request<Incoming>| {
         let (agents, certificate) = (agents.clone(), certificate.clone());
-        async move { Ok::<_, Infallible>(answer(agents, certificate, peer, request).await) }
+        async move {
+            if (request.method(), request.uri().path()) == (&Method::GET, TUNNEL_PATH) {
+                return Ok::<_, Infallible>(tunnel::enter(agents, certificate.filter(|_| modern), peer, request).await);
+            }
+            Ok(answer(agents, certificate, peer, request).await)
+        }
     });
     // One small buffer while the request is read; the WebSocket brings its own.
     let serving = http1::Builder::new()

@@ -3,6 +3,7 @@
 //! ```text
 //! accept ── TLS, client certificate, hyper ──► enrol (POST) ──► services::endpoints::enrol
 //!                                         ├──► desk (POST, GET) ─► services::desk
+//!                                         ├──► tunnel ──► the gateway, by the composition root
 //!                                         └──► conn (WebSocket) ──► registry (who is here, last heard)
 //!                                                          └──────► ingest (one writer, batches)
 //! ```
@@ -23,8 +24,10 @@ mod ingest;
 mod limit;
 mod registry;
 mod tls;
+mod tunnel;
 
 pub use registry::Registry;
+pub use tunnel::{Arrival, Carrier};
 
 /// What the parts share.
 #[derive(Clone)]
@@ -36,6 +39,8 @@ pub struct Agents {
     stop: CancellationToken,
     greetings: Arc<tokio::sync::Semaphore>,
     limits: limit::Limits,
+    /// Who carries tunnels; without one there are none.
+    carrier: Option<Carrier>,
 }
 
 /// Handshakes and greetings at once; more are told to come back later.
@@ -45,7 +50,12 @@ const GREETINGS: usize = 512;
 ///
 /// # Errors
 /// If the device CA can't be used, or its listener certificate can't be made.
-pub async fn serve(app: App, listener: TcpListener, stop: CancellationToken) -> Result<(), Error> {
+pub async fn serve(
+    app: App,
+    listener: TcpListener,
+    carrier: Option<Carrier>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
     let now = app.clock.now();
     let ca = endpoints::open_ca(&app, now)?;
     let config = tls::config(&ca, now).map_err(|e: CaError| Error::Internal(Box::new(e)))?;
@@ -60,6 +70,7 @@ pub async fn serve(app: App, listener: TcpListener, stop: CancellationToken) -> 
         stop: stop.clone(),
         greetings,
         limits: limit::Limits::default(),
+        carrier,
     };
     let writing = tokio::spawn(writer.run(stop.clone()));
     tokio::select! {

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::domain::host::AccelSetting;
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
+use crate::gateway::tunnel::Caller;
 use crate::identity::tls;
 use crate::reconcile::endpoint_presence::EndpointPresence;
 use crate::reconcile::host_inventory::HostInventory;
@@ -61,10 +62,11 @@ pub(super) async fn run(config: Config) -> Result<()> {
     tasks.spawn(driver::run(world.clone(), EndpointPresence { since: app.clock.now() }));
     // Before anything is promised: a damaged device CA is a reason not to start.
     endpoints::open_ca(&app, app.clock.now())?;
+    let gateway = Gateway::new(app.clone(), fleet.clone(), config.sessions.clone());
     tasks.spawn({
-        let (app, stop) = (app.clone(), stop.clone());
+        let (app, stop, carrier) = (app.clone(), stop.clone(), carrier(&gateway));
         async move {
-            if let Err(e) = agents::serve(app, agent_side, stop).await {
+            if let Err(e) = agents::serve(app, agent_side, Some(carrier), stop).await {
                 tracing::error!(error = %e, "agents can't be served");
             }
         }
@@ -78,7 +80,6 @@ pub(super) async fn run(config: Config) -> Result<()> {
         let store = app.store.clone();
         async move { listen::forward(&store).await }
     });
-    let gateway = Gateway::new(app.clone(), fleet.clone(), config.sessions.clone());
     spawn_until(&mut tasks, &stop, {
         let gateway = gateway.clone();
         async move { gateway.watch().await }
@@ -94,6 +95,16 @@ pub(super) async fn run(config: Config) -> Result<()> {
     while tasks.join_next().await.is_some() {}
     app.store.close().await;
     Ok(())
+}
+
+/// Joins the agents' listener, which proves endpoints, and the gateway, which carries them.
+fn carrier(gateway: &Gateway) -> agents::Carrier {
+    let gateway = gateway.clone();
+    Arc::new(move |a: agents::Arrival| {
+        let gateway = gateway.clone();
+        let caller = Caller { endpoint: a.endpoint, certificate: a.certificate, peer: a.peer.ip().to_canonical() };
+        tokio::spawn(async move { gateway.tunnel(caller, a.line).await });
+    })
 }
 
 /// Runs a task that knows no end of its own.

@@ -21,6 +21,8 @@ pub(super) struct Sessions {
     idle_minutes: Option<u64>,
     /// With a viewer.
     longest_minutes: Option<u64>,
+    /// With an endpoint whose line is away.
+    line_grace_minutes: Option<u64>,
 }
 
 impl Sessions {
@@ -50,6 +52,12 @@ impl Sessions {
                 usual.longest,
             )?,
             handshake: usual.handshake,
+            line_grace: minutes(
+                "sessions.line_grace_minutes",
+                "TRAM_SESSIONS_LINE_GRACE_MINUTES",
+                self.line_grace_minutes,
+                usual.line_grace,
+            )?,
         })
     }
 }

@@ -53,6 +53,8 @@ pub struct Policy {
     pub longest: Duration,
     /// A viewer must be through its handshake within this time: lines are thin, but not that thin.
     pub handshake: Duration,
+    /// An endpoint's line may be away for this long before the desktop's side is closed.
+    pub line_grace: Duration,
 }
 
 impl Default for Policy {
@@ -64,6 +66,7 @@ impl Default for Policy {
             idle: minutes(30),
             longest: minutes(720),
             handshake: Duration::from_secs(30),
+            line_grace: minutes(5),
         }
     }
 }

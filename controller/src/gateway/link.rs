@@ -1,6 +1,6 @@
 //! One live connection, as its relay and the watch over all of them see it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ pub struct Link {
     pub session: SessionId,
     /// The desktop it shows.
     pub desktop: DesktopId,
-    /// Which connection of the session it is.
-    pub epoch: i64,
+    /// Which connection of the session it is; a tunnel that comes back is the next one.
+    epoch: AtomicI64,
     began: Instant,
     cut: watch::Sender<Option<Cut>>,
     /// Wakes the way down for what is due besides pictures.
@@ -50,7 +50,7 @@ impl Link {
         Self {
             session,
             desktop,
-            epoch,
+            epoch: AtomicI64::new(epoch),
             began: Instant::now(),
             cut: watch::Sender::new(None),
             wake: Notify::new(),
@@ -63,6 +63,17 @@ impl Link {
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
         }
+    }
+
+    /// Which connection of the session it is.
+    #[must_use]
+    pub fn epoch(&self) -> i64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Its line came back: it is the session's latest connection again.
+    pub fn renewed(&self, epoch: i64) {
+        self.epoch.store(epoch, Ordering::Relaxed);
     }
 
     fn now(&self) -> u64 {
@@ -123,6 +134,11 @@ impl Link {
     /// Whether a ping is due, once.
     pub fn take_ping(&self) -> bool {
         self.ping_due.swap(false, Ordering::Relaxed)
+    }
+
+    /// Bytes from and to the viewer since the last call.
+    pub fn take_bytes(&self) -> (u64, u64) {
+        (self.up.swap(0, Ordering::Relaxed), self.down.swap(0, Ordering::Relaxed))
     }
 
     /// Bytes from and to the viewer.

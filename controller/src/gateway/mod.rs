@@ -23,13 +23,14 @@ use tokio::net::UnixStream;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout};
 use tram_hypervisor::error::Class;
-use tram_wire::ids::SessionId;
+use tram_wire::ids::{DesktopId, SessionId};
 use uuid::Uuid;
 
 pub mod admit;
 pub mod link;
 pub mod protocol;
 pub mod relay;
+pub mod tunnel;
 pub mod ws;
 
 use self::admit::{HalfOpen, Knock, Refusal, Slot};
@@ -52,6 +53,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const GATHER: Duration = Duration::from_millis(50);
 /// How often a gateway with connections says that it lives.
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
+/// Looks back this far, for clocks of other controllers that differ and commits that take long.
+const REVOKED_WITHIN: Duration = Duration::from_secs(120);
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -66,6 +69,7 @@ struct Inner {
     /// This process among the gateways.
     id: Uuid,
     links: Mutex<HashMap<SessionId, Arc<Link>>>,
+    tunnels: tunnel::Tunnels,
     half_open: HalfOpen,
     buffers: Buffers,
     stopping: AtomicBool,
@@ -81,6 +85,7 @@ impl Gateway {
             policy,
             id: Uuid::now_v7(),
             links: Mutex::default(),
+            tunnels: tunnel::Tunnels::default(),
             half_open: HalfOpen::default(),
             buffers: Buffers::default(),
             stopping: AtomicBool::new(false),
@@ -157,16 +162,28 @@ impl Gateway {
         if links.is_empty() {
             return;
         }
+        self.look_at_endpoints().await;
         match broker::standings(&self.0.app, links.iter().map(|l| l.session).collect()).await {
             Ok(standings) => {
                 for link in &links {
-                    if let Some(cut) = session::verdict(link.epoch, standings.get(&link.session)) {
+                    if let Some(cut) = session::verdict(link.epoch(), standings.get(&link.session)) {
                         link.cut(cut);
                     }
                 }
             }
             // Without a database nobody is let in, but who works goes on working.
             Err(e) => tracing::warn!(error = %e, "the gateway could not look at its sessions"),
+        }
+    }
+
+    /// Cuts the tunnels of endpoints an operator withdrew, on any controller.
+    async fn look_at_endpoints(&self) {
+        if self.0.tunnels.is_empty() {
+            return;
+        }
+        match self.0.app.store.endpoints_revoked_since(self.0.app.clock.now().minus(REVOKED_WITHIN)).await {
+            Ok(gone) => self.0.tunnels.cut_endpoints(&gone),
+            Err(e) => tracing::warn!(error = %e, "the gateway could not look at its endpoints"),
         }
     }
 
@@ -195,7 +212,8 @@ impl Gateway {
 
     /// One connection from its upgrade to its end.
     async fn carry(self, upgrade: hyper::upgrade::OnUpgrade, ticket: Redeemed, peer: IpAddr, slot: Slot) {
-        let (display, upgraded) = tokio::join!(self.open(&ticket), timeout(self.0.policy.handshake, upgrade));
+        let open = self.open_display(ticket.session_id, ticket.desktop_id);
+        let (display, upgraded) = tokio::join!(open, timeout(self.0.policy.handshake, upgrade));
         let Ok(Ok(upgraded)) = upgraded else { return };
         let (from_viewer, mut viewer) = tokio::io::split(TokioIo::new(upgraded));
         let mut inbox = Inbox::new(from_viewer, &self.0.buffers);
@@ -215,21 +233,21 @@ impl Gateway {
     }
 
     /// The desktop's display, through its side of the handshake.
-    async fn open(&self, ticket: &Redeemed) -> Result<UnixStream, Cut> {
+    async fn open_display(&self, session: SessionId, desktop: DesktopId) -> Result<UnixStream, Cut> {
         let began = Instant::now();
         let work = async {
-            let row = self.0.app.store.session(ticket.session_id).await.ok().flatten().ok_or(Cut::Ended)?;
+            let row = self.0.app.store.session(session).await.ok().flatten().ok_or(Cut::Ended)?;
             let host = row.host_id.ok_or(Cut::DesktopGone)?;
             let backend = self.0.fleet.get(host.into()).ok_or(Cut::HostLost)?;
-            let fd = backend.open_display(ticket.desktop_id).await.map_err(|e| {
-                tracing::warn!(desktop = %ticket.desktop_id, error = %e, code = e.code(), "a display could not be opened");
+            let fd = backend.open_display(desktop).await.map_err(|e| {
+                tracing::warn!(desktop = %desktop, error = %e, code = e.code(), "a display could not be opened");
                 if e.class() == Class::Gone || e.code() == "H-104" { Cut::DesktopGone } else { Cut::HostLost }
             })?;
             let stream = StdStream::from(fd);
             let ready = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
             let mut display = ready.map_err(|_| Cut::HostLost)?;
             vnc::greet(&mut display).await.map_err(|e| {
-                tracing::warn!(desktop = %ticket.desktop_id, error = %e, "a display did not shake hands");
+                tracing::warn!(desktop = %desktop, error = %e, "a display did not shake hands");
                 Cut::DesktopGone
             })?;
             Ok(display)
@@ -294,19 +312,24 @@ impl Gateway {
     }
 
     async fn detach(&self, link: &Link) {
-        let (up, down) = link.bytes();
+        let (up, down) = link.take_bytes();
         counter!("gateway_bytes_total", "way" => "up").increment(up);
         counter!("gateway_bytes_total", "way" => "down").increment(down);
-        if let Err(e) = broker::detached(&self.0.app, link.session, link.epoch, up, down).await {
+        if let Err(e) = broker::detached(&self.0.app, link.session, link.epoch(), up, down).await {
             // The session reaper finds it once this gateway is silent or a newer connection ends.
             tracing::warn!(session = %link.session, error = %e, "a viewer's end could not be written down");
         }
     }
 
     fn first_picture(&self, ticket: &Redeemed, since_attach: Duration) {
-        let before = Duration::from_micros(u64::try_from(ticket.age).unwrap_or(0));
+        self.first_picture_of(ticket.session_id, ticket.age, since_attach);
+    }
+
+    /// `age`: of the ticket when it was redeemed, microseconds.
+    fn first_picture_of(&self, id: SessionId, age: i64, since_attach: Duration) {
+        let before = Duration::from_micros(u64::try_from(age).unwrap_or(0));
         histogram!("ticket_to_first_frame_seconds").record((before + since_attach).as_secs_f64());
-        let (app, id) = (self.0.app.clone(), ticket.session_id);
+        let app = self.0.app.clone();
         tokio::spawn(async move {
             if let Err(e) = broker::first_frame(&app, id).await {
                 tracing::warn!(session = %id, error = %e, "the first picture could not be written down");

@@ -25,6 +25,7 @@ pub mod overview;
 pub mod pools;
 pub mod sign_in;
 pub mod sites;
+pub mod tunnels;
 pub mod users;
 
 /// What every use case needs; built once by `cli`.

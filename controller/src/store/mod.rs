@@ -29,6 +29,7 @@ pub mod images;
 pub mod listen;
 mod lock;
 pub mod pools;
+pub mod returns;
 pub mod sessions;
 pub mod sites;
 pub mod tickets;

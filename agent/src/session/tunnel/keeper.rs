@@ -34,13 +34,20 @@ async fn begin(door: &Door, turn: usize, ask: ToGateway) -> Result<Begun, OpenEr
         e => OpenError::Dial(e),
     })?;
     let tunnel = Tunnel::new(Role::Agent, Limits::default());
-    let drive = tokio::spawn({
+    let mut drive = tokio::spawn({
         let tunnel = tunnel.clone();
         async move { tunnel.drive(line, 0).await }
     });
     let ask = ask.encode().map_err(|_| DialError::Words)?;
     tunnel.send(ask.as_bytes()).map_err(|_| DialError::Words)?;
-    let answer = timeout(ANSWER, tunnel.message()).await;
+    let answer = async {
+        tokio::select! {
+            biased;
+            message = tunnel.message() => message,
+            _ = &mut drive => None,
+        }
+    };
+    let answer = timeout(ANSWER, answer).await;
     match answer.ok().flatten().map(|m| ToAgent::decode(&m)) {
         Some(Ok(Incoming::Message(ToAgent::Opened(opened)))) => Ok(Begun { tunnel, drive, opened }),
         other => {

@@ -515,6 +515,12 @@ impl Mux {
         !self.urgent.is_empty()
     }
 
+    /// Whether the other side is known to have all that was chosen for it, and nothing but data waits.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        self.urgent.is_empty() && self.replay.held() == 0
+    }
+
     /// Numbers of the tunnel.
     #[must_use]
     pub fn stats(&self) -> Stats {

@@ -53,6 +53,28 @@ pub async fn greet<S: AsyncRead + AsyncWrite + Unpin>(display: &mut S) -> io::Re
     Ok(())
 }
 
+/// The handshake with a viewer on a byte stream, up to and with `ClientInit`: whether it wants the desktop for
+/// itself is not its choice.
+///
+/// # Errors
+/// The stream's, or [`io::ErrorKind::InvalidData`] for a viewer that does not speak RFB 3.8 with security None.
+pub async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(viewer: &mut S) -> io::Result<()> {
+    let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    viewer.write_all(VERSION).await?;
+    let mut version = [0; 12];
+    viewer.read_exact(&mut version).await?;
+    if version != *VERSION {
+        return Err(bad("the viewer does not speak RFB 3.8"));
+    }
+    viewer.write_all(&SECURITY).await?;
+    if viewer.read_u8().await? != NONE {
+        return Err(bad("the viewer chose a security type that was not offered"));
+    }
+    viewer.write_all(&OK).await?;
+    viewer.read_u8().await?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,172 @@
+//! The streams of a tunnel: each to its own display of the desktop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tram_tunnel::{Stream, Tunnel};
+use tram_wire::session::{Protocol, StreamHeader};
+
+use super::super::Gateway;
+use super::super::link::Link;
+use super::super::protocol::vnc;
+use super::super::protocol::vnc::client::Messages;
+use super::super::protocol::vnc::server::FirstPicture;
+use super::Entry;
+use crate::domain::session::Cut;
+use crate::domain::ticket;
+
+/// Streams that may be opened at once, and how fast that fills up again: an honest viewer of SPICE opens ten
+/// in its first second.
+const BURST: u32 = 16;
+const REFILL: Duration = Duration::from_millis(250);
+/// Read from a display at once.
+const PIECE: usize = 64 * 1024;
+
+/// Codes of streams that are broken off; those of sessions are the codes of [`Cut`].
+mod code {
+    /// The header makes no sense, or wants what the session may not have.
+    pub const NOT_ALLOWED: u16 = 4010;
+    /// Too many were opened.
+    pub const TOO_FAST: u16 = 4011;
+    /// The viewer broke the rules of its protocol.
+    pub const PROTOCOL: u16 = 1002;
+}
+
+/// Serves what the agent opens, until the tunnel is closed.
+pub(super) async fn accept(gateway: Gateway, tunnel: Tunnel, link: Arc<Link>, entry: Arc<Entry>) {
+    let mut streams = JoinSet::new();
+    let (mut budget, mut filled) = (BURST, Instant::now());
+    loop {
+        let next = tokio::select! {
+            next = tunnel.accept() => next,
+            Some(_) = streams.join_next() => continue,
+        };
+        let Some((stream, header)) = next else { return };
+        while budget < BURST && filled.elapsed() >= REFILL {
+            budget += 1;
+            filled += REFILL;
+        }
+        if budget == BURST {
+            filled = Instant::now();
+        }
+        if budget == 0 {
+            stream.reset(code::TOO_FAST);
+            continue;
+        }
+        budget -= 1;
+        match allowed(&header, &entry) {
+            Some(Protocol::Vnc) => {
+                streams.spawn(vnc_stream(gateway.clone(), link.clone(), entry.clone(), stream));
+            }
+            _ => stream.reset(code::NOT_ALLOWED),
+        }
+    }
+}
+
+fn allowed(header: &[u8], entry: &Entry) -> Option<Protocol> {
+    let header: StreamHeader =
+        serde_json::from_slice(header).ok().filter(|h: &StreamHeader| h.session == entry.session)?;
+    let wanted = match header.protocol {
+        Protocol::Vnc => ticket::Protocol::Vnc,
+        Protocol::Spice => ticket::Protocol::Spice,
+        Protocol::Other => return None,
+    };
+    entry.protocols.has(wanted).then_some(header.protocol)
+}
+
+async fn vnc_stream(gateway: Gateway, link: Arc<Link>, entry: Arc<Entry>, mut stream: Stream) {
+    let open = gateway.open_display(entry.session, entry.desktop);
+    let hands = timeout(gateway.0.policy.handshake, vnc::welcome(&mut stream));
+    let (display, hands) = tokio::join!(open, hands);
+    let mut display = match (display, hands) {
+        (Ok(display), Ok(Ok(()))) => display,
+        (Err(cut), _) => return stream.reset(cut.code()),
+        (_, Ok(Err(_)) | Err(_)) => return stream.reset(code::PROTOCOL),
+    };
+    if display.write_all(&[vnc::SHARED]).await.is_err() {
+        return stream.reset(Cut::DesktopGone.code());
+    }
+    let first = || gateway.first_picture_of(entry.session, entry.age, link.age());
+    match copy(&link, &mut stream, &mut display, first).await {
+        End::Viewer => {
+            // The rest of what the viewer wanted to say has been said.
+            let _ = display.shutdown().await;
+        }
+        End::Display => stream.reset(Cut::DesktopGone.code()),
+        End::Message(fault) => {
+            tracing::warn!(session = %entry.session, fault = fault.0, "a viewer broke the rules of RFB");
+            stream.reset(code::PROTOCOL);
+        }
+    }
+}
+
+enum End {
+    Viewer,
+    Display,
+    Message(vnc::client::Fault),
+}
+
+/// Both ways until one side ends. A line that is lost, or a viewer that does not read, holds one piece here
+/// and the tunnel's credit; the desktop feels the back-pressure.
+async fn copy(link: &Link, stream: &mut Stream, display: &mut UnixStream, first: impl FnOnce()) -> End {
+    let (from_viewer, mut to_viewer) = tokio::io::split(stream);
+    let mut from_viewer = tokio::io::BufReader::with_capacity(4096, from_viewer);
+    let (from_display, mut to_display) = display.split();
+    let up = async {
+        let mut messages = Messages::default();
+        loop {
+            let piece = match from_viewer.fill_buf().await {
+                Ok(piece) if !piece.is_empty() => piece,
+                _ => return End::Viewer,
+            };
+            let n = piece.len();
+            link.heard(n);
+            match messages.feed(piece) {
+                Ok(true) => link.touched(),
+                Ok(false) => {}
+                Err(fault) => return End::Message(fault),
+            }
+            if to_display.write_all(piece).await.is_err() {
+                return End::Display;
+            }
+            from_viewer.consume(n);
+        }
+    };
+    let down = async {
+        let mut picture = Some((FirstPicture::default(), first));
+        let mut piece = Vec::new();
+        loop {
+            // An idle desktop holds no buffer.
+            if from_display.readable().await.is_err() {
+                return End::Display;
+            }
+            piece.resize(PIECE, 0);
+            let n = match from_display.try_read(&mut piece) {
+                Ok(0) => return End::Display,
+                Ok(n) => n,
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                    piece = Vec::new();
+                    continue;
+                }
+                Err(_) => return End::Display,
+            };
+            if picture.as_mut().is_some_and(|(p, _)| p.feed(&piece[..n]))
+                && let Some((_, first)) = picture.take()
+            {
+                first();
+            }
+            if to_viewer.write_all(&piece[..n]).await.is_err() {
+                return End::Viewer;
+            }
+            link.written(n);
+        }
+    };
+    tokio::select! {
+        end = up => end,
+        end = down => end,
+    }
+}
