@@ -394,6 +394,19 @@ const noSideways = async (page, name) => {
     await until('the viewer to be back', async () => (await viewerPhase(page)) === 'open')
     check((await screen(page)).colours > 500, 'no picture')
   })
+  await steps.step('a desktop that is open elsewhere is moved only after a question', async () => {
+    await page.getByRole('button', { name: 'Rời máy' }).click()
+    await page.getByRole('menuitem', { name: 'Ngắt kết nối, giữ phiên' }).click()
+    world.elsewhere = { kind: 'endpoint', name: 'may-co-loa-02', since: new Date().toISOString() }
+    await page.getByRole('button', { name: 'Quay lại máy trạm ảo' }).click()
+    await page.getByText('trên thiết bị may-co-loa-02').waitFor()
+    await accessible(page, 'open elsewhere')
+    await shoot(page, 'ui-elsewhere')
+    await page.getByRole('button', { name: 'Để nguyên nơi kia' }).click()
+    await page.getByRole('button', { name: 'Quay lại máy trạm ảo' }).click()
+    await page.getByRole('button', { name: 'Làm việc tại đây' }).click()
+    await until('the viewer to be open', async () => (await viewerPhase(page)) === 'open')
+  })
   await steps.step('a second window takes over, and the first says so', async () => {
     const second = await browser.context.newPage()
     await second.goto(`${url}/console/desktop`)
@@ -405,6 +418,23 @@ const noSideways = async (page, name) => {
     await until('the first to be open', async () => (await viewerPhase(page)) === 'open')
   })
   await steps.step('ending the session asks first, then closes', async () => {
+    await page.getByRole('button', { name: 'Rời máy' }).click()
+    await page.getByRole('menuitem', { name: 'Kết thúc phiên' }).click()
+    await page.getByRole('dialog').getByRole('button', { name: 'Kết thúc phiên' }).click()
+    await page.getByRole('button', { name: 'Mở máy trạm ảo' }).waitFor()
+  })
+  await steps.step('with no desktop free there is a place in line that moves up by itself', async () => {
+    world.ahead = 3
+    await page.getByRole('button', { name: 'Mở máy trạm ảo' }).click()
+    await page.getByText('Thứ 3 / 5').waitFor()
+    await page.getByText('Dự tính còn khoảng').waitFor()
+    await accessible(page, 'in line')
+    await shoot(page, 'ui-line')
+    world.moveUp()
+    await page.getByText('Thứ 2 / 4').waitFor()
+    world.moveUp()
+    world.moveUp()
+    await until('the viewer to be open', async () => (await viewerPhase(page)) === 'open')
     await page.getByRole('button', { name: 'Rời máy' }).click()
     await page.getByRole('menuitem', { name: 'Kết thúc phiên' }).click()
     await page.getByRole('dialog').getByRole('button', { name: 'Kết thúc phiên' }).click()

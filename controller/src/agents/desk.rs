@@ -92,7 +92,7 @@ impl No {
         }
         let status = match e {
             Error::NotFound(..) => StatusCode::NOT_FOUND,
-            Error::Conflict(..) => StatusCode::CONFLICT,
+            Error::Conflict(..) | Error::Elsewhere(_) => StatusCode::CONFLICT,
             Error::Invalid(..) => StatusCode::UNPROCESSABLE_ENTITY,
             Error::Unauthenticated(..) | Error::WrongPassword { .. } => StatusCode::UNAUTHORIZED,
             Error::Locked(..) => StatusCode::LOCKED,
@@ -170,9 +170,9 @@ async fn sign_in(agents: &Agents, at: &desk::Endpoint, request: Request<Incoming
 
 async fn connect(agents: &Agents, at: &desk::Endpoint, request: Request<Incoming>) -> Result<Response<Body>, No> {
     let visit = visit(agents, at, &request).await?;
-    let Connect { .. } = read(request).await.ok_or_else(unread)?;
+    let Connect { take_over } = read(request).await.ok_or_else(unread)?;
     let now = visit.ctx.now;
-    let (view, ticket) = desk::connect(&agents.app, at, &visit).await.map_err(|e| No::of(&e, now))?;
+    let (view, ticket) = desk::connect(&agents.app, at, &visit, take_over).await.map_err(|e| No::of(&e, now))?;
     let ticket = ticket.map(|t| Ticket { ticket: t.secret.reveal().to_owned(), expires_s: t.expires_in.as_secs() });
     Ok(json(StatusCode::OK, &Connected { session: shown(view), ticket }))
 }
@@ -191,12 +191,19 @@ async fn sign_out(agents: &Agents, at: &desk::Endpoint, request: Request<Incomin
 }
 
 fn shown(v: broker::View) -> Session {
+    let line = v.queue.map(|q| Step {
+        code: v.state.as_str().to_owned(),
+        estimate_s: q.estimate_s,
+        progress: None,
+        position: u64::try_from(q.position).ok(),
+    });
     let step = v.step.map(|s| Step {
         code: s.code.as_str().to_owned(),
         estimate_s: s.estimate_s,
         progress: s.progress,
         position: None,
     });
+    let step = line.or(step);
     Session {
         id: v.session.id,
         state: v.state.as_str().to_owned(),

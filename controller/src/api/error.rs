@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::domain::ticket::Place;
 use crate::domain::time::Time;
 use crate::services::Error;
 
@@ -32,6 +33,21 @@ pub struct Problem {
     /// Tries left before the account is locked (`A-101`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remaining: Option<i64>,
+    /// Where the session is open (`S-106`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<OpenPlace>,
+}
+
+/// Where a session is open. Whose address it has is nobody's business.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OpenPlace {
+    /// A browser or an endpoint.
+    pub kind: Place,
+    /// The endpoint's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Since when.
+    pub since: Time,
 }
 
 /// One fault of an input.
@@ -59,7 +75,7 @@ impl ApiError {
     fn status(&self) -> StatusCode {
         match &self.0 {
             Error::NotFound(..) => StatusCode::NOT_FOUND,
-            Error::Conflict(..) => StatusCode::CONFLICT,
+            Error::Conflict(..) | Error::Elsewhere(_) => StatusCode::CONFLICT,
             Error::Invalid(..) => StatusCode::UNPROCESSABLE_ENTITY,
             Error::Unauthenticated(..) | Error::WrongPassword { .. } => StatusCode::UNAUTHORIZED,
             Error::Locked(..) => StatusCode::LOCKED,
@@ -87,6 +103,10 @@ impl IntoResponse for ApiError {
             }
             Error::Locked(_, _, until) => problem.until = Some(*until),
             Error::WrongPassword { remaining } => problem.remaining = Some(*remaining),
+            Error::Elsewhere(e) => {
+                let place = OpenPlace { kind: e.place, name: e.name.clone(), since: e.since };
+                problem.elsewhere = Some(place);
+            }
             _ => {}
         }
         problem.into_response()
@@ -106,6 +126,7 @@ impl Problem {
             errors: vec![],
             until: None,
             remaining: None,
+            elsewhere: None,
         }
     }
 }

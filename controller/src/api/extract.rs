@@ -29,6 +29,9 @@ pub struct Visitor(pub Visit);
 /// A change that no foreign page caused; for signing in, when there is no cookie yet.
 pub struct OwnPage;
 
+/// The session cookie a browser sent, good or not; empty if it has none.
+pub struct Former(pub String);
+
 /// The address a request came from; empty if it did not come over a network.
 pub struct Peer(pub String);
 
@@ -79,6 +82,14 @@ impl FromRequestParts<Api> for OwnPage {
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
         check_origin(parts, &api.app.public_url)?;
         Ok(Self)
+    }
+}
+
+impl FromRequestParts<Api> for Former {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _api: &Api) -> Result<Self, ApiError> {
+        Ok(Self(cookie(&parts.headers).unwrap_or_default().to_owned()))
     }
 }
 

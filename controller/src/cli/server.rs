@@ -58,7 +58,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
     tasks.spawn(driver::run(world.clone(), HostInventory::default()));
     tasks.spawn(driver::run(world.clone(), PoolSize));
     tasks.spawn(desktop_lifecycle::run(world.clone()));
-    tasks.spawn(driver::run(world.clone(), SessionReaper { policy: config.sessions.clone() }));
+    tasks.spawn(driver::run(world.clone(), SessionReaper));
     tasks.spawn(driver::run(world.clone(), EndpointPresence { since: app.clock.now() }));
     // Before anything is promised: a damaged device CA is a reason not to start.
     endpoints::open_ca(&app, app.clock.now())?;

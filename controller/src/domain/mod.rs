@@ -10,6 +10,7 @@ pub mod desktop;
 pub mod endpoint;
 pub mod host;
 pub mod image;
+pub mod line;
 pub mod name;
 pub mod placement;
 pub mod policy;

@@ -1,18 +1,23 @@
 //! A session: one officer's use of one desktop, over any number of connections.
 //!
 //! ```text
-//! starting -> ready -> active <-> disconnected
-//!     any of them ----------------------------> ended
+//! waiting -> starting -> ready -> active <-> disconnected
+//!     any of them ---------------------------------------> ended
 //! ```
 
 use std::time::Duration;
 
 use super::desktop::{DesiredDesktop, DesktopState};
+use super::line;
+use super::policy::SessionPolicy;
+use super::ticket::Place;
 use super::time::Time;
 
 text_enum! {
     /// Where a session is.
     SessionState {
+        /// No desktop is free: it stands in line.
+        Waiting = "waiting",
         /// Its desktop is on the way.
         Starting = "starting",
         /// Its desktop runs; nobody has looked at it yet.
@@ -37,6 +42,12 @@ text_enum! {
         Expired = "expired",
         /// Its desktop is no more.
         DesktopGone = "desktop_gone",
+        /// It lasted as long as one may.
+        Longest = "longest",
+        /// Its account was switched off.
+        Disabled = "disabled",
+        /// Its officer left the waiting line.
+        Left = "left",
     }
 }
 
@@ -97,10 +108,40 @@ pub fn display_ready(desktop: DesktopState, seen_before: bool) -> bool {
     desktop == DesktopState::Running || seen_before && desktop == DesktopState::Booting
 }
 
-/// Whether a session without a viewer has waited long enough.
+/// What time and circumstances say about a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Course<'a> {
+    /// How it stands.
+    pub standing: &'a Standing,
+    /// How long it may last.
+    pub policy: &'a SessionPolicy,
+    /// When it got its desktop.
+    pub assigned: Time,
+    /// Since when it has no viewer, or its officer was not heard of.
+    pub alone_since: Time,
+}
+
+/// Whether a session is over, and why.
 #[must_use]
-pub fn overdue(policy: &Policy, persistent: bool, since: Time, now: Time) -> bool {
-    now.since(since) >= if persistent { policy.grace_persistent } else { policy.grace }
+pub fn over(c: &Course<'_>, now: Time) -> Option<EndReason> {
+    let s = c.standing;
+    if s.state == SessionState::Ended {
+        return None;
+    }
+    if s.user_disabled {
+        return Some(EndReason::Disabled);
+    }
+    if s.state == SessionState::Waiting {
+        return (now.since(c.alone_since) >= line::SILENCE).then_some(EndReason::Left);
+    }
+    if !s.assigned || s.desktop.is_none_or(|(_, wanted)| wanted == DesiredDesktop::Absent) {
+        return Some(EndReason::DesktopGone);
+    }
+    if now.since(c.assigned) >= c.policy.longest() {
+        return Some(EndReason::Longest);
+    }
+    let alone = s.state != SessionState::Active && now.since(c.alone_since) >= c.policy.grace();
+    alone.then_some(EndReason::Expired)
 }
 
 /// Why a gateway ends a connection. The number is the WebSocket close code.
@@ -148,6 +189,17 @@ pub struct Standing {
     pub assigned: bool,
     /// The desktop's state and what is wanted of it; `None` if its row is gone.
     pub desktop: Option<(DesktopState, DesiredDesktop)>,
+}
+
+/// Where a session is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// What kind of place.
+    pub place: Place,
+    /// The endpoint's name.
+    pub name: Option<String>,
+    /// Since when.
+    pub since: Time,
 }
 
 /// Whether a connection of `epoch` must end, and why. `None` for the standing: the session is gone.
@@ -217,10 +269,23 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_desktop_waits_longer() {
-        let (policy, now) = (Policy::default(), Time::from_micros(1_000_000_000_000));
-        let since = now.minus(Duration::from_secs(3600));
-        assert!(overdue(&policy, false, since, now));
-        assert!(!overdue(&policy, true, since, now));
+    fn a_session_ends_by_its_own_policy_and_for_one_reason() {
+        let now = Time::from_micros(1_000_000_000_000);
+        let policy = SessionPolicy { grace_s: 600, longest_s: 7200, ..SessionPolicy::default() };
+        let over = |s: Standing, alone: u64, old: u64| {
+            let ago = |s| now.minus(Duration::from_secs(s));
+            super::over(&Course { standing: &s, policy: &policy, assigned: ago(old), alone_since: ago(alone) }, now)
+        };
+        let alone = Standing { state: SessionState::Disconnected, ..GOOD };
+        assert_eq!(over(alone, 599, 700), None);
+        assert_eq!(over(alone, 600, 700), Some(EndReason::Expired));
+        assert_eq!(over(GOOD, 600, 700), None, "somebody works there");
+        assert_eq!(over(GOOD, 0, 7200), Some(EndReason::Longest), "whoever works there");
+        assert_eq!(over(Standing { user_disabled: true, ..GOOD }, 0, 0), Some(EndReason::Disabled));
+        assert_eq!(over(Standing { assigned: false, ..GOOD }, 0, 0), Some(EndReason::DesktopGone));
+        let waiting = Standing { state: SessionState::Waiting, desktop: None, assigned: false, ..GOOD };
+        assert_eq!(over(waiting, 59, 9000), None, "the line has no longest");
+        assert_eq!(over(waiting, 60, 60), Some(EndReason::Left));
+        assert_eq!(over(Standing { state: SessionState::Ended, ..waiting }, 9000, 9000), None);
     }
 }

@@ -1,19 +1,14 @@
-//! Sessions nobody came back to, sessions whose desktop or gateway is gone, and old tickets.
+//! Who waits and may be served, sessions nobody came back to, sessions whose desktop or gateway is gone, and old tickets.
 
 use std::time::Duration;
 
 use super::World;
 use super::driver::Reconciler;
-use crate::domain::session::Policy;
 use crate::nudge::Kind;
 use crate::services::{App, Result, broker};
 
 /// The reconciler.
-#[derive(Default)]
-pub struct SessionReaper {
-    /// How long sessions may last.
-    pub policy: Policy,
-}
+pub struct SessionReaper;
 
 impl Reconciler for SessionReaper {
     const NAME: &'static str = "session_reaper";
@@ -22,17 +17,18 @@ impl Reconciler for SessionReaper {
     const PERIOD: Duration = Duration::from_secs(2);
 
     async fn pass(&mut self, world: &World) -> anyhow::Result<()> {
-        pass(&world.app, &self.policy).await?;
+        pass(&world.app).await?;
         Ok(())
     }
 }
 
-/// One look at all live sessions; how many changed. A second one at the same time changes nothing.
+/// One look at all live sessions and at the waiting line; how many changed. A second one at the same time
+/// changes nothing.
 ///
 /// # Errors
 /// Only those of the store.
-pub async fn pass(app: &App, policy: &Policy) -> Result<usize> {
-    let changed = broker::reap(app, policy).await?;
+pub async fn pass(app: &App) -> Result<usize> {
+    let changed = broker::reap(app).await? + broker::serve_line(app).await?;
     if changed > 0 {
         tracing::info!(changed, "sessions changed by themselves");
     }

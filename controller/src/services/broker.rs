@@ -7,12 +7,14 @@ use serde_json::json;
 use tram_wire::ids::{SessionId, UserId};
 use uuid::Uuid;
 
+pub use self::waiting::{Queue, serve_line};
 use super::{App, Ctx, Error, Result, audit};
 use crate::domain::access::{Caller, Role};
 use crate::domain::desktop::{DesiredDesktop, DesktopState, progress};
+use crate::domain::line;
 use crate::domain::policy::SessionPolicy;
 use crate::domain::session::{
-    self, Cut, EndReason, GATEWAY_SILENCE, Policy, SessionState, Standing, TICKET_KEPT, TICKET_LIFE,
+    self, Course, Cut, EndReason, GATEWAY_SILENCE, SessionState, Standing, TICKET_KEPT, TICKET_LIFE,
 };
 use crate::domain::ticket::{Binding, Protocol};
 use crate::domain::time::Time;
@@ -22,6 +24,8 @@ use crate::store::audit::Entry;
 use crate::store::desktops::Want;
 use crate::store::sessions::{Candidate, Filter, Session};
 use crate::store::tickets::Redeemed;
+
+mod waiting;
 
 /// What a ticket starts with.
 pub const TICKET_PREFIX: &str = "vdt1_";
@@ -47,6 +51,8 @@ pub struct View {
     pub state: SessionState,
     /// What its desktop is doing, while there is something to wait for.
     pub step: Option<Step>,
+    /// Where it stands in line, while there is no desktop for it.
+    pub queue: Option<Queue>,
 }
 
 /// What a waiting officer is told.
@@ -63,45 +69,83 @@ pub struct Step {
 }
 
 /// The caller's live session with a desktop: the one they have, else a new one on the desktop of their site
-/// that is ready soonest. Comes with a ticket if the desktop runs. The ticket will
-/// be valid for `binding` only.
+/// that is ready soonest. Comes with a ticket if the desktop runs; the ticket is valid for `binding` only. When
+/// no desktop is free, the session stands in line, and asking again says that its officer is still there.
 ///
 /// # Errors
-/// [`Error::Capacity`] if there is no desktop for their site, or all are taken.
+/// [`Error::Capacity`] if there is no desktop for their site at all; [`Error::Elsewhere`] if somebody works in
+/// the session at another place: only [`take_over`] moves it.
 pub async fn connect(app: &App, ctx: &Ctx, binding: &Binding) -> Result<(View, Option<Ticket>)> {
+    patiently(app, ctx, binding, false).await
+}
+
+/// Like [`connect`], and moves a session that is open at another place to this one.
+///
+/// # Errors
+/// [`Error::Capacity`] if there is no desktop for their site at all.
+pub async fn take_over(app: &App, ctx: &Ctx, binding: &Binding) -> Result<(View, Option<Ticket>)> {
+    patiently(app, ctx, binding, true).await
+}
+
+async fn patiently(app: &App, ctx: &Ctx, binding: &Binding, take_over: bool) -> Result<(View, Option<Ticket>)> {
     // At eight o'clock everybody asks at once, and PostgreSQL may break off one of two that wait for each
     // other. Nothing was written then, so asking again is safe.
     for _ in 0..TRIES {
-        match try_connect(app, ctx, binding).await {
+        match try_connect(app, ctx, binding, take_over).await {
             Err(Error::Unavailable(super::CONTENDED, _)) => {}
             other => return other,
         }
     }
-    try_connect(app, ctx, binding).await
+    try_connect(app, ctx, binding, take_over).await
 }
 
 /// How often a broken-off request is repeated before the officer is told to try again.
 const TRIES: usize = 5;
 
-async fn try_connect(app: &App, ctx: &Ctx, binding: &Binding) -> Result<(View, Option<Ticket>)> {
+async fn try_connect(app: &App, ctx: &Ctx, binding: &Binding, take_over: bool) -> Result<(View, Option<Ticket>)> {
     let user = officer(ctx)?;
     let mut tx = app.store.begin().await?;
     if tx.lock_user(user).await? != Some(true) {
         return Err(Error::Forbidden("A-105", "this account is disabled".into()));
     }
     let id = match resume(&mut tx, user, ctx.now).await? {
-        Some(id) => id,
-        None => open(&mut tx, app, ctx, user).await?,
+        Resumed::Session(id) => id,
+        Resumed::Nothing(since) => open(&mut tx, app, ctx, user, since).await?,
     };
     let row = tx.hold_session(id).await?.ok_or_else(not_found)?;
+    not_elsewhere(&mut tx, ctx, &row, binding, take_over).await?;
     let ticket = if ready(&row) { Some(mint(&mut tx, &row, binding).await?) } else { None };
     tx.commit().await?;
     Ok((view(app, row, ctx.now).await?, ticket))
 }
 
+/// Refuses what would throw somebody out of the session unasked.
+async fn not_elsewhere(tx: &mut Tx, ctx: &Ctx, row: &Session, binding: &Binding, take_over: bool) -> Result<()> {
+    let key = tx.place_key(binding).await?;
+    let Some(elsewhere) = row.elsewhere(&key) else { return Ok(()) };
+    if !take_over {
+        return Err(Error::Elsewhere(elsewhere));
+    }
+    let detail =
+        json!({"desktop": row.desktop_name, "from": elsewhere.place, "name": elsewhere.name, "to": binding.place()});
+    audit(tx, ctx, "session.take_over", &row.id.to_string(), detail).await
+}
+
+/// What became of the session the officer had.
+enum Resumed {
+    /// It goes on.
+    Session(SessionId),
+    /// There is none. Its place in line, if it never got a working desktop.
+    Nothing(Option<i64>),
+}
+
 /// The live session, if its desktop is still good; the desktop is started if it is off.
-async fn resume(tx: &mut Tx, user: UserId, now: Time) -> Result<Option<SessionId>> {
-    let Some(s) = tx.live_session_of(user).await? else { return Ok(None) };
+async fn resume(tx: &mut Tx, user: UserId, now: Time) -> Result<Resumed> {
+    let Some(s) = tx.live_session_of(user).await? else { return Ok(Resumed::Nothing(None)) };
+    if s.state == SessionState::Waiting {
+        tx.still_waiting(s.id, now).await?;
+        return Ok(Resumed::Session(s.id));
+    }
     let never_seen = s.first_frame_at.is_none() && !s.persistent();
     match (s.desktop_id, s.desktop_state(), s.desktop_desired()) {
         (Some(_), Some(DesktopState::Failed), _) if never_seen => {}
@@ -109,27 +153,36 @@ async fn resume(tx: &mut Tx, user: UserId, now: Time) -> Result<Option<SessionId
             if desired != DesiredDesktop::Running {
                 tx.want_desktop(desktop.into(), Want::Start, now).await?;
             }
-            return Ok(Some(s.id));
+            return Ok(Resumed::Session(s.id));
         }
         _ => {}
     }
     finish(tx, &s, EndReason::DesktopGone, now).await?;
-    Ok(None)
+    Ok(Resumed::Nothing(s.queued_at.filter(|_| s.epoch == 0)))
 }
 
-async fn open(tx: &mut Tx, app: &App, ctx: &Ctx, user: UserId) -> Result<SessionId> {
+async fn open(tx: &mut Tx, app: &App, ctx: &Ctx, user: UserId, since: Option<i64>) -> Result<SessionId> {
     let scope = ctx.caller.scope();
+    let id = SessionId(Uuid::now_v7());
     let mut found = tx.kept_desktop(user, &scope).await?;
+    // Whoever waits for the same desktops came first.
+    let line = tx.line().await?.iter().any(|p| line::compete(&p.scope, &scope));
     for wait in [false, true] {
-        if found.is_none() {
+        if found.is_none() && !line {
             found = tx.free_desktop(user, &scope, wait).await?;
         }
     }
-    let Some(desktop) = found else { return Err(no_room(tx.desktops_in(&scope).await?)) };
-    let id = SessionId(Uuid::now_v7());
+    let Some(desktop) = found else {
+        if tx.desktops_in(&scope).await? == 0 {
+            return Err(no_desktops());
+        }
+        tx.queue_session(id, user, &scope, since, &ctx.ip, ctx.now).await?;
+        audit(tx, ctx, "session.wait", &id.to_string(), json!({})).await?;
+        return Ok(id);
+    };
     give(tx, &desktop, user, ctx.now).await?;
     let policy = SessionPolicy::of(&app.policy, &desktop.policy, desktop.persistent);
-    tx.open_session(id, user, &desktop, &policy, &ctx.ip, ctx.now).await?;
+    tx.open_session(id, user, &desktop, &policy, since, &ctx.ip, ctx.now).await?;
     audit(tx, ctx, "session.open", &id.to_string(), json!({"desktop": desktop.name, "site": desktop.site_code}))
         .await?;
     Ok(id)
@@ -146,23 +199,18 @@ async fn give(tx: &mut Tx, desktop: &Candidate, user: UserId, now: Time) -> Resu
     Ok(())
 }
 
-fn no_room(desktops: i64) -> Error {
+fn no_desktops() -> Error {
     Error::Capacity(
         "S-101",
-        if desktops == 0 {
-            "there are no desktops for your site yet; ask the data centre to make a pool for it".into()
-        } else {
-            format!(
-                "all {desktops} desktops of your site are taken or out of order; try again in a few minutes, or call support"
-            )
-        },
+        "there are no desktops for your site yet; ask the data centre to make a pool for it".into(),
     )
 }
 
 /// A new ticket for a session of the caller.
 ///
 /// # Errors
-/// [`Error::Conflict`] `S-104` while the desktop is not ready, `S-105` if the session is over.
+/// [`Error::Conflict`] `S-104` while the desktop is not ready, `S-105` if the session is over;
+/// [`Error::Elsewhere`] if somebody works in it at another place.
 pub async fn ticket(app: &App, ctx: &Ctx, id: SessionId, binding: &Binding) -> Result<Ticket> {
     let user = officer(ctx)?;
     let mut tx = app.store.begin().await?;
@@ -174,6 +222,7 @@ pub async fn ticket(app: &App, ctx: &Ctx, id: SessionId, binding: &Binding) -> R
         let state = row.desktop_state().map_or("gone", DesktopState::as_str);
         return Err(Error::Conflict("S-104", format!("the desktop is not ready yet, it is {state}")));
     }
+    not_elsewhere(&mut tx, ctx, &row, binding, false).await?;
     let ticket = mint(&mut tx, &row, binding).await?;
     tx.commit().await?;
     Ok(ticket)
@@ -206,7 +255,8 @@ pub async fn list(app: &App, ctx: &Ctx, mut filter: Filter) -> Result<(Vec<View>
     }
     let (rows, total) = app.store.sessions(&filter).await?;
     let boot = usual_boot(app).await?;
-    Ok((rows.into_iter().map(|s| view_at(s, boot, ctx.now)).collect(), total))
+    let queues = waiting::queues(app, &rows, boot, ctx.now).await?;
+    Ok((rows.into_iter().zip(queues).map(|(s, q)| view_at(s, q, boot, ctx.now)).collect(), total))
 }
 
 /// One session the caller may see.
@@ -274,6 +324,9 @@ pub async fn redeem(
     let hash = ticket_hash(presented);
     let mut tx = app.store.begin().await?;
     let redeemed = tx.redeem_ticket(&hash, proved, wanted).await?;
+    if let Some(r) = &redeemed {
+        tx.hold_at(r.session_id, proved).await?;
+    }
     tx.commit().await?;
     Ok(redeemed)
 }
@@ -385,7 +438,7 @@ pub async fn standings(app: &App, ids: Vec<SessionId>) -> Result<HashMap<Session
 ///
 /// # Errors
 /// Only those of the store.
-pub async fn reap(app: &App, policy: &Policy) -> Result<usize> {
+pub async fn reap(app: &App) -> Result<usize> {
     let ctx = Ctx::system(app.clock.now());
     let mut tx = app.store.begin().await?;
     let mut changed = tx.ready_sessions().await?;
@@ -393,13 +446,13 @@ pub async fn reap(app: &App, policy: &Policy) -> Result<usize> {
     tx.forget_tickets(TICKET_KEPT).await?;
     tx.commit().await?;
     for s in app.store.sessions(&Filter::live()).await?.0 {
-        if end_reason(&s, policy, ctx.now).is_none() {
+        if end_reason(&s, ctx.now).is_none() {
             continue;
         }
         let mut tx = app.store.begin().await?;
         // Looked at again under the lock: its viewer may just have come back.
         let Some(s) = tx.hold_session(s.id).await? else { continue };
-        let Some(reason) = end_reason(&s, policy, ctx.now) else { continue };
+        let Some(reason) = end_reason(&s, ctx.now) else { continue };
         if finish(&mut tx, &s, reason, ctx.now).await? {
             let detail = json!({"user": s.username, "desktop": s.desktop_name, "reason": reason});
             audit(&mut tx, &ctx, "session.end", &s.id.to_string(), detail).await?;
@@ -410,15 +463,9 @@ pub async fn reap(app: &App, policy: &Policy) -> Result<usize> {
     Ok(changed)
 }
 
-fn end_reason(s: &Session, policy: &Policy, now: Time) -> Option<EndReason> {
-    let gone = s.desktop_desired().is_none_or(|d| d == DesiredDesktop::Absent) || !s.standing().assigned;
-    let since = Time::from_micros(s.disconnected_at.unwrap_or(s.last_active_at));
-    match s.state {
-        SessionState::Ended => None,
-        _ if gone => Some(EndReason::DesktopGone),
-        SessionState::Active => None,
-        _ => session::overdue(policy, s.persistent(), since, now).then_some(EndReason::Expired),
-    }
+fn end_reason(s: &Session, now: Time) -> Option<EndReason> {
+    let (standing, policy) = (&s.standing(), &s.policy);
+    session::over(&Course { standing, policy, assigned: s.assigned(), alone_since: s.alone_since() }, now)
 }
 
 async fn usual_boot(app: &App) -> Result<Duration> {
@@ -427,10 +474,12 @@ async fn usual_boot(app: &App) -> Result<Duration> {
 }
 
 async fn view(app: &App, row: Session, now: Time) -> Result<View> {
-    Ok(view_at(row, usual_boot(app).await?, now))
+    let boot = usual_boot(app).await?;
+    let queue = waiting::queues(app, std::slice::from_ref(&row), boot, now).await?.pop().flatten();
+    Ok(view_at(row, queue, boot, now))
 }
 
-fn view_at(row: Session, boot: Duration, now: Time) -> View {
+fn view_at(row: Session, queue: Option<Queue>, boot: Duration, now: Time) -> View {
     let state = session::shown(row.state, row.desktop_state());
     let waiting = state != SessionState::Ended;
     let step = row.desktop_state().zip(row.desktop_since).filter(|(d, _)| waiting && *d != DesktopState::Running);
@@ -439,7 +488,7 @@ fn view_at(row: Session, boot: Duration, now: Time) -> View {
         let (progress, estimate_s) = progress(code, now.since(started_at), boot).unzip();
         Step { code, started_at, estimate_s, progress }
     });
-    View { session: row, state, step }
+    View { session: row, state, step, queue }
 }
 
 fn officer(ctx: &Ctx) -> Result<UserId> {

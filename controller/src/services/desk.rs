@@ -49,12 +49,21 @@ pub async fn visit(app: &App, at: &Endpoint, token: &str) -> Result<Visit> {
     sign_in::visit_at(app, at.door(), token).await
 }
 
-/// The officer's session, with a ticket for this endpoint's certificate once its desktop is ready.
+/// The officer's session, with a ticket for this endpoint's certificate once its desktop is ready; moved here
+/// from another place only with `take_over`.
 ///
 /// # Errors
 /// As [`broker::connect`].
-pub async fn connect(app: &App, at: &Endpoint, visit: &Visit) -> Result<(broker::View, Option<broker::Ticket>)> {
-    broker::connect(app, &visit.ctx, &at.binding()).await
+pub async fn connect(
+    app: &App,
+    at: &Endpoint,
+    visit: &Visit,
+    take_over: bool,
+) -> Result<(broker::View, Option<broker::Ticket>)> {
+    match take_over {
+        false => broker::connect(app, &visit.ctx, &at.binding()).await,
+        true => broker::take_over(app, &visit.ctx, &at.binding()).await,
+    }
 }
 
 /// The officer's session: the live one, else the one opened last.

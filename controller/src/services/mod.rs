@@ -9,7 +9,7 @@ use tram_wire::ids::InstallationId;
 
 use crate::clock::Clock;
 use crate::domain::access::{Caller, Role};
-use crate::domain::session::Policy;
+use crate::domain::session::{Elsewhere, Policy};
 use crate::domain::time::Time;
 use crate::store::audit::Entry;
 use crate::store::{Store, StoreError, Tx};
@@ -121,6 +121,9 @@ pub enum Error {
     /// Locked out until a time.
     #[error("{1}")]
     Locked(&'static str, String, Time),
+    /// Somebody works in the session at another place; it is moved only if its officer says so.
+    #[error("your desktop is open at another place; say that you want it here to move it")]
+    Elsewhere(Elsewhere),
     /// Signed in, but not allowed.
     #[error("{1}")]
     Forbidden(&'static str, String),
@@ -152,6 +155,7 @@ impl Error {
             | Self::Capacity(c, _)
             | Self::Unavailable(c, _) => c,
             Self::WrongPassword { .. } => "A-101",
+            Self::Elsewhere(_) => "S-106",
             Self::Internal(_) => "X-500",
         }
     }

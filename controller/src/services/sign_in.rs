@@ -240,6 +240,20 @@ async fn open(app: &App, door: Door<'_>, name: &Name, id: UserId, now: Time) -> 
     Ok(Opened { token, csrf, person: person(app, user, now).await? })
 }
 
+/// A browser signs in that had another sign-in before: it stays the same browser, so that its own session does
+/// not look open elsewhere. `former` is the cookie it still had, good or not.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub async fn same_browser(app: &App, token: &Secret, former: &str) -> Result<()> {
+    if !secret::has_shape(COOKIE_PREFIX, former) {
+        return Ok(());
+    }
+    let mut tx = app.store.begin().await?;
+    tx.follow_web_session(&token.hashed(), &secret::hash(former)).await?;
+    Ok(tx.commit().await?)
+}
+
 /// Who a cookie belongs to, if it is still good.
 ///
 /// # Errors
@@ -314,6 +328,8 @@ pub async fn sign_out(app: &App, visit: &Visit) -> Result<()> {
     let mut tx = app.store.begin().await?;
     if tx.end_web_session(&visit.token_hash).await? {
         super::audit(&mut tx, &visit.ctx, "user.sign_out", &visit.user.username, json!({})).await?;
+        // Nobody is kept a place for who went home.
+        tx.leave_line(visit.user.id, visit.ctx.now).await?;
     }
     Ok(tx.commit().await?)
 }

@@ -26,6 +26,7 @@ pub mod desktops;
 pub mod endpoints;
 pub mod hosts;
 pub mod images;
+pub mod line;
 pub mod listen;
 mod lock;
 pub mod pools;

@@ -8,7 +8,8 @@ use super::{Db, Result, Store, Tx, TxInner, exec_tx, on_read, on_tx};
 use crate::domain::access::Scope;
 use crate::domain::desktop::{DesiredDesktop, DesktopState};
 use crate::domain::policy::{PoolPolicy, SessionPolicy};
-use crate::domain::session::{EndReason, SessionState, Standing};
+use crate::domain::session::{Elsewhere, EndReason, SessionState, Standing};
+use crate::domain::ticket::Binding;
 use crate::domain::time::Time;
 use crate::nudge::Kind;
 
@@ -65,6 +66,25 @@ pub struct Session {
     pub host_id: Option<Uuid>,
     persistent: Option<bool>,
     start_desktops: Option<bool>,
+    /// When its officer asked for a desktop, by the database's clock: the place in line.
+    pub queued_at: Option<i64>,
+    assigned_at: Option<i64>,
+    /// What it may do and for how long.
+    #[sqlx(json)]
+    pub policy: SessionPolicy,
+    holder_kind: Option<String>,
+    holder: Option<Vec<u8>>,
+    holder_name: Option<String>,
+    /// The officer's latest word that they are still there.
+    pub present_at: Option<i64>,
+    /// When a limit will end it or disconnect its viewer, if that is near.
+    pub closing_at: Option<i64>,
+    /// Which limit.
+    pub closing_why: Option<String>,
+    /// Who ended it, if not its officer.
+    pub ended_by: Option<String>,
+    /// What they told the officer.
+    pub end_note: Option<String>,
 }
 
 impl Session {
@@ -90,6 +110,34 @@ impl Session {
     #[must_use]
     pub fn start_desktops(&self) -> bool {
         self.start_desktops.unwrap_or(false)
+    }
+
+    /// When it got its desktop.
+    #[must_use]
+    pub fn assigned(&self) -> Time {
+        Time::from_micros(self.assigned_at.unwrap_or(self.created_at))
+    }
+
+    /// Since when it stands in line, if it does.
+    #[must_use]
+    pub fn queued(&self) -> Option<Time> {
+        self.queued_at.filter(|_| self.state == SessionState::Waiting).map(Time::from_micros)
+    }
+
+    /// Where its viewer is, unless that is the place with this key (see [`Tx::place_key`]).
+    #[must_use]
+    pub fn elsewhere(&self, key: &[u8]) -> Option<Elsewhere> {
+        let place = self.holder_kind.as_deref()?.parse().ok()?;
+        let other = self.state == SessionState::Active && self.holder.as_deref().is_some_and(|h| h != key);
+        // While a viewer is connected, that is when it came.
+        let since = Time::from_micros(self.last_active_at);
+        other.then(|| Elsewhere { place, name: self.holder_name.clone(), since })
+    }
+
+    /// For [`crate::domain::session::over`].
+    #[must_use]
+    pub fn alone_since(&self) -> Time {
+        Time::from_micros(self.disconnected_at.unwrap_or(self.last_active_at))
     }
 
     /// For [`crate::domain::session::verdict`].
@@ -165,17 +213,19 @@ impl Filter {
 const SELECT: &str = "SELECT s.id, s.user_id, u.username, u.disabled AS user_disabled, s.desktop_id, s.desktop_name, s.site_code, s.state, \
     s.end_reason, s.created_at, s.last_active_at, s.first_frame_at, s.disconnected_at, s.ended_at, s.resumes, s.bytes_up, s.bytes_down, \
     s.epoch, s.client_ip, d.state AS desktop_state, d.desired AS desktop_desired, d.state_since AS desktop_since, d.assigned_user, \
-    d.host_id, p.persistent, p.start_desktops \
-    FROM sessions s JOIN users u ON u.id = s.user_id LEFT JOIN desktops d ON d.id = s.desktop_id LEFT JOIN pools p ON p.id = d.pool_id";
+    d.host_id, p.persistent, p.start_desktops, s.queued_at, s.assigned_at, s.policy, s.holder_kind, s.holder, e.name AS holder_name, \
+    s.present_at, s.closing_at, s.closing_why, s.ended_by, s.end_note \
+    FROM sessions s JOIN users u ON u.id = s.user_id LEFT JOIN desktops d ON d.id = s.desktop_id LEFT JOIN pools p ON p.id = d.pool_id \
+    LEFT JOIN endpoints e ON e.id = s.holder_endpoint";
 
 /// `column IN (the codes bound as $n)`, for any number of codes.
-fn codes(postgres: bool, column: &str, n: u32) -> String {
+pub(super) fn codes(postgres: bool, column: &str, n: u32) -> String {
     let each = if postgres { "SELECT jsonb_array_elements_text" } else { "SELECT value FROM json_each" };
     format!("{column} IN ({each}(${n}))")
 }
 
 /// The scope as it is bound: `None` for every site.
-fn scope_list(scope: &Scope) -> Option<Json<Vec<String>>> {
+pub(super) fn scope_list(scope: &Scope) -> Option<Json<Vec<String>>> {
     match scope {
         Scope::All => None,
         Scope::Sites(codes) => Some(Json(codes.clone())),
@@ -354,7 +404,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Opens a session on a desktop.
+    /// Opens a session on a desktop. `since`: when its officer asked first, if that was earlier.
     ///
     /// # Errors
     /// [`super::StoreError::Duplicate`] if the user or the desktop has a live one.
@@ -364,16 +414,44 @@ impl Tx {
         user: UserId,
         desktop: &Candidate,
         policy: &SessionPolicy,
+        since: Option<i64>,
         ip: &str,
         now: Time,
     ) -> Result<()> {
         let state = if desktop.state == DesktopState::Running { SessionState::Ready } else { SessionState::Starting };
-        exec_tx!(self, c => sqlx::query(
+        let sql = format!(
             "INSERT INTO sessions (id, user_id, desktop_id, desktop_name, site_code, state, created_at, last_active_at, resumes, \
-             bytes_up, bytes_down, epoch, client_ip, assigned_at, policy) VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 0, 0, 0, 0, $8, $7, $9)")
-            .bind(id.0).bind(user.0).bind(desktop.id.0).bind(&desktop.name).bind(&desktop.site_code).bind(state.as_str())
-            .bind(now.micros()).bind(ip).bind(Json(policy)).execute(c))?;
+             bytes_up, bytes_down, epoch, client_ip, assigned_at, policy, queued_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 0, 0, 0, 0, $8, $7, $9, COALESCE($10, {}))",
+            self.db_now()
+        );
+        exec_tx!(self, c => sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.0).bind(user.0).bind(desktop.id.0).bind(&desktop.name)
+            .bind(&desktop.site_code).bind(state.as_str()).bind(now.micros()).bind(ip).bind(Json(policy)).bind(since).execute(c))?;
         self.touch(Kind::Session, id.0);
+        Ok(())
+    }
+
+    /// What tells a place from another: an endpoint's id; of a browser its first sign-in, which later ones follow.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn place_key(&mut self, b: &Binding) -> Result<Vec<u8>> {
+        if let Some(endpoint) = b.endpoint() {
+            return Ok(endpoint.0.as_bytes().to_vec());
+        }
+        let found: Option<Option<Vec<u8>>> = on_tx!(self, c => sqlx::query_scalar(
+            "SELECT browser FROM web_sessions WHERE token_hash = $1").bind(&b.hash()[..]).fetch_optional(c))?;
+        Ok(found.flatten().unwrap_or_else(|| b.hash().to_vec()))
+    }
+
+    /// The session's viewer is at this place from now on.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn hold_at(&mut self, id: SessionId, b: &Binding) -> Result<()> {
+        let key = self.place_key(b).await?;
+        exec_tx!(self, c => sqlx::query("UPDATE sessions SET holder_kind = $2, holder = $3, holder_endpoint = $4 WHERE id = $1")
+            .bind(id.0).bind(b.place().as_str()).bind(key).bind(b.endpoint().map(|e| e.0)).execute(c))?;
         Ok(())
     }
 

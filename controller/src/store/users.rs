@@ -356,6 +356,18 @@ impl Tx {
         Ok(())
     }
 
+    /// A sign-in of the browser that had the former one.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn follow_web_session(&mut self, token_hash: &[u8; 32], former: &[u8; 32]) -> Result<()> {
+        exec_tx!(self, c => sqlx::query(
+            "UPDATE web_sessions SET browser = COALESCE((SELECT f.browser FROM web_sessions f WHERE f.token_hash = $2), $2) \
+             WHERE token_hash = $1")
+            .bind(token_hash.as_slice()).bind(former.as_slice()).execute(c))?;
+        Ok(())
+    }
+
     /// Notes that a sign-in is in use.
     ///
     /// # Errors

@@ -144,10 +144,12 @@ export async function startMock(port = 0) {
       })
       return { token: `vde1_${randomBytes(24).toString('base64url')}`, expires_at }
     }],
-    ['POST', '/connect', ({ who, url }) => {
+    ['POST', '/connect', ({ who, url, body }) => {
+      if (world.elsewhere && !body.take_over) throw new Refusal(409, 'S-106', 'Open elsewhere.', { elsewhere: world.elsewhere })
+      world.elsewhere = null
       const session = world.connect(who.user.username)
       if (!session) throw new Refusal(507, 'S-101', 'No desktop is free.')
-      return { session: world.sessionRow(session), ticket: session.state === 'starting' ? null : mint(session, url) }
+      return { session: world.sessionRow(session), ticket: ['starting', 'waiting'].includes(session.state) ? null : mint(session, url) }
     }],
     ['GET', '/sessions', () => page(world.sessions.map((s) => world.sessionRow(s)))],
     ['GET', '/sessions/:id', ({ id }) => world.sessionRow(found(world.sessions, id))],

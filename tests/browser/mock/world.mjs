@@ -56,6 +56,10 @@ export class World {
       { at: ago(60), actor: 'vanhanh', role: 'operator', action: 'pool.create', target: 'co-loa', detail: { size: 2 }, ip: '127.0.0.1', result: 'ok' },
     ]
     this.tokens = []
+    /** Where the officer's session is open, until it is taken over. */
+    this.elsewhere = null
+    /** How many stand before a newcomer; with none of them, there is no line. */
+    this.ahead = 0
     this.addPool({ name: 'co-loa', site_code: '00454', size: 2, vcpus: 2, memory_mib: 768, persistent: true })
     for (const desktop of this.desktops) desktop.state = 'running'
     this.timer = setInterval(() => this.tick(), this.tickMs)
@@ -142,8 +146,21 @@ export class World {
     }
   }
 
+  /** Somebody in front got a desktop: everybody's page hears of it. */
+  moveUp() {
+    this.ahead -= 1
+    for (const session of this.sessions.filter((s) => s.state === 'waiting')) {
+      if (this.ahead === 0) session.state = 'ready'
+      this.emit('session', [this.sessionRow(session)])
+    }
+  }
+
   sessionRow(session) {
     const desktop = this.desktops.find((d) => d.id === session.desktop.id)
+    if (session.state === 'waiting') {
+      const queue = { position: this.ahead, length: this.ahead + 2, cause: 'busy', since: session.created_at, estimate_s: this.ahead * 90 }
+      return { ...session, desktop: { id: null, name: '', state: null }, step: null, queue }
+    }
     return {
       ...session,
       desktop: pick(desktop, 'id', 'name', 'state'),
@@ -163,7 +180,9 @@ export class World {
         site_code: '00454', desktop: pick(desktop, 'id', 'name'), created_at: now(), last_active_at: now(), resumes: 0,
       }
       this.sessions.push(session)
+      if (this.ahead > 0) session.state = 'waiting'
     }
+    if (session.state === 'waiting' && this.ahead === 0) session.state = 'ready'
     return session
   }
 }

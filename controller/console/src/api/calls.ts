@@ -74,7 +74,7 @@ export const revokeEndpoint = (id: string, reason: string) =>
 export const tokens = () => body(api.GET('/api/v1/endpoint-tokens'))
 export const createToken = (token: TokenCreate) => body(api.POST('/api/v1/endpoint-tokens', { body: token }))
 
-export const connect = () => body(api.POST('/api/v1/connect'))
+export const connect = (takeOver = false) => body(api.POST('/api/v1/connect', { body: { take_over: takeOver } }))
 export const sessions = () => body(api.GET('/api/v1/sessions', { params: { query: ALL } }))
 export const session = (id: string) => body(api.GET('/api/v1/sessions/{id}', { params: { path: { id } } }))
 export const ticket = (id: string) => body(api.POST('/api/v1/sessions/{id}/ticket', { params: { path: { id } } }))

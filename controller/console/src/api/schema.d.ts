@@ -30,7 +30,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Gives the officer a desktop: the one they have, else the one that is ready soonest. */
+        /**
+         * Gives the officer a desktop: the one they have, else the one that is ready soonest, else a place in line.
+         *     A line is kept for who asks again within a minute.
+         */
         post: operations["sessions_connect"];
         delete?: never;
         options?: never;
@@ -588,6 +591,19 @@ export interface components {
             /** @description To what. */
             target: string;
         };
+        /**
+         * @description Why somebody has to wait.
+         * @enum {string}
+         */
+        Cause: "busy" | "out_of_order";
+        /** @description What else to do when connecting. */
+        ConnectRequest: {
+            /**
+             * @description Move the session here if it is open at another place.
+             * @default false
+             */
+            take_over: boolean;
+        };
         /** @description A session, and the way in if its desktop runs. */
         Connected: {
             /** @description The session. */
@@ -1089,6 +1105,15 @@ export interface components {
              */
             vcpus?: number | null;
         };
+        /** @description Where a session is open. Whose address it has is nobody's business. */
+        OpenPlace: {
+            /** @description A browser or an endpoint. */
+            kind: components["schemas"]["Place"];
+            /** @description The endpoint's name. */
+            name?: string | null;
+            /** @description Since when. */
+            since: components["schemas"]["Time"];
+        };
         /** @description Counts for the first page. */
         Overview: {
             /** @description Desktops. */
@@ -1464,6 +1489,7 @@ export interface components {
                 id: string;
                 /** @description Last sign of a viewer. */
                 last_active_at: components["schemas"]["Time"];
+                queue?: components["schemas"]["SessionQueue"] | null;
                 /**
                  * Format: int64
                  * @description Connections after the first.
@@ -1604,6 +1630,11 @@ export interface components {
          * @enum {string}
          */
         Phase: "urban" | "1" | "2";
+        /**
+         * @description The kind of place a session is used at.
+         * @enum {string}
+         */
+        Place: "browser" | "endpoint";
         /** @description A pool of desktops. */
         Pool: {
             /** @description Desktops by state. */
@@ -1685,6 +1716,7 @@ export interface components {
             code: string;
             /** @description What happened and what to do. */
             detail: string;
+            elsewhere?: components["schemas"]["OpenPlace"] | null;
             /** @description Every fault of the input. */
             errors?: components["schemas"]["ProblemFault"][];
             /**
@@ -1765,6 +1797,7 @@ export interface components {
             id: string;
             /** @description Last sign of a viewer. */
             last_active_at: components["schemas"]["Time"];
+            queue?: components["schemas"]["SessionQueue"] | null;
             /**
              * Format: int64
              * @description Connections after the first.
@@ -1802,11 +1835,27 @@ export interface components {
             name: string;
             state?: components["schemas"]["DesktopState"] | null;
         };
+        /** @description A place in the waiting line. */
+        SessionQueue: {
+            /** @description Why there is a line. */
+            cause: components["schemas"]["Cause"];
+            /**
+             * Format: int64
+             * @description Seconds until a desktop is up; absent while too little was measured to say.
+             */
+            estimate_s?: number | null;
+            /** @description How many wait for the same desktops. */
+            length: number;
+            /** @description From 1. */
+            position: number;
+            /** @description Since when. */
+            since: components["schemas"]["Time"];
+        };
         /**
          * @description Where a session is.
          * @enum {string}
          */
-        SessionState: "starting" | "ready" | "active" | "disconnected" | "ended";
+        SessionState: "waiting" | "starting" | "ready" | "active" | "disconnected" | "ended";
         /** @description What one waits for. */
         SessionStep: {
             /** @description The desktop's state, for translation. */
@@ -2209,7 +2258,11 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ConnectRequest"];
+            };
+        };
         responses: {
             200: {
                 headers: {
@@ -2219,7 +2272,16 @@ export interface operations {
                     "application/json": components["schemas"]["Connected"];
                 };
             };
-            /** @description No desktop for the site, or all are taken */
+            /** @description S-106 open at another place, with `elsewhere`; ask again with `take_over` */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description S-101 no desktop for the site */
             507: {
                 headers: {
                     [name: string]: unknown;

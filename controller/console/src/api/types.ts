@@ -32,3 +32,4 @@ export interface List<T> {
   total: number
   next?: string | null
 }
+export type OpenPlace = Schemas['OpenPlace']

@@ -13,7 +13,7 @@ const tones: Record<string, Tone> = {
   // endpoints and their verdicts
   online: 'ok', silent: 'bad', never: 'idle', revoked: 'idle', ok: 'ok', warn: 'warn', crit: 'bad', unknown: 'idle',
   // sessions
-  active: 'ok', disconnected: 'warn', ended: 'idle',
+  waiting: 'busy', active: 'ok', disconnected: 'warn', ended: 'idle',
   // audit and users
   denied: 'warn', error: 'bad', locked: 'warn', enabled: 'ok', done: 'ok',
 }

@@ -9,7 +9,8 @@ import { ErrorPanel } from '../ui/feedback'
 import { Icon } from '../ui/icons'
 import { useNow } from '../ui/time'
 import type { View } from './machine'
-import { StartProgress } from './progress'
+import { clock } from '../i18n/format'
+import { LineProgress, StartProgress } from './progress'
 import { useViewer } from './useViewer'
 
 /** Full-window desktop: the screen, a thin bar, and words whenever there is no screen. */
@@ -131,7 +132,7 @@ function Over({
 }: {
   view: View
   retryNow: () => void
-  restart: () => void
+  restart: (takeOver?: boolean) => void
   leave: () => void
 }) {
   const { t } = useTranslation()
@@ -147,9 +148,31 @@ function Over({
       const again = 'attempt' in view && view.attempt > 0
       return (
         <div className="viewer-over">
-          {again ? <Message title={t('viewer.lostTitle')} text={t('viewer.reconnecting')} /> : (
+          {again ? (
+            <Message title={t('viewer.lostTitle')} text={t('viewer.reconnecting')} />
+          ) : 'session' in view && view.session.queue ? (
+            <LineProgress session={view.session} />
+          ) : (
             <StartProgress session={'session' in view ? view.session : undefined} />
           )}
+        </div>
+      )
+    }
+    case 'elsewhere': {
+      const { kind, name, since } = view.place
+      return (
+        <div className="viewer-over">
+          <Message
+            title={t('viewer.elsewhere.title')}
+            text={t(`viewer.elsewhere.${name ? 'named' : kind}`, { name, since: clock(since) })}
+            code="S-106"
+            phone={phone}
+          >
+            <Button onClick={() => restart(true)}>{t('viewer.takeBack')}</Button>
+            <Button variant="default" onClick={leave}>
+              {t('viewer.elsewhere.leave')}
+            </Button>
+          </Message>
         </div>
       )
     }
@@ -177,7 +200,7 @@ function Over({
             code={view.code}
             phone={phone}
           >
-            <Button onClick={restart}>{t(view.reason === 'taken' ? 'viewer.takeBack' : 'viewer.again')}</Button>
+            <Button onClick={() => restart(view.reason === 'taken')}>{t(view.reason === 'taken' ? 'viewer.takeBack' : 'viewer.again')}</Button>
             <Button variant="default" onClick={leave}>
               {t('viewer.back')}
             </Button>
@@ -188,7 +211,7 @@ function Over({
       return (
         <div className="viewer-over">
           <Stack maw={520} w="100%">
-            <ErrorPanel error={view.error} onRetry={restart} title={t('viewer.failed')} />
+            <ErrorPanel error={view.error} onRetry={() => restart()} title={t('viewer.failed')} />
             <Button variant="default" onClick={leave}>
               {t('viewer.back')}
             </Button>

@@ -19,6 +19,25 @@ describe('viewer machine', () => {
     expect(next(view, { type: 'opened' }).phase).toBe('open')
   })
 
+  it('stands in line until its turn, and then goes on as ever', () => {
+    let view = run({ type: 'session', session: session('waiting') })
+    expect(view).toMatchObject({ phase: 'waiting', session: { state: 'waiting' } })
+    view = next(view, { type: 'session', session: session('starting') })
+    expect(next(view, { type: 'session', session: session('ready') }).phase).toBe('ticket')
+  })
+
+  it('takes a desktop from another place only when told to', () => {
+    const place = { kind: 'endpoint', name: 'may-01', since: '2026-01-01T00:00:00Z' } as const
+    const asked = run({ type: 'elsewhere', place })
+    expect(asked).toEqual({ phase: 'elsewhere', place })
+    expect(next(asked, { type: 'due' })).toBe(asked)
+    expect(next(asked, { type: 'restart' })).toEqual({ phase: 'connecting' })
+    expect(next(asked, { type: 'restart', takeOver: true })).toEqual({ phase: 'connecting', takeOver: true })
+    // Coming back after a cut finds that somebody else took it meanwhile.
+    const asking = next(next(run({ type: 'session', session: session('ready'), ticket: ticket(1) }), drop(1006)), { type: 'due' })
+    expect(next(asking, { type: 'elsewhere', place }).phase).toBe('elsewhere')
+  })
+
   it('dials at once when connect brought a ticket', () => {
     expect(run({ type: 'session', session: session('ready'), ticket: ticket(1) }).phase).toBe('dialling')
   })

@@ -3,14 +3,18 @@
  * The component does the effects (connect, ticket, RFB) and feeds their outcomes back in.
  *
  *   connecting ─session─> waiting ─ready─> ticket ─got─> dialling ─rfb─> open
- *        │                   │               ^              │             │
- *        └──── failed <──────┴── refused ────┤<──── lost <──┴─────────────┘
- *                                            └ due (jittered, growing)
+ *     ^  │                   │               ^              │             │
+ *     │  └──── failed <──────┴── refused ────┤<──── lost <──┴─────────────┘
+ *     │                                      └ due (jittered, growing)
+ *     └─restart(takeOver)── elsewhere <── the desktop is open at another place
+ *
+ * In `waiting` the session itself says what for: in line (`waiting`) or its desktop on the way (`starting`).
  */
-import type { Session, Ticket } from '../api/types'
+import type { OpenPlace, Session, Ticket } from '../api/types'
 
 export type View =
-  | { phase: 'connecting' }
+  | { phase: 'connecting'; takeOver?: boolean }
+  | { phase: 'elsewhere'; place: OpenPlace }
   | { phase: 'waiting'; session: Session }
   | { phase: 'ticket'; session: Session; attempt: number }
   | { phase: 'dialling'; session: Session; attempt: number; ticket: Ticket }
@@ -30,7 +34,8 @@ export type Event =
   | { type: 'unreachable'; now: number; random: number }
   | { type: 'due' }
   | { type: 'failed'; error: unknown }
-  | { type: 'restart' }
+  | { type: 'elsewhere'; place: OpenPlace }
+  | { type: 'restart'; takeOver?: boolean }
 
 const CLOSE_CODES: Record<number, CloseReason> = {
   4000: 'ended',
@@ -64,7 +69,8 @@ function lose(view: View & { session: Session; attempt: number }, event: { now: 
 }
 
 export function next(view: View, event: Event): View {
-  if (event.type === 'restart') return { phase: 'connecting' }
+  if (event.type === 'restart') return event.takeOver ? { phase: 'connecting', takeOver: true } : { phase: 'connecting' }
+  if (event.type === 'elsewhere') return { phase: 'elsewhere', place: event.place }
   if (event.type === 'failed') {
     return { phase: 'failed', error: event.error, ...('session' in view ? { session: view.session } : {}) }
   }
@@ -73,7 +79,7 @@ export function next(view: View, event: Event): View {
     case 'waiting':
       if (event.type !== 'session') return view
       if (event.session.state === 'ended') return { phase: 'closed', reason: 'ended', code: 'V-4000', session: event.session }
-      if (event.session.state === 'starting') return { phase: 'waiting', session: event.session }
+      if (event.session.state === 'starting' || event.session.state === 'waiting') return { phase: 'waiting', session: event.session }
       return event.ticket
         ? { phase: 'dialling', session: event.session, attempt: 0, ticket: event.ticket }
         : { phase: 'ticket', session: event.session, attempt: 0 }
@@ -97,6 +103,7 @@ export function next(view: View, event: Event): View {
       return view
     case 'lost':
       return event.type === 'due' ? { phase: 'ticket', session: view.session, attempt: view.attempt } : view
+    case 'elsewhere':
     case 'closed':
     case 'failed':
       return view

@@ -24,6 +24,35 @@ export function share(elapsed: number, estimate: number | null | undefined): num
   return Math.min(0.95, elapsed / estimate)
 }
 
+/** The place in the waiting line, why there is one, and what is known of how long. */
+export function LineProgress({ session }: { session: Session }) {
+  const { t } = useTranslation()
+  const format = useFormat()
+  const queue = session.queue
+  if (!queue) return null
+  return (
+    <Stack gap="md" maw={460} w="100%" className="card" p="xl" role="status">
+      <div>
+        <Title order={2} fz={20}>
+          {t('viewer.queue.title')}
+        </Title>
+        <Text size="sm">{t(`viewer.queue.cause.${queue.cause}`)}</Text>
+      </div>
+      <Text fz={40} fw={700} lh={1.1} data-testid="position">
+        {t('viewer.queue.position', { position: queue.position, length: queue.length })}
+      </Text>
+      <Text size="sm">
+        {queue.estimate_s
+          ? t('viewer.queue.estimate', { estimate: format.duration(queue.estimate_s) })
+          : t('viewer.queue.noEstimate')}
+      </Text>
+      <Text size="sm" className="quiet">
+        {t('viewer.queue.keep')}
+      </Text>
+    </Stack>
+  )
+}
+
 export function StartProgress({ session }: { session: Session | undefined }) {
   const { t } = useTranslation()
   const format = useFormat()

@@ -2,10 +2,20 @@ import type RFB from '@novnc/novnc'
 import { type RefObject, useCallback, useEffect, useReducer, useRef } from 'react'
 import * as calls from '../api/calls'
 import { asProblem } from '../api/problem'
+import { watchSession } from '../live/session'
+import type { OpenPlace } from '../api/types'
 import { next, type View } from './machine'
 import { watchLine } from './watchdog'
 
 const POLL_MS = 1500
+/** Asking again keeps the place in line; changes come by event meanwhile. */
+const KEEP_PLACE_MS = 10_000
+
+/** The place a session is open at, if that is why the call was refused. */
+function openElsewhere(error: unknown): OpenPlace | undefined {
+  const problem = asProblem(error)
+  return problem.code === 'S-106' ? (problem.extra.elsewhere as OpenPlace | undefined) : undefined
+}
 
 function gatewayUrl(url: string): string {
   const absolute = new URL(url, window.location.href)
@@ -18,6 +28,7 @@ export function useViewer(screen: RefObject<HTMLDivElement | null>) {
   const [view, dispatch] = useReducer(next, { phase: 'connecting' } as View)
   const rfb = useRef<RFB | null>(null)
   const phase = view.phase
+  const takeOver = view.phase === 'connecting' && view.takeOver === true
   const sessionId = 'session' in view ? view.session?.id : undefined
 
   // connecting: ask for a desktop; the same one comes back while the session lives.
@@ -25,31 +36,37 @@ export function useViewer(screen: RefObject<HTMLDivElement | null>) {
     if (phase !== 'connecting') return
     let alive = true
     calls
-      .connect()
+      .connect(takeOver)
       .then(({ session, ticket }) => alive && dispatch({ type: 'session', session, ticket }))
-      .catch((error: unknown) => alive && dispatch({ type: 'failed', error }))
+      .catch((error: unknown) => {
+        if (!alive) return
+        const place = openElsewhere(error)
+        dispatch(place ? { type: 'elsewhere', place } : { type: 'failed', error })
+      })
     return () => {
       alive = false
     }
-  }, [phase])
+  }, [phase, takeOver])
 
-  // waiting: follow the start; a missed poll is nothing to report.
+  // waiting: follow the start, or the line; a missed poll is nothing to report.
+  const inLine = view.phase === 'waiting' && view.session.state === 'waiting'
   useEffect(() => {
     if (phase !== 'waiting' || !sessionId) return
     let alive = true
-    const timer = setInterval(() => {
-      calls
-        .session(sessionId)
+    const ask = () =>
+      (inLine ? calls.connect().then(({ session }) => session) : calls.session(sessionId))
         .then((session) => alive && dispatch({ type: 'session', session }))
         .catch((error: unknown) => {
           if (alive && asProblem(error).status === 404) dispatch({ type: 'failed', error })
         })
-    }, POLL_MS)
+    const timer = setInterval(() => void ask(), inLine ? KEEP_PLACE_MS : POLL_MS)
+    const stop = watchSession(sessionId, (session) => alive && dispatch({ type: 'session', session }))
     return () => {
       alive = false
       clearInterval(timer)
+      stop()
     }
-  }, [phase, sessionId])
+  }, [phase, sessionId, inLine])
 
   // ticket: every connection needs a fresh one, they work once.
   useEffect(() => {
@@ -66,6 +83,8 @@ export function useViewer(screen: RefObject<HTMLDivElement | null>) {
           dispatch({ type: 'unreachable', now: Date.now(), random: Math.random() })
           return
         }
+        const place = openElsewhere(error)
+        if (place) return dispatch({ type: 'elsewhere', place })
         // Not ready, or ended meanwhile: the session itself says which.
         const session = await calls.session(sessionId).catch(() => undefined)
         if (!alive) return
@@ -136,6 +155,6 @@ export function useViewer(screen: RefObject<HTMLDivElement | null>) {
     }
   }, [retryAt, retryNow])
 
-  const restart = useCallback(() => dispatch({ type: 'restart' }), [])
+  const restart = useCallback((takeOver = false) => dispatch({ type: 'restart', takeOver }), [])
   return { view, rfb, retryNow, restart }
 }

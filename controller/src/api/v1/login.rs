@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::SiteRef;
 use crate::api::Api;
 use crate::api::error::{ApiError, Problem};
-use crate::api::extract::{COOKIE, OwnPage, Peer, ValidJson, Visitor};
+use crate::api::extract::{COOKIE, Former, OwnPage, Peer, ValidJson, Visitor};
 use crate::domain::access::Role;
 use crate::domain::credential::{Language, SESSION_MAX};
 use crate::identity::secret::Secret;
@@ -123,9 +123,11 @@ async fn login(
     State(api): State<Api>,
     _own: OwnPage,
     Peer(ip): Peer,
+    Former(former): Former,
     ValidJson(body): ValidJson<LoginRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
     let opened = sign_in::sign_in(&api.app, &ip, &body.username, &Secret::from_text(body.password)).await?;
+    sign_in::same_browser(&api.app, &opened.token, &former).await?;
     let cookie = set_cookie(opened.token.reveal(), SESSION_MAX.as_secs());
     Ok((cookie, Json(LoginResponse { user: opened.person.into(), csrf: opened.csrf })))
 }

@@ -12,8 +12,9 @@ use uuid::Uuid;
 use super::Page;
 use crate::api::Api;
 use crate::api::error::{ApiError, Problem};
-use crate::api::extract::{Signed, Visitor};
+use crate::api::extract::{Signed, ValidJson, Visitor};
 use crate::domain::desktop::DesktopState;
+use crate::domain::line::Cause;
 use crate::domain::session::SessionState;
 use crate::domain::ticket::Binding;
 use crate::domain::time::Time;
@@ -35,6 +36,8 @@ pub struct Session {
     pub site_code: String,
     /// What the desktop is doing while one waits for it.
     pub step: Option<SessionStep>,
+    /// Where it stands in line while no desktop is free.
+    pub queue: Option<SessionQueue>,
     /// When it was opened.
     pub created_at: Time,
     /// Last sign of a viewer.
@@ -90,6 +93,29 @@ pub struct SessionStep {
     pub progress: Option<f64>,
 }
 
+/// A place in the waiting line.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SessionQueue {
+    /// From 1.
+    pub position: usize,
+    /// How many wait for the same desktops.
+    pub length: usize,
+    /// Why there is a line.
+    pub cause: Cause,
+    /// Since when.
+    pub since: Time,
+    /// Seconds until a desktop is up; absent while too little was measured to say.
+    pub estimate_s: Option<u64>,
+}
+
+/// What else to do when connecting.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConnectRequest {
+    /// Move the session here if it is open at another place.
+    pub take_over: bool,
+}
+
 /// Opens the session's display once.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Ticket {
@@ -138,6 +164,13 @@ impl From<broker::View> for Session {
                 estimate_s: s.estimate_s,
                 progress: s.progress,
             }),
+            queue: v.queue.map(|q| SessionQueue {
+                position: q.position,
+                length: q.length,
+                cause: q.cause,
+                since: q.since,
+                estimate_s: q.estimate_s,
+            }),
             site_code: s.site_code,
             created_at: time(s.created_at),
             last_active_at: time(s.last_active_at),
@@ -174,10 +207,23 @@ pub fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(ticket))
 }
 
-/// Gives the officer a desktop: the one they have, else the one that is ready soonest.
-#[utoipa::path(post, path = "/connect", tag = "sessions", responses((status = 200, body = Connected), (status = "4XX", body = Problem), (status = 507, body = Problem, description = "No desktop for the site, or all are taken")))]
-async fn connect(State(api): State<Api>, Visitor(visit): Visitor) -> Result<Json<Connected>, ApiError> {
-    let (view, ticket) = broker::connect(&api.app, &visit.ctx, &Binding::Browser(visit.token_hash)).await?;
+/// Gives the officer a desktop: the one they have, else the one that is ready soonest, else a place in line.
+/// A line is kept for who asks again within a minute.
+#[utoipa::path(post, path = "/connect", tag = "sessions", request_body = ConnectRequest, responses(
+    (status = 200, body = Connected),
+    (status = 409, body = Problem, description = "S-106 open at another place, with `elsewhere`; ask again with `take_over`"),
+    (status = "4XX", body = Problem),
+    (status = 507, body = Problem, description = "S-101 no desktop for the site")))]
+async fn connect(
+    State(api): State<Api>,
+    Visitor(visit): Visitor,
+    ValidJson(body): ValidJson<ConnectRequest>,
+) -> Result<Json<Connected>, ApiError> {
+    let here = Binding::Browser(visit.token_hash);
+    let (view, ticket) = match body.take_over {
+        false => broker::connect(&api.app, &visit.ctx, &here).await?,
+        true => broker::take_over(&api.app, &visit.ctx, &here).await?,
+    };
     let ticket = ticket.map(|t| Ticket::new(&api, &t));
     Ok(Json(Connected { session: view.into(), ticket }))
 }
