@@ -99,10 +99,11 @@ impl Cable {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Whether somebody tried while it was cut.
-    #[must_use]
-    pub fn was_tried(&self) -> bool {
-        self.refused.load(Ordering::SeqCst)
+    /// Waits until somebody tries while it is cut.
+    pub async fn tried(&self) {
+        while !self.refused.load(Ordering::SeqCst) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
     }
 }
 

@@ -10,9 +10,11 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tram_agent::config::Address;
 use tram_agent::identity::{Identity, Request};
+use tram_agent::link::tls;
 use tram_agent::session::tunnel::{Door, Session};
 use tram_controller::agents;
 use tram_controller::domain::session::Policy;
@@ -22,9 +24,11 @@ use tram_controller::gateway::tunnel::Caller;
 use tram_controller::identity::ca::DeviceCa;
 use tram_controller::services::{App, Ctx, broker, endpoints};
 use tram_controller::store::Store;
+use tram_tunnel::{Limits, LineEnd, Role, Tunnel, read_words, write_words};
 use tram_wire::enrol::EnrolRequest;
 use tram_wire::hello::Hello;
-use tram_wire::version;
+use tram_wire::session::{self, Opened, ToAgent, ToGateway};
+use tram_wire::{Incoming, TUNNEL_PATH, TUNNEL_UPGRADE, version};
 
 use crate::cable::Cable;
 use crate::gate::Gate;
@@ -159,6 +163,62 @@ impl Commune {
         let session = Session::open(self.door(&device)?, &ticket).await?;
         Ok((device, session))
     }
+}
+
+/// A connection by hand, for what no honest agent does.
+pub type RawLine = tokio_rustls::client::TlsStream<tokio::net::TcpStream>;
+
+/// Connects and upgrades; the status of the answer if it is another than 101.
+///
+/// # Errors
+/// The connection's.
+pub async fn dial(device: &Identity) -> Result<std::result::Result<RawLine, u16>> {
+    let to: Address = device.controller.parse()?;
+    let tcp = tokio::net::TcpStream::connect((to.host.as_str(), to.port)).await?;
+    let mut line = tls::over(tcp, tls::tunnel(device)?).await?;
+    let head =
+        format!("GET {TUNNEL_PATH} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {TUNNEL_UPGRADE}\r\n\r\n");
+    line.write_all(head.as_bytes()).await?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(line.read_u8().await?);
+    }
+    let code: u16 = std::str::from_utf8(&answer[9..12])?.parse()?;
+    Ok(if code == 101 { Ok(line) } else { Err(code) })
+}
+
+/// Connects and says first words; the line and the answer.
+///
+/// # Errors
+/// The connection's.
+pub async fn say(device: &Identity, words: &ToGateway) -> Result<(RawLine, ToAgent)> {
+    let mut line = dial(device).await?.map_err(|code| anyhow::anyhow!("HTTP {code}"))?;
+    write_words(&mut line, words.encode()?.as_bytes()).await?;
+    match ToAgent::decode(&read_words(&mut line).await?)? {
+        Incoming::Message(answer) => Ok((line, answer)),
+        Incoming::Unknown { kind } => anyhow::bail!("{kind}"),
+    }
+}
+
+/// A session by hand: the tunnel, what the gateway said, and the task that drives it.
+///
+/// # Errors
+/// The refusal.
+pub async fn open(device: &Identity, ticket: &str) -> Result<(Tunnel, Opened, JoinHandle<LineEnd>)> {
+    let (line, _) = say(device, &ToGateway::Hello(session::Hello { versions: version::OURS })).await?;
+    let tunnel = Tunnel::new(Role::Agent, Limits::default());
+    let drive = drive(&tunnel, line, 0);
+    tunnel.send(ToGateway::Open(session::Open { ticket: ticket.to_owned() }).encode()?.as_bytes())?;
+    match ToAgent::decode(&tunnel.message().await.context("closed")?)? {
+        Incoming::Message(ToAgent::Opened(opened)) => Ok((tunnel, opened, drive)),
+        other => anyhow::bail!("{other:?}"),
+    }
+}
+
+/// Drives a tunnel over a line.
+pub fn drive(tunnel: &Tunnel, line: RawLine, last: u64) -> JoinHandle<LineEnd> {
+    let tunnel = tunnel.clone();
+    tokio::spawn(async move { tunnel.drive(line, last).await })
 }
 
 /// RFB's handshake as a viewer; the size of the desktop.
