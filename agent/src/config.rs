@@ -26,13 +26,74 @@ pub struct Config {
     pub memory_free_percent: (u64, u64),
     /// Degrees where a sensor names no limit: warn, crit.
     pub celsius: (f32, f32),
+    /// What `tram-agent desk` works with.
+    pub desk: Desk,
 }
+
+/// The screen of an endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Desk {
+    /// Kiosk browser with its arguments; empty: none is started.
+    pub browser: Vec<String>,
+    /// `remote-viewer`.
+    pub remote_viewer: PathBuf,
+    /// TigerVNC's viewer.
+    pub vnc_viewer: PathBuf,
+    /// Gateways to try in turn; empty: the controller's own address.
+    pub gateways: Vec<Address>,
+    /// Port of the page on the loopback interface; 0: any.
+    pub port: u16,
+}
+
+/// A browser that shows one page and nothing else.
+const BROWSER: [&str; 8] = [
+    "/usr/bin/chromium",
+    "--kiosk",
+    "--incognito",
+    "--no-first-run",
+    "--noerrdialogs",
+    "--disable-session-crashed-bubble",
+    "--disable-features=Translate",
+    "--disable-background-networking",
+];
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct File {
     state: Option<PathBuf>,
     checks: Checks,
+    desk: DeskFile,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct DeskFile {
+    browser: Option<Vec<String>>,
+    remote_viewer: Option<PathBuf>,
+    vnc_viewer: Option<PathBuf>,
+    gateways: Vec<String>,
+    port: u16,
+}
+
+impl DeskFile {
+    fn validate(self) -> Result<Desk, ConfigError> {
+        let absolute = |key, path: Option<PathBuf>, usual: &str| match path {
+            None => Ok(PathBuf::from(usual)),
+            Some(path) if path.is_absolute() => Ok(path),
+            Some(_) => Err(ConfigError::Value { key, why: "write the whole path, from /" }),
+        };
+        let browser = self.browser.unwrap_or_else(|| BROWSER.map(str::to_owned).to_vec());
+        if browser.first().is_some_and(|program| !program.starts_with('/')) {
+            return Err(ConfigError::Value { key: "desk.browser", why: "write the program's whole path, from /" });
+        }
+        Ok(Desk {
+            browser,
+            remote_viewer: absolute("desk.remote_viewer", self.remote_viewer, "/usr/bin/remote-viewer")?,
+            vnc_viewer: absolute("desk.vnc_viewer", self.vnc_viewer, "/usr/bin/xtigervncviewer")?,
+            gateways: self.gateways.iter().map(|g| g.parse()).collect::<Result<_, _>>()?,
+            port: self.port,
+        })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -96,6 +157,7 @@ impl Config {
             disk_free_percent: falling("checks.disk_free_percent", file.checks.disk_free_percent, (10, 3))?,
             memory_free_percent: falling("checks.memory_free_percent", file.checks.memory_free_percent, (10, 4))?,
             celsius,
+            desk: file.desk.validate()?,
         })
     }
 }
@@ -157,6 +219,8 @@ mod tests {
     fn an_empty_file_is_the_default() {
         let c = parse("").unwrap();
         assert_eq!((c.state.to_str(), c.disk_free_percent), (Some(DEFAULT_STATE), (10, 3)));
+        assert_eq!(c.desk.remote_viewer.to_str(), Some("/usr/bin/remote-viewer"));
+        assert_eq!(parse("[desk]\nbrowser = []").unwrap().desk.browser, [""; 0]);
     }
 
     #[test]
@@ -168,6 +232,9 @@ mod tests {
             ("[checks]\ncelsius = [90, 80]", "celsius"),
             ("[checks]\ndisc = 1", "disc"),
             ("state = 5", "state"),
+            ("[desk]\nbrowser = [\"chromium\"]", "desk.browser"),
+            ("[desk]\nremote_viewer = \"viewer\"", "desk.remote_viewer"),
+            ("[desk]\ngateways = [\"gw1\"]", "gw1"),
         ] {
             assert!(parse(bad).unwrap_err().contains(names), "{bad}");
         }

@@ -1,8 +1,8 @@
 //! The Tram endpoint agent.
 //!
 //! One process, one thread, one outbound link. Floors, bottom up; a floor uses only those below it:
-//! `wire` | `host`, `config` | `identity`, `collect`, `checks`, `link::machine` | `link`, `report` | `session`,
-//! `status`, `doctor` | `app` | `main`.
+//! `wire` | `host`, `config` | `identity`, `collect`, `checks`, `link::machine` | `link`, `report` | `status`,
+//! `doctor` | `session`, `app` | `main`.
 
 pub mod app;
 pub mod checks;

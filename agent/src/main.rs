@@ -1,4 +1,4 @@
-//! `tram-agent`: enrol, run, status, doctor.
+//! `tram-agent`: enrol, run, desk, status, doctor.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use tram_agent::config::{Address, Config};
 use tram_agent::host::{System, wall_ms};
 use tram_agent::identity::{Identity, Request};
 use tram_agent::link::enrol;
+use tram_agent::session::kiosk;
 use tram_agent::status::{LinkStatus, Status};
 use tram_agent::{app, collect, doctor};
 use tram_wire::enrol::EnrolRequest;
@@ -46,6 +47,12 @@ enum Command {
     },
     /// Link to the controller and report, until told to stop.
     Run,
+    /// Serve this computer's screen: sign-in page, viewer, back again. Run it in the kiosk's session.
+    Desk {
+        /// Only serve the page; the kiosk's browser is started by somebody else.
+        #[arg(long)]
+        no_browser: bool,
+    },
     /// Say what the running agent is doing.
     Status {
         /// As JSON.
@@ -80,6 +87,7 @@ async fn command(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Enrol { controller, token, ca, replace } => enrol(&config, controller, token, ca, replace).await,
         Command::Run => run(&config).await,
+        Command::Desk { no_browser } => desk(&config, !no_browser).await,
         Command::Status { json } => status(&config, json),
         Command::Doctor { json } => {
             let diagnosis = doctor::examine(&config, System::new()).await;
@@ -138,6 +146,16 @@ async fn run(config: &Config) -> Result<ExitCode, Failure> {
     };
     app::run(config, System::new(), wall_ms, u64::from_le_bytes(seed), stop).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn desk(config: &Config, browser: bool) -> Result<ExitCode, Failure> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        // Dropping the desk ends its browser and its viewer.
+        _ = term.recv() => Ok(ExitCode::SUCCESS),
+        _ = int.recv() => Ok(ExitCode::SUCCESS),
+        failed = kiosk::run(config, browser) => match failed? {},
+    }
 }
 
 fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {

@@ -6,5 +6,6 @@ pub mod db;
 pub mod gate;
 pub mod http;
 pub mod office;
+pub mod screen;
 pub mod tunnels;
 pub mod world;

@@ -34,7 +34,7 @@ const AGENT: &[(&str, u8)] = &[
     ("checks", 3),
     ("link", 4),
     ("actions", 4),
-    ("session", 5),
+    ("session", 6),
     ("doctor", 5),
     ("report", 4),
     ("status", 5),

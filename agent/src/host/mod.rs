@@ -7,6 +7,7 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+pub mod limits;
 pub mod peer;
 mod probe;
 mod system;

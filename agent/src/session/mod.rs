@@ -1,9 +1,19 @@
-//! Floor 5: an officer's session on this endpoint.
+//! Floor 6: an officer's session on this endpoint.
 //!
-//! [`control`] asks the controller; [`tunnel`] keeps the way to the desktop open, over cuts and over gateways
-//! that go away.
+//! ```text
+//! kiosk browser ── page ── desk ── control ── controller        who, which desktop, a ticket
+//!                           └── show ── tunnel ── gateway       the way there, over cuts and lost gateways
+//!                                └── viewer ── listen           a program of the distribution, on its own socket
+//! ```
 
+pub mod cause;
 pub mod control;
+pub mod desk;
+pub mod kiosk;
 pub mod listen;
+pub mod page;
+mod screen;
+mod show;
 pub mod tunnel;
+pub mod view;
 pub mod viewer;

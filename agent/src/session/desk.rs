@@ -1,0 +1,238 @@
+//! The officer's day at this endpoint: sign in, wait, work, come back, sign out.
+//!
+//! ```text
+//! sign-in ─► waiting ─► opening ─► desktop ⇄ lost
+//!    ▲          ▲                     │
+//!    │          └──── again ── left ◄─┘ viewer closed, or the session ended: with the reason
+//!    └── signed out ◄──┘
+//! ```
+//! One task, one officer. [`super::show`] is the part with the desktop on the screen.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tram_wire::desk::{Connected, Problem, SignedIn, Ticket};
+
+use super::control::{Control, ControlError};
+use super::page::{Command, Shown};
+use super::view::{Notice, Phase, View, problem};
+use super::viewer::Viewer;
+use crate::config::Address;
+use crate::identity::Identity;
+
+/// Between two questions whether the desktop is ready.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// The officer waits in front of the screen: a goodbye takes no longer.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// What the desk works with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Folder of the identity.
+    pub state: PathBuf,
+    /// A private folder for sockets.
+    pub folder: PathBuf,
+    /// Gateways to try in turn; empty: the controller's own address.
+    pub gateways: Vec<Address>,
+    /// Viewers, the best first.
+    pub viewers: Vec<Viewer>,
+}
+
+/// How the officer leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Leave {
+    /// The session ends too.
+    pub(super) end: bool,
+    /// The sign-in is void already; why.
+    pub(super) notice: Option<Notice>,
+}
+
+/// What became of a desktop that was on the screen.
+pub(super) enum After {
+    /// Ask the officer what next.
+    Ask(Option<Notice>),
+    /// Get a new ticket and go on; with a fault that is shown meanwhile.
+    Again(Option<Problem>),
+    /// Signed out.
+    Leave(Leave),
+}
+
+/// One endpoint's desk.
+pub struct Desk {
+    pub(super) settings: Settings,
+    pub(super) commands: mpsc::Receiver<Command>,
+    view: watch::Sender<Shown>,
+}
+
+impl Desk {
+    /// A desk that shows on `view` and hears `commands`.
+    #[must_use]
+    pub fn new(settings: Settings, view: watch::Sender<Shown>, commands: mpsc::Receiver<Command>) -> Self {
+        Self { settings, commands, view }
+    }
+
+    /// Serves officers until nobody can command it any more.
+    pub async fn run(mut self) {
+        let mut notice = None;
+        while let Some((control, me)) = self.sign_in(notice.take()).await {
+            let leave = self.work(&control, &me).await;
+            if leave.notice.is_none() {
+                // Without an answer the token ends by itself; the agent forgets it here and now.
+                let _ = timeout(GOODBYE, control.sign_out(&me.token, leave.end)).await;
+            }
+            notice = leave.notice;
+        }
+    }
+
+    /// Shows something else. What the line does is somebody else's to say.
+    pub(super) fn say(&self, view: View) {
+        self.view.send_modify(|(version, shown)| {
+            let view = View { cause: shown.cause, ..view };
+            if *shown != view {
+                (*version, *shown) = (*version + 1, view);
+            }
+        });
+    }
+
+    async fn sign_in(&mut self, notice: Option<Notice>) -> Option<(Control, SignedIn)> {
+        self.say(View::sign_in(notice));
+        loop {
+            let Command::SignIn(who) = self.commands.recv().await? else { continue };
+            self.say(View { phase: Phase::Signing, ..View::default() });
+            // Read each time: it was renewed since, or the computer was enrolled anew.
+            let control = Identity::load(&self.settings.state)
+                .map_err(|e| ControlError::Identity(e.to_string()))
+                .and_then(|identity| Control::new(&identity));
+            let done = match &control {
+                Ok(control) => control.sign_in(&who).await,
+                Err(e) => Err(ControlError::Identity(e.to_string())),
+            };
+            match (control, done) {
+                (Ok(control), Ok(me)) => return Some((control, me)),
+                (_, Err(e)) | (Err(e), _) => {
+                    self.say(View { problem: Some(problem(&e)), ..View::default() });
+                }
+            }
+        }
+    }
+
+    async fn work(&mut self, control: &Control, me: &SignedIn) -> Leave {
+        let mut view = View::waiting(&me.display_name);
+        let mut take_over = false;
+        loop {
+            let ticket = match self.wait(control, me, &mut view, take_over).await {
+                Ok(ticket) => ticket,
+                Err(leave) => return leave,
+            };
+            let after = self.show(control, me, &ticket, &mut view).await;
+            view.warning = None;
+            match after {
+                After::Leave(leave) => return leave,
+                After::Again(problem) => {
+                    view = View { phase: Phase::Waiting, problem, ..view };
+                    // Not at once: whatever is wrong would be asked in a circle.
+                    if let Err(leave) = self.pause(&view).await {
+                        return leave;
+                    }
+                }
+                After::Ask(notice) => {
+                    view = View { phase: Phase::Left, notice, problem: None, ..view };
+                    self.say(view.clone());
+                    match self.ask().await {
+                        Ok(()) => view = View::waiting(&me.display_name),
+                        Err(leave) => return leave,
+                    }
+                }
+            }
+            take_over = false;
+        }
+    }
+
+    /// Until the desktop is ready.
+    async fn wait(
+        &mut self,
+        control: &Control,
+        me: &SignedIn,
+        view: &mut View,
+        mut take_over: bool,
+    ) -> Result<Ticket, Leave> {
+        loop {
+            self.say(view.clone());
+            match control.connect(&me.token, take_over).await {
+                Ok(Connected { session, ticket }) => {
+                    view.about(&session);
+                    (view.phase, view.problem) = (Phase::Waiting, None);
+                    if let Some(ticket) = ticket {
+                        return Ok(ticket);
+                    }
+                }
+                Err(e) => match self.refused(&e, view).await? {
+                    Some(wish) => take_over = wish,
+                    None => view.problem = Some(problem(&e)),
+                },
+            }
+            self.pause(view).await?;
+        }
+    }
+
+    /// What a refusal means; `Some` if the officer was asked whether to take over.
+    async fn refused(&mut self, e: &ControlError, view: &mut View) -> Result<Option<bool>, Leave> {
+        match e.code() {
+            // The sign-in is over: nothing is left to sign out of.
+            code @ ("A-100" | "A-105" | "E-301" | "E-302" | "E-303") => {
+                Err(Leave { end: false, notice: Some(Notice::new(code)) })
+            }
+            "S-106" => {
+                view.phase = Phase::TakeOver;
+                self.say(view.clone());
+                loop {
+                    match self.commands.recv().await {
+                        Some(Command::TakeOver | Command::Again) => break,
+                        Some(Command::SignOut { end }) => return Err(Leave { end, notice: None }),
+                        Some(Command::SignIn(_)) => {}
+                        None => return Err(gone()),
+                    }
+                }
+                view.phase = Phase::Waiting;
+                Ok(Some(true))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// A moment, in which the officer may leave.
+    async fn pause(&mut self, view: &View) -> Result<(), Leave> {
+        self.say(view.clone());
+        let wait = sleep(ASK_AGAIN);
+        tokio::pin!(wait);
+        loop {
+            tokio::select! {
+                () = &mut wait => return Ok(()),
+                command = self.commands.recv() => match command {
+                    Some(Command::SignOut { end }) => return Err(Leave { end, notice: None }),
+                    Some(_) => {}
+                    None => return Err(gone()),
+                },
+            }
+        }
+    }
+
+    /// Until the officer says whether to go back.
+    async fn ask(&mut self) -> Result<(), Leave> {
+        loop {
+            match self.commands.recv().await {
+                Some(Command::Again | Command::TakeOver) => return Ok(()),
+                Some(Command::SignOut { end }) => return Err(Leave { end, notice: None }),
+                Some(Command::SignIn(_)) => {}
+                None => return Err(gone()),
+            }
+        }
+    }
+}
+
+/// The agent ends: the desktop waits as its policy says.
+pub(super) fn gone() -> Leave {
+    Leave { end: false, notice: None }
+}

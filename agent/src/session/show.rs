@@ -1,0 +1,206 @@
+//! The desktop on the screen: the way there, the viewer, and what happens to both.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tram_wire::desk::{Problem, SignedIn, Ticket};
+use tram_wire::session::Denial;
+
+use super::control::{Control, ControlError};
+use super::desk::{After, Desk, Leave, gone};
+use super::page::Command;
+use super::tunnel::{Door, Line, OpenError, Over, Session};
+use super::view::{Notice, Phase, View};
+use super::viewer::{self, Ended, Viewer, ViewerError};
+use crate::config::Address;
+use crate::identity::Identity;
+
+/// Keeps the sign-in alive, and learns that it was ended.
+const STILL_HERE: Duration = Duration::from_secs(60);
+/// A viewer that crashes more often than this within [`WITHIN`] is given up.
+const CRASHES: usize = 3;
+const WITHIN: Duration = Duration::from_secs(60);
+/// The reason for an end is asked once, and not waited for longer.
+const REASON: Duration = Duration::from_secs(5);
+
+/// When the viewer crashed of late.
+#[derive(Default)]
+struct Crashes(Vec<Instant>);
+
+impl Crashes {
+    /// Counts one more; whether the viewer may be started again.
+    fn again(&mut self, now: Instant) -> bool {
+        self.0.retain(|at| now.duration_since(*at) < WITHIN);
+        self.0.push(now);
+        self.0.len() <= CRASHES
+    }
+}
+
+fn fault(code: &str, detail: impl ToString) -> Problem {
+    Problem { code: code.to_owned(), detail: detail.to_string(), remaining: None, retry_after_s: None }
+}
+
+impl Desk {
+    /// Shows the desktop the ticket opens, until it is left or over.
+    pub(super) async fn show(&mut self, control: &Control, me: &SignedIn, ticket: &Ticket, view: &mut View) -> After {
+        (view.phase, view.step, view.notice) = (Phase::Opening, None, None);
+        self.say(view.clone());
+        let door = match self.door() {
+            Ok(door) => door,
+            Err(e) => return After::Again(Some(fault("D-102", e))),
+        };
+        let opening = Session::open(door, &ticket.ticket);
+        tokio::pin!(opening);
+        let session = loop {
+            tokio::select! {
+                opened = &mut opening => match opened {
+                    Ok(session) => break Arc::new(session),
+                    Err(OpenError::Dial(e)) => return After::Again(Some(fault("D-105", e))),
+                    Err(OpenError::Refused(d)) => return After::Again(Some(fault(d.code(), ""))),
+                },
+                command = self.commands.recv() => match command {
+                    Some(Command::SignOut { end }) => return After::Leave(Leave { end, notice: None }),
+                    Some(_) => {}
+                    None => return After::Leave(gone()),
+                },
+            }
+        };
+        let Some(viewer) = Viewer::choose(&self.settings.viewers, session.protocols()).cloned() else {
+            return After::Ask(Some(Notice::new("D-103")));
+        };
+        let after = self.watch(control, me, &session, &viewer, view).await;
+        if let Ok(session) = Arc::try_unwrap(session).map_err(drop) {
+            session.leave().await;
+        }
+        after
+    }
+
+    fn door(&self) -> Result<Door, String> {
+        let identity = Identity::load(&self.settings.state).map_err(|e| e.to_string())?;
+        let gateways = if self.settings.gateways.is_empty() {
+            vec![identity.controller.parse::<Address>().map_err(|e| e.to_string())?]
+        } else {
+            self.settings.gateways.clone()
+        };
+        Door::new(gateways, &identity).map_err(|e| e.to_string())
+    }
+
+    /// Starts the viewer again while that makes sense.
+    async fn watch(
+        &mut self,
+        control: &Control,
+        me: &SignedIn,
+        session: &Arc<Session>,
+        viewer: &Viewer,
+        view: &mut View,
+    ) -> After {
+        let mut crashes = Crashes::default();
+        loop {
+            match self.watch_one(control, me, session, viewer, view).await {
+                Ok(after) => return after,
+                Err(Some(e)) if !crashes.again(Instant::now()) => {
+                    let code = if matches!(e, ViewerError::Start(_)) { "D-106" } else { "D-104" };
+                    return After::Ask(Some(Notice::new(code)));
+                }
+                // It crashed, or its streams are of a gateway that is gone.
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// One run of the viewer. An error asks for another one; `None` if this one is not to blame.
+    async fn watch_one(
+        &mut self,
+        control: &Control,
+        me: &SignedIn,
+        session: &Arc<Session>,
+        viewer: &Viewer,
+        view: &mut View,
+    ) -> Result<After, Option<ViewerError>> {
+        let mut status = session.status();
+        let generation = status.borrow_and_update().generation;
+        let (protocol, way) = (viewer.protocol(), session.clone());
+        let open = move |up, down| way.stream(protocol, up, down).map_err(io::Error::other);
+        let folder = self.settings.folder.clone();
+        let running = viewer::run(viewer, &folder, open);
+        tokio::pin!(running);
+        let mut still_here = interval(STILL_HERE);
+        still_here.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        still_here.tick().await;
+        view.problem = None;
+        loop {
+            let now = status.borrow_and_update().clone();
+            view.warning = now.warning.clone();
+            view.phase = match now.line {
+                Line::Up => Phase::Desktop,
+                Line::Lost { .. } => Phase::Lost,
+                Line::Over(over) => return Ok(self.over(control, me, over).await),
+            };
+            if now.generation != generation {
+                return Err(None);
+            }
+            self.say(view.clone());
+            tokio::select! {
+                ended = &mut running => return match ended {
+                    Ok(Ended::Closed) => Ok(After::Ask(None)),
+                    Ok(Ended::Crashed) => Err(Some(ViewerError::Silent)),
+                    Err(e) => Err(Some(e)),
+                },
+                changed = status.changed() => if changed.is_err() {
+                    return Ok(self.over(control, me, Over::Left).await);
+                },
+                _ = still_here.tick() => {
+                    // Not awaited for long: the viewer's end must not wait for a thin line.
+                    let asked = timeout(REASON, control.session(&me.token)).await;
+                    if let Ok(Err(ControlError::Refused(p))) = asked && p.code == "A-100" {
+                        return Ok(After::Leave(Leave { end: false, notice: Some(Notice::new("A-100")) }));
+                    }
+                }
+                command = self.commands.recv() => match command {
+                    Some(Command::SignOut { end }) => return Ok(After::Leave(Leave { end, notice: None })),
+                    Some(_) => {}
+                    None => return Ok(After::Leave(gone())),
+                },
+            }
+        }
+    }
+
+    /// What an end means. The controller knows best why a session ended.
+    async fn over(&self, control: &Control, me: &SignedIn, over: Over) -> After {
+        match over {
+            // The gateway goes away, or knows us no more: the same desktop, by a new ticket.
+            Over::Ended(1012) => return After::Again(None),
+            Over::Refused(d @ (Denial::UnknownSession | Denial::Ticket | Denial::Unavailable)) => {
+                return After::Again(Some(fault(d.code(), "")));
+            }
+            Over::Ended(_) | Over::Refused(_) | Over::Left => {}
+        }
+        let session = match timeout(REASON, control.session(&me.token)).await {
+            Ok(Ok(current)) => current.session,
+            _ => None,
+        };
+        let reason = session.filter(|s| s.state == "ended").and_then(|s| s.end_reason);
+        After::Ask(match (reason, over) {
+            (Some(reason), _) => Some(Notice::new(format!("end_{reason}"))),
+            (None, Over::Ended(code)) => Some(Notice::new(format!("over_{code}"))),
+            (None, Over::Refused(d)) => Some(Notice::new(d.code())),
+            (None, Over::Left) => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_viewer_may_crash_three_times_a_minute() {
+        let (mut crashes, begun) = (Crashes::default(), Instant::now());
+        let at = |s| begun + Duration::from_secs(s);
+        assert!(crashes.again(at(0)) && crashes.again(at(1)) && crashes.again(at(2)));
+        assert!(!crashes.again(at(3)));
+        assert!(crashes.again(at(70)));
+    }
+}

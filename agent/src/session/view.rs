@@ -1,0 +1,97 @@
+//! What the officer sees now, as data; the page puts it into words.
+
+use serde::Serialize;
+use tram_wire::desk::{Problem, Session, Step};
+use tram_wire::session::Warn;
+
+use super::cause::Cause;
+use super::control::ControlError;
+
+/// Where the officer is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Name and password are asked for.
+    #[default]
+    SignIn,
+    /// They are being checked.
+    Signing,
+    /// The desktop is on its way.
+    Waiting,
+    /// The desktop is open elsewhere: is it to be taken over?
+    TakeOver,
+    /// The way to the desktop is being opened.
+    Opening,
+    /// The viewer covers the screen.
+    Desktop,
+    /// The line is cut; the desktop waits.
+    Lost,
+    /// The viewer is closed: back to the desktop, or sign out?
+    Left,
+}
+
+/// Why the officer is back here: a code the page has a sentence for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Notice {
+    /// Code, such as `end_staff` or `G-106`.
+    pub code: String,
+}
+
+/// What the page shows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct View {
+    /// Where the officer is.
+    pub phase: Phase,
+    /// Who is signed in.
+    pub name: Option<String>,
+    /// Their desktop.
+    pub desktop: Option<String>,
+    /// What is waited for.
+    pub step: Option<Step>,
+    /// Why the last thing they asked for was not done.
+    pub problem: Option<Problem>,
+    /// Why they are here again.
+    pub notice: Option<Notice>,
+    /// What will happen to the session soon.
+    pub warning: Option<Warn>,
+    /// How this computer and its line do.
+    pub cause: Cause,
+}
+
+impl View {
+    /// Asks for name and password, and says why if there is a reason.
+    #[must_use]
+    pub fn sign_in(notice: Option<Notice>) -> Self {
+        Self { notice, ..Self::default() }
+    }
+
+    /// Signed in: waits.
+    #[must_use]
+    pub fn waiting(name: &str) -> Self {
+        Self { phase: Phase::Waiting, name: Some(name.to_owned()), ..Self::default() }
+    }
+
+    /// What is known of the session.
+    pub fn about(&mut self, session: &Session) {
+        self.desktop = Some(session.desktop.clone());
+        self.step = session.step.clone();
+    }
+}
+
+impl Notice {
+    /// A notice.
+    pub fn new(code: impl Into<String>) -> Self {
+        Self { code: code.into() }
+    }
+}
+
+/// What the page is told of a fault; only the code is put into words there.
+#[must_use]
+pub fn problem(e: &ControlError) -> Problem {
+    match e {
+        ControlError::Refused(p) => p.clone(),
+        other => {
+            Problem { code: other.code().to_owned(), detail: other.to_string(), remaining: None, retry_after_s: None }
+        }
+    }
+}

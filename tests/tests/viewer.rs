@@ -1,0 +1,91 @@
+//! The real viewers on a screen of their own, shown the display of a real QEMU through the agent's sockets.
+
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result};
+use tokio::net::UnixStream;
+use tram_agent::session::viewer::{self, Viewer};
+use tram_tests::screen::{Screen, pictures, wait};
+
+const REMOTE_VIEWER: &str = "/usr/bin/remote-viewer";
+const TIGER: &str = "/usr/bin/xtigervncviewer";
+
+/// A computer without a disk: its firmware says so on the screen, which is all that is needed.
+struct Guest(Child);
+
+impl Guest {
+    fn start(folder: &Path) -> Result<Self> {
+        let spice = format!("unix=on,addr={},disable-ticketing=on", folder.join("spice.sock").display());
+        let child = Command::new("qemu-system-x86_64")
+            .args(["-accel", "tcg", "-m", "64", "-nodefaults", "-vga", "std", "-display", "none", "-spice", &spice])
+            .args(["-vnc", &format!("unix:{}", folder.join("vnc.sock").display())])
+            .stdin(Stdio::null())
+            .spawn()?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Only for the test below, which starts this program once more on a screen: what a viewer sees of the
+/// environment is this process's.
+#[tokio::test]
+#[ignore = "started by the other test"]
+async fn shown() -> Result<()> {
+    let var = |name: &str| std::env::var_os(name).map(PathBuf::from).context(name.to_owned());
+    let (folder, program) = (var("TRAM_TEST_FOLDER")?, var("TRAM_TEST_VIEWER")?);
+    let (viewer, display) = match var("TRAM_TEST_KIND")?.to_str() {
+        Some("spice") => (Viewer::Spice(program), "spice.sock"),
+        Some("tiger") => (Viewer::Tiger(program), "vnc.sock"),
+        _ => (Viewer::Vnc(program), "vnc.sock"),
+    };
+    let display = folder.join(display);
+    let open = move |_, _| {
+        let stream = StdUnixStream::connect(&display)?;
+        stream.set_nonblocking(true)?;
+        UnixStream::from_std(stream)
+    };
+    viewer::run(&viewer, &folder.join("desk"), open).await?;
+    Ok(())
+}
+
+#[test]
+fn every_viewer_shows_the_guest_full_screen() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let _guest = Guest::start(folder.path())?;
+    wait("QEMU", || {
+        let there = |name| folder.path().join(name).exists();
+        Ok((there("spice.sock") && there("vnc.sock")).then_some(()))
+    })?;
+    for (kind, program) in [("spice", REMOTE_VIEWER), ("tiger", TIGER), ("vnc", REMOTE_VIEWER)] {
+        let screen = Screen::start()?;
+        let mut showing = screen
+            .command(std::env::current_exe()?)
+            .args(["--exact", "shown", "--ignored"])
+            .env("TRAM_TEST_KIND", kind)
+            .env("TRAM_TEST_VIEWER", program)
+            .env("TRAM_TEST_FOLDER", folder.path())
+            .env("XDG_RUNTIME_DIR", folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let picture = pictures().join(format!("viewer-{kind}.png"));
+        let seen = wait(kind, || {
+            let full = screen.windows()?.contains(" 1280x800+0+0");
+            // The firmware's words are more than one colour.
+            Ok((full && screen.picture(&picture)? > 2).then_some(()))
+        });
+        let windows = screen.windows()?;
+        let _ = showing.kill();
+        let _ = showing.wait();
+        seen.with_context(|| windows)?;
+    }
+    Ok(())
+}
