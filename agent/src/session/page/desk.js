@@ -118,12 +118,16 @@ function render() {
     $("step").textContent = step(view);
   }
   buttons(ACTIONS[view.phase] ?? []);
-  $("line").textContent = text(`cause_${view.cause}`) ?? "";
-  $("lamp").className = view.cause === "fine" ? "fine" : ["slow", "looking"].includes(view.cause) ? view.cause : "bad";
+  // What was fine a moment ago is being looked at again.
+  const cause = view.phase === "lost" && view.cause === "fine" ? "looking" : view.cause;
+  $("line").textContent = text(`cause_${cause}`) ?? "";
+  $("lamp").className = cause === "fine" ? "fine" : ["slow", "looking"].includes(cause) ? cause : "bad";
   if (phaseShown !== view.phase) {
     // The keyboard is all there is: it stands where the next step is.
     phaseShown = view.phase;
     if (view.phase === "sign_in") ($("username").value ? $("password") : $("username")).focus();
+    // Never on a button when the page comes up by itself: who types would press it.
+    else if (view.phase === "lost") $("title").focus();
     else ($("actions").querySelector("button") ?? $("title")).focus();
   }
 }

@@ -1,0 +1,266 @@
+//! An officer's morning at an endpoint, with a keyboard and nothing else: the agent as it is installed, a kiosk
+//! browser and a viewer on a screen, the agents' listener and a gateway at the other end of a cable.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tram_controller::domain::session::Policy;
+use tram_controller::identity::secret::Secret;
+use tram_controller::services::{Ctx, broker};
+use tram_controller::store::sessions::Filter;
+use tram_tests::db;
+use tram_tests::office::Plan;
+use tram_tests::screen::{Screen, pictures, wait};
+use tram_tests::tunnels::Commune;
+use tram_tests::world::program;
+
+const PASSWORD: &str = "hoa-sen-trang-88";
+
+/// The desk on a screen.
+struct Desk {
+    screen: Screen,
+    agent: Child,
+    folder: PathBuf,
+    pictures: u32,
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        // Gently: it ends its browser and its viewer.
+        let _ = std::process::Command::new("kill").arg(self.agent.id().to_string()).status();
+        let _ = self.agent.wait();
+    }
+}
+
+impl Desk {
+    fn start(state: &Path, folder: &Path) -> Result<Self> {
+        let screen = Screen::start()?;
+        let config = folder.join("agent.toml");
+        let flags = ["--kiosk", "--no-sandbox", "--incognito", "--no-first-run", "--noerrdialogs", "--disable-gpu"];
+        let words: Vec<String> = ["/usr/bin/chromium"].iter().chain(&flags).map(|w| format!("\"{w}\"")).collect();
+        // The simulated desktops speak VNC only.
+        let viewer = "remote_viewer = \"/nonexistent/remote-viewer\"";
+        fs::write(&config, format!("[desk]\n{viewer}\nbrowser = [{}]\n", words.join(", ")))?;
+        let log = fs::File::create(folder.join("agent.log"))?;
+        let agent = screen
+            .command(program("tram-agent")?)
+            .args(["--config".as_ref(), config.as_os_str(), "--state".as_ref(), state.as_os_str(), "desk".as_ref()])
+            .env("XDG_RUNTIME_DIR", folder)
+            .env("HOME", folder)
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        Ok(Self { screen, agent, folder: folder.to_owned(), pictures: 0 })
+    }
+
+    /// What the page shows, asked as the page asks.
+    fn view(&self) -> Result<Value> {
+        let start = fs::read_to_string(self.folder.join("tram-desk/start.html"))?;
+        let address = start.split("http://").nth(1).and_then(|t| t.split('"').next()).context("an address")?;
+        let (host, secret) = address.split_once("/#").context("a secret")?;
+        let mut stream = TcpStream::connect(host)?;
+        write!(stream, "GET /api/view HTTP/1.1\r\nHost: {host}\r\nX-Tram-Desk: {secret}\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let body = answer.split_once("\r\n\r\n").context("a body")?.1;
+        Ok(serde_json::from_str::<Value>(body)?["view"].take())
+    }
+
+    fn until(&self, phase: &str) -> Result<Value> {
+        let mut last = Value::Null;
+        wait(phase, || {
+            last = self.view().unwrap_or_default();
+            Ok((last["phase"] == phase).then(|| last.clone()))
+        })
+        .with_context(|| format!("{last}; {}", fs::read_to_string(self.folder.join("agent.log")).unwrap_or_default()))
+    }
+
+    /// Whose window has the keyboard.
+    fn front(&self) -> Result<String> {
+        let out = self.screen.command("xdotool").args(["getactivewindow", "getwindowname"]).output()?;
+        Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
+    }
+
+    fn until_front(&self, title: &str) -> Result<()> {
+        wait(title, || Ok(self.front()?.contains(title).then_some(())))
+            .with_context(|| self.screen.windows().unwrap_or_default())
+    }
+
+    fn picture(&mut self, name: &str) -> Result<()> {
+        self.pictures += 1;
+        self.screen.picture(&pictures().join(format!("endpoint-{}-{name}.png", self.pictures)))?;
+        Ok(())
+    }
+
+    /// Types a name and a password. The page has the keyboard, and the name is asked for first.
+    fn sign_in(&self, words: &[&str]) -> Result<()> {
+        for (n, word) in words.iter().enumerate() {
+            if n > 0 {
+                self.screen.xdotool(&["key", "Tab"])?;
+            }
+            self.screen.xdotool(&["type", "--delay", "40", word])?;
+        }
+        self.screen.xdotool(&["key", "Return"])
+    }
+
+    /// By the viewer's own menu. It is slow to open now and then, so it is tried again.
+    fn close_viewer(&self) -> Result<()> {
+        wait("the viewer's end", || {
+            self.screen.xdotool(&["key", "F8"])?;
+            std::thread::sleep(Duration::from_secs(1));
+            self.screen.xdotool(&["key", "c"])?;
+            std::thread::sleep(Duration::from_secs(2));
+            Ok((self.view()?["phase"] == "left").then_some(()))
+        })
+    }
+
+    /// Until the desktop's picture is there.
+    fn picture_of_desktop(&mut self, name: &str) -> Result<()> {
+        self.pictures += 1;
+        let file = pictures().join(format!("endpoint-{}-{name}.png", self.pictures));
+        wait("the desktop's picture", || Ok((self.screen.picture(&file)? > 100).then_some(())))
+    }
+
+    /// Processes of this desk, the agent among them.
+    fn processes(&self) -> Vec<u32> {
+        let all: Vec<(u32, u32)> = fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|e| {
+                let pid = e.file_name().to_str()?.parse().ok()?;
+                let stat = fs::read_to_string(e.path().join("stat")).ok()?;
+                Some((pid, stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?))
+            })
+            .collect();
+        let mut ours = vec![self.agent.id()];
+        let mut at = 0;
+        while let Some(parent) = ours.get(at).copied() {
+            ours.extend(all.iter().filter(|(_, p)| *p == parent).map(|(pid, _)| *pid));
+            at += 1;
+        }
+        ours
+    }
+
+    fn viewer(&self) -> Option<u32> {
+        let is = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.contains("xtigervnc"));
+        self.processes().into_iter().find(is)
+    }
+
+    /// Where one of these texts can be read by somebody who only looks: arguments and environment of every
+    /// process here, what was logged, what lies in the runtime folder.
+    fn leaks(&self, secrets: &[&str]) -> Vec<String> {
+        let mut places: Vec<PathBuf> = Vec::new();
+        for pid in self.processes() {
+            places.extend(["cmdline", "environ"].map(|f| PathBuf::from(format!("/proc/{pid}/{f}"))));
+        }
+        let mut folders = vec![self.folder.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                    Ok(kind) if kind.is_file() => places.push(entry.path()),
+                    _ => {}
+                }
+            }
+        }
+        assert!(places.len() > 20, "looked at {} places only", places.len());
+        let holds = |bytes: &[u8], s: &str| bytes.windows(s.len()).any(|w| w == s.as_bytes());
+        let found = |place: &PathBuf| {
+            let bytes = fs::read(place).unwrap_or_default();
+            secrets.iter().find(|s| holds(&bytes, s)).map(|s| format!("{} holds {s}", place.display()))
+        };
+        places.iter().filter_map(found).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_officers_morning() -> Result<()> {
+    let db = db::sqlite().await?;
+    let commune = Commune::open(&db.store, Plan::default(), "picture", Policy::default()).await?;
+    let office = &commune.gate.office;
+    let hash = office.app.passwords.hash(&Secret::from_text(PASSWORD)).await?;
+    office.sql(&format!("UPDATE users SET password_hash = '{hash}'")).await?;
+    let (state, folder) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    commune.device().await?.save(state.path())?;
+
+    let mut desk = Desk::start(state.path(), folder.path())?;
+    desk.until("sign_in")?;
+    desk.until_front("Tram desk")?;
+    wait("the line", || Ok((desk.view()?["cause"] == "fine").then_some(())))?;
+    desk.picture("sign-in")?;
+
+    // A slip of the finger, then the right password: the cursor stands in the password's field.
+    desk.sign_in(&["officer0", "hoa-sen"])?;
+    let view = wait("a refusal", || {
+        let view = desk.view()?;
+        Ok((!view["problem"].is_null()).then_some(view))
+    })?;
+    assert_eq!((view["problem"]["code"].as_str(), view["problem"]["remaining"].as_i64()), (Some("A-101"), Some(4)));
+    desk.until("sign_in")?;
+    desk.picture("wrong-password")?;
+    desk.sign_in(&[PASSWORD])?;
+
+    let view = desk.until("desktop")?;
+    assert_eq!(view["name"], "officer0");
+    desk.until_front("TigerVNC")?;
+    desk.picture_of_desktop("desktop")?;
+    let start = fs::read_to_string(folder.path().join("tram-desk/start.html"))?;
+    let secret = start.split("/#").nth(1).and_then(|t| t.split('"').next()).context("a secret")?.to_owned();
+    assert_eq!(desk.leaks(&[PASSWORD, "tds1_", "vdt1_"]), [""; 0]);
+    let only = format!("{} holds {secret}", folder.path().join("tram-desk/start.html").display());
+    assert_eq!(desk.leaks(&[&secret]), [only], "the page's secret is in its own private file only");
+
+    // The line is cut: the same viewer waits behind a page that says so, and comes back by itself.
+    let viewer = desk.viewer().context("a viewer")?;
+    commune.cable.cut();
+    desk.until("lost")?;
+    desk.until_front("Tram desk")?;
+    desk.picture("line-lost")?;
+    commune.cable.mend();
+    desk.until("desktop")?;
+    desk.until_front("TigerVNC")?;
+    assert_eq!(desk.viewer(), Some(viewer), "the same viewer goes on");
+    desk.picture_of_desktop("line-back")?;
+
+    // A viewer that crashes is started again.
+    std::process::Command::new("kill").args(["-SEGV", &viewer.to_string()]).status()?;
+    wait("another viewer", || Ok(desk.viewer().filter(|v| *v != viewer)))?;
+    desk.until_front("TigerVNC")?;
+
+    // The officer closes it, is asked, and goes back by one key.
+    desk.close_viewer()?;
+    desk.until_front("Tram desk")?;
+    desk.picture("left")?;
+    desk.screen.xdotool(&["key", "Return"])?;
+    desk.until("desktop")?;
+    desk.until_front("TigerVNC")?;
+
+    // Support ends the session: the reason is on the page.
+    let live = Filter { live: true, limit: 1, ..Filter::all() };
+    let (sessions, _) = office.app.store.sessions(&live).await?;
+    let id = sessions.first().context("a session")?.id;
+    broker::end(&office.app, &Ctx::local_admin(office.app.clock.now()), id).await?;
+    let view = desk.until("left")?;
+    assert_eq!(view["notice"]["code"], "end_staff");
+    desk.until_front("Tram desk")?;
+    desk.picture("ended-by-support")?;
+    assert_eq!(desk.viewer(), None);
+
+    // Signs out, by the keyboard too: nothing of the sign-in is left anywhere.
+    desk.screen.xdotool(&["key", "Tab"])?;
+    desk.screen.xdotool(&["key", "Return"])?;
+    desk.until("sign_in")?;
+    let left = office.count("SELECT COUNT(*) FROM web_sessions WHERE endpoint_id IS NOT NULL").await?;
+    ensure!(left == 0, "{left} sign-ins are left");
+    let sockets = fs::read_dir(folder.path().join("tram-desk"))?.flatten();
+    let sockets: Vec<_> = sockets.filter(|e| e.path().extension().is_some_and(|x| x == "sock")).collect();
+    ensure!(sockets.is_empty(), "sockets are left: {sockets:?}");
+    Ok(())
+}
