@@ -64,6 +64,7 @@ const noSideways = async (page, name) => {
     await page.keyboard.press('Enter')
     await page.getByText('Chưa kết nối được tới trung tâm dữ liệu').waitFor()
     await page.getByText('K-102').waitFor()
+    await page.getByText('024 1022').waitFor()
     await browser.context.setOffline(false)
   })
   await steps.step('the language switch is kept over a reload', async () => {
@@ -150,6 +151,22 @@ const noSideways = async (page, name) => {
     await accessible(page, 'resize')
     await dialog.getByRole('button', { name: 'Đổi', exact: true }).click()
     await until('48 of 48', async () => /^48\s*\/\s*48/.test(await page.getByTestId('growth').innerText()))
+  })
+  await steps.step('a pool gets limits of its own, and a wrong one is marked', async () => {
+    await page.getByRole('button', { name: 'Đổi giới hạn' }).click()
+    const dialog = page.getByRole('dialog')
+    await dialog.getByLabel('Không thao tác (phút)').fill('9999999')
+    await dialog.getByRole('button', { name: 'Lưu giới hạn' }).click()
+    await dialog.getByText('Giá trị này ngoài giới hạn').first().waitFor()
+    await dialog.getByLabel('Không thao tác (phút)').fill('15')
+    await dialog.getByLabel('Thiết bị USB').click()
+    await page.getByRole('option', { name: 'Cho phép' }).click()
+    await accessible(page, 'limits')
+    await shoot(page, 'ui-limits')
+    await dialog.getByRole('button', { name: 'Lưu giới hạn' }).click()
+    await dialog.waitFor({ state: 'detached' })
+    const policy = world.pools.at(-1).policy
+    check(policy.idle_minutes === 15 && policy.usb === true, JSON.stringify(policy))
   })
   await steps.step('a pool is deleted only after its name is typed', async () => {
     await page.getByRole('button', { name: 'Xóa nhóm' }).click()
@@ -366,6 +383,28 @@ const noSideways = async (page, name) => {
     await until('14 keys', async () => mock.desktopState.keys.length >= 14)
     const typed = String.fromCharCode(...mock.desktopState.keys)
     check(typed === 'tieengs vieejt', `the desktop got ${typed}`)
+  })
+  await steps.step('a near limit is told over the desktop, and the officer may say that they are there', async () => {
+    const session = world.sessions.at(-1)
+    session.closing = { why: 'idle', at: new Date(Date.now() + 280_000).toISOString() }
+    world.emit('session', [world.sessionRow(session)])
+    await page.getByText('Màn hình sẽ ngắt sau').waitFor()
+    await accessible(page, 'limit near')
+    await shoot(page, 'ui-limit-near')
+    session.closing = { why: 'idle', at: new Date(Date.now() + 50_000).toISOString() }
+    world.emit('session', [world.sessionRow(session)])
+    await page.getByRole('alert').getByText('Màn hình sẽ ngắt sau').waitFor()
+    await accessible(page, 'limit very near')
+    await shoot(page, 'ui-limit-very-near')
+    await page.getByRole('button', { name: 'Tôi vẫn ở đây' }).click()
+    await page.getByText('Màn hình sẽ ngắt sau').waitFor({ state: 'detached' })
+    session.closing = { why: 'longest', at: new Date(Date.now() + 200_000).toISOString() }
+    world.emit('session', [world.sessionRow(session)])
+    await page.getByText('Xin lưu việc ngay').waitFor()
+    session.closing = null
+    world.emit('session', [world.sessionRow(session)])
+    await page.getByText('Xin lưu việc ngay').waitFor({ state: 'detached' })
+    await page.locator('.viewer-canvas canvas').click()
   })
   await steps.step('a cut line is announced and comes back to the same desktop with a new ticket', async () => {
     const keys = mock.desktopState.keys.length

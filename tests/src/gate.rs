@@ -55,6 +55,7 @@ impl Gate {
     /// Those of its parts.
     pub async fn open(store: &Store, plan: Plan, display: &str, policy: Policy) -> Result<Self> {
         let mut office = Office::build(store, Clock::system(), plan).await?;
+        office.app.policy = policy.clone();
         let owner = Owner {
             installation: office.app.installation,
             image_dir: "/nonexistent".into(),

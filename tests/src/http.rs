@@ -73,6 +73,7 @@ impl TestApi {
             passwords: Passwords::cheap_for_tests(),
             public_url: ORIGIN.into(),
             policy: Policy::default(),
+            support_phone: "024 1022".into(),
         };
         let api = Api {
             app,

@@ -127,6 +127,7 @@ impl Office {
             passwords: Passwords::cheap_for_tests(),
             public_url: "https://tram.test".into(),
             policy: Policy::default(),
+            support_phone: "024 1022".into(),
         }
     }
 

@@ -29,7 +29,7 @@ const CALLERS: [&str; 5] = ["nobody", "officer", "support elsewhere", "support",
 /// first (401), `3` not for this role (403), `4` not there for this caller (404), `2` names what is not there
 /// for this caller (422). What destroys comes last,
 /// since all callers share one world.
-const TABLE: [(&str, &str); 41] = [
+const TABLE: [(&str, &str); 44] = [
     ("audit_list", "1333y"),
     ("desktops_get_one", "134yy"),
     ("desktops_list", "13yyy"),
@@ -51,11 +51,14 @@ const TABLE: [(&str, &str); 41] = [
     ("sign_in_change_me", "1yyyy"),
     ("sites_get_one", "134yy"),
     ("sites_list", "13yyy"),
+    ("support_get_one", "yyyyy"),
     ("users_list", "1333y"),
     ("sessions_list", "1yyyy"),
     ("sessions_get_one", "1y4yy"),
     ("sessions_connect", "1y333"),
     ("sessions_ticket", "1y333"),
+    ("sessions_present", "1y333"),
+    ("pools_set_policy", "1333y"),
     ("desktops_start", "1333y"),
     ("hosts_change", "1333y"),
     ("images_change", "1333y"),
@@ -239,7 +242,7 @@ fn body_of(operation: &str, w: &World) -> Option<Value> {
             json!({"name": "another", "site_code": COMMUNE, "image_id": w.image, "size": 1, "persistent": false})
         }
         "pools_change" => json!({"size": 2}),
-        "sessions_connect" | "sessions_ticket" => json!({}),
+        "sessions_connect" | "sessions_ticket" | "pools_set_policy" => json!({}),
         _ => return None,
     })
 }

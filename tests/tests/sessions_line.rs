@@ -157,7 +157,7 @@ async fn morning(office: &Arc<Office>) -> Result<Vec<Seen>> {
     for n in 0..OFFICERS {
         let (office, inside) = (office.clone(), inside.clone());
         tasks.push(tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(n as u64)).await;
+            tokio::time::sleep(Duration::from_millis(8 * n as u64)).await;
             let (asked, mut queued) = (Instant::now(), None);
             let mut view = ask(&office, n).await;
             while view.state != SessionState::Ready {

@@ -12,6 +12,7 @@ use tram_wire::ids::PoolId;
 use super::{admin_people, endpoint, open};
 use crate::config::Config;
 use crate::domain::host::AccelSetting;
+use crate::domain::policy::PoolPolicy;
 use crate::identity::tls;
 use crate::services::{App, Ctx, desktops, hosts, images, pools};
 use crate::store::desktops::{Filter, Want};
@@ -124,6 +125,32 @@ pub(super) enum Pool {
         /// Even if sessions are cut.
         #[arg(long)]
         force: bool,
+    },
+    /// Set the pool's own limits for sessions to come; what is left out is as configured.
+    Policy {
+        /// Name.
+        name: String,
+        /// Minutes without a key or the mouse until the viewer is disconnected.
+        #[arg(long)]
+        idle_minutes: Option<u32>,
+        /// Minutes without a viewer until the session ends.
+        #[arg(long)]
+        grace_minutes: Option<u32>,
+        /// Minutes a session may last.
+        #[arg(long)]
+        longest_minutes: Option<u32>,
+        /// Bandwidth cap of one session, kbit/s.
+        #[arg(long)]
+        kbit: Option<u32>,
+        /// Whether text may be copied between the desktop and where it is used.
+        #[arg(long)]
+        clipboard: Option<bool>,
+        /// Whether sound is carried.
+        #[arg(long)]
+        audio: Option<bool>,
+        /// Whether USB devices may be passed on.
+        #[arg(long)]
+        usb: Option<bool>,
     },
     /// Ask for a pool and its desktops to be removed.
     Delete {
@@ -262,6 +289,12 @@ async fn pool(app: &App, ctx: &Ctx, p: Pool) -> Result<()> {
             let id = pool_id(app, ctx, &name).await?;
             let p = pools::resize(app, ctx, id, size, force).await.map_err(explain)?;
             println!("{} shall have {} desktops", p.pool.name, p.pool.size);
+        }
+        Pool::Policy { name, idle_minutes, grace_minutes, longest_minutes, kbit, clipboard, audio, usb } => {
+            let id = pool_id(app, ctx, &name).await?;
+            let policy = PoolPolicy { idle_minutes, grace_minutes, longest_minutes, clipboard, audio, usb, kbit };
+            let p = pools::set_policy(app, ctx, id, policy).await.map_err(explain)?;
+            println!("{}", serde_json::to_string(&p.pool.policy)?);
         }
         Pool::Delete { name, force } => {
             let id = pool_id(app, ctx, &name).await?;

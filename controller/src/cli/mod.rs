@@ -126,6 +126,7 @@ async fn open(config: &Config) -> Result<App> {
         passwords: Passwords::default(),
         public_url: config.public_url.clone(),
         policy: config.sessions.clone(),
+        support_phone: config.support_phone.clone(),
     })
 }
 

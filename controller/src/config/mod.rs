@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::domain::session::Policy;
 
 mod sessions;
+mod support;
 
 /// As used: complete and checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Config {
     pub disk_dir: PathBuf,
     /// How long sessions may last.
     pub sessions: Policy,
+    /// Telephone of the helpdesk; empty: none is shown.
+    pub support_phone: String,
     /// `text` or `json`.
     pub log_format: String,
     /// Log level or filter.
@@ -46,6 +49,7 @@ struct Written {
     images: Folder,
     disks: Folder,
     sessions: sessions::Sessions,
+    support: support::Support,
     log: Log,
 }
 
@@ -159,6 +163,7 @@ impl Config {
             image_dir: path("TRAM_IMAGES_DIR", written.images.dir, data.join("images")),
             disk_dir: path("TRAM_DISKS_DIR", written.disks.dir, data.join("disks")),
             sessions: written.sessions.policy(&env)?,
+            support_phone: written.support.phone(&env)?,
             log_format,
             log_level: text("TRAM_LOG_LEVEL", written.log.level, "info"),
         })
@@ -200,6 +205,14 @@ mod tests {
             let e = load("", &[("TRAM_SESSIONS_GRACE_MINUTES", wrong)]).unwrap_err().to_string();
             assert!(e.contains("sessions.grace_minutes"), "{e}");
         }
+    }
+
+    #[test]
+    fn the_helpdesk_has_a_number_or_none() {
+        assert_eq!(load("", &[]).unwrap().support_phone, "");
+        assert_eq!(load("[support]\nphone = \"024 3825 3536\"", &[]).unwrap().support_phone, "024 3825 3536");
+        let wrong = load("", &[("TRAM_SUPPORT_PHONE", "<b>call</b>")]).unwrap_err().to_string();
+        assert!(wrong.contains("support.phone"), "{wrong}");
     }
 
     #[test]

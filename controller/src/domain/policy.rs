@@ -38,6 +38,29 @@ pub struct PoolPolicy {
     pub kbit: Option<u32>,
 }
 
+impl PoolPolicy {
+    /// What is wrong with it: field and sentence.
+    #[must_use]
+    pub fn faults(&self) -> Vec<(&'static str, String)> {
+        let minutes = |n: Option<u32>| n.is_none_or(|n| (1..=MOST_MINUTES).contains(&n));
+        let sentence = format!("give minutes, 1 to {MOST_MINUTES}");
+        let mut out = Vec::new();
+        for (field, value) in [
+            ("idle_minutes", self.idle_minutes),
+            ("grace_minutes", self.grace_minutes),
+            ("longest_minutes", self.longest_minutes),
+        ] {
+            if !minutes(value) {
+                out.push((field, sentence.clone()));
+            }
+        }
+        if !self.kbit.is_none_or(|k| (64..=1_000_000).contains(&k)) {
+            out.push(("kbit", "give kbit/s, 64 to 1000000".into()));
+        }
+        out
+    }
+}
+
 /// The policy of one session, as it was when the session got its desktop.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]

@@ -189,6 +189,31 @@ pub struct Standing {
     pub assigned: bool,
     /// The desktop's state and what is wanted of it; `None` if its row is gone.
     pub desktop: Option<(DesktopState, DesiredDesktop)>,
+    /// Seconds without a key or the mouse after which its viewer is disconnected.
+    pub idle_s: u64,
+    /// The officer's latest word that they are still there.
+    pub present_at: Option<i64>,
+    /// Its officer is warned that nobody seems to be there.
+    pub closing: bool,
+}
+
+text_enum! {
+    /// Which limit is near.
+    Limit {
+        /// Nobody has touched keyboard or mouse: the viewer will be disconnected.
+        Idle = "idle",
+        /// The session will have lasted as long as one may, and end.
+        Longest = "longest",
+    }
+}
+
+/// Officers are warned this long before a limit.
+pub const WARN_BEFORE: Duration = Duration::from_secs(300);
+
+/// The same for a limit that is itself short: a warning that is always there warns of nothing.
+#[must_use]
+pub fn warn_before(limit: Duration) -> Duration {
+    WARN_BEFORE.min(limit / 2)
 }
 
 /// Where a session is open.
@@ -231,6 +256,9 @@ mod tests {
         user_disabled: false,
         assigned: true,
         desktop: Some((DesktopState::Running, DesiredDesktop::Running)),
+        idle_s: 1800,
+        present_at: None,
+        closing: false,
     };
 
     #[test]

@@ -35,6 +35,9 @@ pub struct Link {
     pong: Mutex<Option<Vec<u8>>>,
     // Milliseconds since `began`.
     heard: AtomicU64,
+    /// The session's own idle limit, milliseconds; 0: not known yet.
+    idle_limit: AtomicU64,
+    present: AtomicI64,
     input: AtomicU64,
     pinged: AtomicU64,
     /// When the write that is under way began, plus one; 0: none.
@@ -57,6 +60,8 @@ impl Link {
             ping_due: AtomicBool::new(false),
             pong: Mutex::new(None),
             heard: AtomicU64::new(0),
+            idle_limit: AtomicU64::new(0),
+            present: AtomicI64::new(0),
             input: AtomicU64::new(0),
             pinged: AtomicU64::new(0),
             writing: AtomicU64::new(0),
@@ -136,6 +141,29 @@ impl Link {
         self.ping_due.swap(false, Ordering::Relaxed)
     }
 
+    /// Its session's own idle limit, and the officer's latest word that they are still there.
+    pub fn follow(&self, idle: Duration, present_at: Option<i64>) {
+        self.idle_limit.store(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let said = present_at.unwrap_or(0);
+        // What was said before this connection is no news, and the first look tells what that was.
+        if self.present.swap(said, Ordering::Relaxed) != said && said != 0 {
+            self.touched();
+        }
+    }
+
+    /// How long nobody has typed or moved the mouse.
+    #[must_use]
+    pub fn idle(&self) -> Duration {
+        Duration::from_millis(self.now().saturating_sub(self.input.load(Ordering::Relaxed)))
+    }
+
+    fn idle_limit(&self, policy: &Policy) -> Duration {
+        match self.idle_limit.load(Ordering::Relaxed) {
+            0 => policy.idle,
+            ms => Duration::from_millis(ms),
+        }
+    }
+
     /// Bytes from and to the viewer since the last call.
     pub fn take_bytes(&self) -> (u64, u64) {
         (self.up.swap(0, Ordering::Relaxed), self.down.swap(0, Ordering::Relaxed))
@@ -164,11 +192,7 @@ impl Link {
             0 => Duration::ZERO,
             at => Duration::from_millis(now.saturating_sub(at - 1)),
         };
-        if since(&self.heard) >= SILENCE
-            || stalled >= STALL
-            || since(&self.input) >= policy.idle
-            || Duration::from_millis(now) >= policy.longest
-        {
+        if since(&self.heard) >= SILENCE || stalled >= STALL || since(&self.input) >= self.idle_limit(policy) {
             return Some(Cut::Limit);
         }
         if since(&self.pinged) >= PING_EVERY {
@@ -213,13 +237,11 @@ mod tests {
             link.look_at(&policy, *now).is_some()
         });
         assert_eq!(cut, Some(ms(policy.idle)));
-        // Whoever works is cut at the end of the day only.
-        let cut = (1..).map(|n| n * 10_000).find(|now| {
-            link.heard.store(*now, Ordering::Relaxed);
-            link.input.store(*now, Ordering::Relaxed);
-            link.look_at(&policy, *now).is_some()
-        });
-        assert_eq!(cut, Some(ms(policy.longest)));
+        // The session's own limit counts once it is known.
+        link.idle_limit.store(60_000, Ordering::Relaxed);
+        link.input.store(0, Ordering::Relaxed);
+        assert_eq!(link.look_at(&policy, 59_999), None);
+        assert_eq!(link.look_at(&policy, 60_000), Some(Cut::Limit));
     }
 
     #[test]

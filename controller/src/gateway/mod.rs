@@ -31,6 +31,7 @@ pub mod link;
 pub mod protocol;
 pub mod relay;
 pub mod tunnel;
+mod warn;
 pub mod ws;
 
 use self::admit::{HalfOpen, Knock, Refusal, Slot};
@@ -170,6 +171,7 @@ impl Gateway {
                         link.cut(cut);
                     }
                 }
+                self.warn(&links, &standings).await;
             }
             // Without a database nobody is let in, but who works goes on working.
             Err(e) => tracing::warn!(error = %e, "the gateway could not look at its sessions"),

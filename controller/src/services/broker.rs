@@ -14,7 +14,7 @@ use crate::domain::desktop::{DesiredDesktop, DesktopState, progress};
 use crate::domain::line;
 use crate::domain::policy::SessionPolicy;
 use crate::domain::session::{
-    self, Course, Cut, EndReason, GATEWAY_SILENCE, SessionState, Standing, TICKET_KEPT, TICKET_LIFE,
+    self, Course, Cut, EndReason, GATEWAY_SILENCE, Limit, SessionState, Standing, TICKET_KEPT, TICKET_LIFE,
 };
 use crate::domain::ticket::{Binding, Protocol};
 use crate::domain::time::Time;
@@ -53,6 +53,8 @@ pub struct View {
     pub step: Option<Step>,
     /// Where it stands in line, while there is no desktop for it.
     pub queue: Option<Queue>,
+    /// The limit that is near, and when it is reached.
+    pub closing: Option<(Limit, Time)>,
 }
 
 /// What a waiting officer is told.
@@ -274,6 +276,21 @@ pub async fn get(app: &App, ctx: &Ctx, id: SessionId) -> Result<View> {
 /// # Errors
 /// [`Error::NotFound`] if there is none, or not for this caller.
 pub async fn end(app: &App, ctx: &Ctx, id: SessionId) -> Result<()> {
+    end_because(app, ctx, id, None).await
+}
+
+/// Longest reason given for an end.
+const NOTE_MOST: usize = 200;
+
+/// Like [`end`], with what to tell the officer.
+///
+/// # Errors
+/// [`Error::NotFound`] as for [`end`]; [`Error::Invalid`] if the reason is too long.
+pub async fn end_because(app: &App, ctx: &Ctx, id: SessionId, note: Option<&str>) -> Result<()> {
+    let note = note.map(str::trim).filter(|n| !n.is_empty());
+    if note.is_some_and(|n| n.chars().count() > NOTE_MOST || n.chars().any(char::is_control)) {
+        return Err(Error::field("reason", "S-107", format!("a reason is one line of at most {NOTE_MOST} characters")));
+    }
     get(app, ctx, id).await?;
     let mut tx = app.store.begin().await?;
     let row = tx.hold_session(id).await?.ok_or_else(not_found)?;
@@ -281,11 +298,37 @@ pub async fn end(app: &App, ctx: &Ctx, id: SessionId) -> Result<()> {
     let reason = if own { EndReason::User } else { EndReason::Staff };
     // Ending what is over is no fault: the page and the sign-out may both ask.
     if finish(&mut tx, &row, reason, ctx.now).await? {
-        let detail = json!({"user": row.username, "desktop": row.desktop_name, "reason": reason});
+        if !own {
+            tx.session_ended_by(id, ctx.caller.name(), note).await?;
+        }
+        let detail = json!({"user": row.username, "desktop": row.desktop_name, "reason": reason, "note": note});
         audit(&mut tx, ctx, "session.end", &id.to_string(), detail).await?;
         tx.commit().await?;
     }
     Ok(())
+}
+
+/// The officer of a session says that they are still there: the idle limit counts anew.
+///
+/// # Errors
+/// [`Error::NotFound`] unless it is theirs.
+pub async fn present(app: &App, ctx: &Ctx, id: SessionId) -> Result<()> {
+    let user = officer(ctx)?;
+    let mut tx = app.store.begin().await?;
+    tx.hold_session(id).await?.filter(|s| s.user_id == user).ok_or_else(not_found)?;
+    tx.session_present(id, ctx.now).await?;
+    Ok(tx.commit().await?)
+}
+
+/// The gateway says when the viewer of this epoch will be disconnected for lack of a sign of its officer, or
+/// that it will not be.
+///
+/// # Errors
+/// Only those of the store.
+pub async fn closing(app: &App, id: SessionId, epoch: i64, at: Option<Time>) -> Result<()> {
+    let mut tx = app.store.begin().await?;
+    tx.session_closing(id, epoch, at).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Ends a session and takes its desktop back. `false` if it was over.
@@ -488,7 +531,7 @@ fn view_at(row: Session, queue: Option<Queue>, boot: Duration, now: Time) -> Vie
         let (progress, estimate_s) = progress(code, now.since(started_at), boot).unzip();
         Step { code, started_at, estimate_s, progress }
     });
-    View { session: row, state, step, queue }
+    View { closing: row.closing(now), session: row, state, step, queue }
 }
 
 fn officer(ctx: &Ctx) -> Result<UserId> {

@@ -47,6 +47,8 @@ pub struct App {
     pub public_url: String,
     /// How long sessions may last where their pool says nothing else.
     pub policy: Policy,
+    /// Telephone of the helpdesk; empty: none.
+    pub support_phone: String,
 }
 
 /// Who asks, from where, and when.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::{App, Ctx, Error, Fault, Result, audit};
 use crate::domain::access::Role;
 use crate::domain::image::ImageState;
+use crate::domain::policy::PoolPolicy;
 use crate::domain::pool::{DesiredPool, MAX_SIZE};
 use crate::domain::{access::Scope, name};
 use crate::store::StoreError;
@@ -135,6 +136,27 @@ pub async fn resize(app: &App, ctx: &Ctx, id: PoolId, size: i64, force: bool) ->
         return Err(Error::Conflict("P-105", "this pool is being deleted".into()));
     }
     audit(&mut tx, ctx, "pool.resize", &before.pool.name, json!({"from": before.pool.size, "to": size})).await?;
+    tx.commit().await?;
+    get(app, ctx, id).await
+}
+
+/// Sets a pool's own policy: it holds for sessions that begin from now on.
+///
+/// # Errors
+/// [`Error::Invalid`] with every fault, [`Error::NotFound`], [`Error::Conflict`].
+pub async fn set_policy(app: &App, ctx: &Ctx, id: PoolId, policy: PoolPolicy) -> Result<PoolView> {
+    ctx.require(&[Role::Operator])?;
+    let before = get(app, ctx, id).await?;
+    let wrong = policy.faults().into_iter();
+    let faults: Vec<_> = wrong.map(|(at, message)| Fault { at: at.into(), code: "P-112", message }).collect();
+    if !faults.is_empty() {
+        return Err(Error::Invalid("P-113", "the policy was not set; correct what is marked".into(), faults));
+    }
+    let mut tx = app.store.begin().await?;
+    if !tx.set_pool_policy(id, &policy, ctx.now).await? {
+        return Err(Error::Conflict("P-105", "this pool is being deleted".into()));
+    }
+    audit(&mut tx, ctx, "pool.policy", &before.pool.name, json!({"from": before.pool.policy, "to": policy})).await?;
     tx.commit().await?;
     get(app, ctx, id).await
 }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{Result, Store, Tx, exec_tx, on_read, on_tx};
 use crate::domain::desktop::{DesiredDesktop, DesktopState};
+use crate::domain::policy::PoolPolicy;
 use crate::domain::pool::{DesiredPool, Member};
 use crate::domain::time::Time;
 use crate::nudge::Kind;
@@ -57,6 +58,9 @@ pub struct Pool {
     pub problem_text: Option<String>,
     /// When it was made, microseconds.
     pub created_at: i64,
+    /// Its own policy for sessions.
+    #[sqlx(json)]
+    pub policy: PoolPolicy,
 }
 
 /// A new pool.
@@ -86,7 +90,7 @@ pub struct NewPool {
 
 const SELECT: &str = "SELECT p.id, p.name, p.site_code, s.name AS site_name, d.name AS district_name, p.image_id, \
     i.name AS image_name, i.version AS image_version, i.file AS image_file, p.size, p.vcpus, p.memory_mib, p.disk_gib, p.persistent, \
-    p.start_desktops, p.desired, p.generation, p.problem_code, p.problem_text, p.created_at \
+    p.start_desktops, p.desired, p.generation, p.problem_code, p.problem_text, p.created_at, p.policy \
     FROM pools p JOIN images i ON i.id = p.image_id \
     LEFT JOIN sites s ON s.code = p.site_code AND s.valid_to IS NULL \
     LEFT JOIN sites d ON d.code = s.parent_code AND d.valid_to IS NULL";
@@ -185,6 +189,17 @@ impl Tx {
             "UPDATE pools SET size = $2, generation = generation + 1, updated_at = $3, problem_code = NULL, problem_text = NULL \
              WHERE id = $1 AND desired = 'present'")
             .bind(id.0).bind(size).bind(now.micros()).execute(c))?;
+        self.touch(Kind::Pool, id.0);
+        Ok(rows == 1)
+    }
+
+    /// Sets a pool's own policy for sessions to come. `false` if there is no such pool, or it is going away.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn set_pool_policy(&mut self, id: PoolId, policy: &PoolPolicy, now: Time) -> Result<bool> {
+        let rows = exec_tx!(self, c => sqlx::query("UPDATE pools SET policy = $2, updated_at = $3 WHERE id = $1 AND desired = 'present'")
+            .bind(id.0).bind(sqlx::types::Json(policy)).bind(now.micros()).execute(c))?;
         self.touch(Kind::Pool, id.0);
         Ok(rows == 1)
     }

@@ -8,7 +8,7 @@ use super::{Db, Result, Store, Tx, TxInner, exec_tx, on_read, on_tx};
 use crate::domain::access::Scope;
 use crate::domain::desktop::{DesiredDesktop, DesktopState};
 use crate::domain::policy::{PoolPolicy, SessionPolicy};
-use crate::domain::session::{Elsewhere, EndReason, SessionState, Standing};
+use crate::domain::session::{Elsewhere, EndReason, Limit, SessionState, Standing, warn_before};
 use crate::domain::ticket::Binding;
 use crate::domain::time::Time;
 use crate::nudge::Kind;
@@ -77,10 +77,8 @@ pub struct Session {
     holder_name: Option<String>,
     /// The officer's latest word that they are still there.
     pub present_at: Option<i64>,
-    /// When a limit will end it or disconnect its viewer, if that is near.
+    /// When its viewer will be disconnected because nobody seems to be there, if that is near.
     pub closing_at: Option<i64>,
-    /// Which limit.
-    pub closing_why: Option<String>,
     /// Who ended it, if not its officer.
     pub ended_by: Option<String>,
     /// What they told the officer.
@@ -149,7 +147,22 @@ impl Session {
             user_disabled: self.user_disabled,
             assigned: self.assigned_user == Some(self.user_id.0),
             desktop: self.desktop_state().zip(self.desktop_desired()),
+            idle_s: self.policy.idle_s,
+            present_at: self.present_at,
+            closing: self.closing_at.is_some(),
         }
+    }
+
+    /// The limit that is near, and when it is reached.
+    #[must_use]
+    pub fn closing(&self, now: Time) -> Option<(Limit, Time)> {
+        if !matches!(self.state, SessionState::Active) {
+            return None;
+        }
+        let end = self.assigned().plus(self.policy.longest());
+        let idle = self.closing_at.map(|at| (Limit::Idle, Time::from_micros(at)));
+        let longest = (end.since(now) <= warn_before(self.policy.longest())).then_some((Limit::Longest, end));
+        [idle, longest].into_iter().flatten().min_by_key(|(_, at)| *at)
     }
 }
 
@@ -214,7 +227,7 @@ const SELECT: &str = "SELECT s.id, s.user_id, u.username, u.disabled AS user_dis
     s.end_reason, s.created_at, s.last_active_at, s.first_frame_at, s.disconnected_at, s.ended_at, s.resumes, s.bytes_up, s.bytes_down, \
     s.epoch, s.client_ip, d.state AS desktop_state, d.desired AS desktop_desired, d.state_since AS desktop_since, d.assigned_user, \
     d.host_id, p.persistent, p.start_desktops, s.queued_at, s.assigned_at, s.policy, s.holder_kind, s.holder, e.name AS holder_name, \
-    s.present_at, s.closing_at, s.closing_why, s.ended_by, s.end_note \
+    s.present_at, s.closing_at, s.ended_by, s.end_note \
     FROM sessions s JOIN users u ON u.id = s.user_id LEFT JOIN desktops d ON d.id = s.desktop_id LEFT JOIN pools p ON p.id = d.pool_id \
     LEFT JOIN endpoints e ON e.id = s.holder_endpoint";
 
@@ -489,7 +502,7 @@ impl Tx {
     pub async fn attach_session(&mut self, id: SessionId, gateway: Uuid, ip: &str, now: Time) -> Result<Option<i64>> {
         let epoch: Option<i64> = on_tx!(self, c => sqlx::query_scalar(
             "UPDATE sessions SET state = 'active', resumes = resumes + CASE WHEN epoch > 0 THEN 1 ELSE 0 END, epoch = epoch + 1, \
-             gateway_id = $2, client_ip = $3, last_active_at = $4, disconnected_at = NULL WHERE id = $1 AND state <> 'ended' RETURNING epoch")
+             gateway_id = $2, client_ip = $3, last_active_at = $4, disconnected_at = NULL, closing_at = NULL, closing_why = NULL WHERE id = $1 AND state <> 'ended' RETURNING epoch")
             .bind(id.0).bind(gateway).bind(ip).bind(now.micros()).fetch_optional(c))?;
         self.touch(Kind::Session, id.0);
         Ok(epoch)
@@ -518,6 +531,41 @@ impl Tx {
     pub async fn first_frame(&mut self, id: SessionId, now: Time) -> Result<()> {
         exec_tx!(self, c => sqlx::query("UPDATE sessions SET first_frame_at = $2 WHERE id = $1 AND first_frame_at IS NULL")
             .bind(id.0).bind(now.micros()).execute(c))?;
+        Ok(())
+    }
+
+    /// When the viewer of this epoch will be disconnected, or that it will not be.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn session_closing(&mut self, id: SessionId, epoch: i64, at: Option<Time>) -> Result<()> {
+        let rows = exec_tx!(self, c => sqlx::query(
+            "UPDATE sessions SET closing_at = $3, closing_why = $4 WHERE id = $1 AND epoch = $2 AND state = 'active'")
+            .bind(id.0).bind(epoch).bind(at.map(Time::micros)).bind(at.map(|_| Limit::Idle.as_str())).execute(c))?;
+        if rows == 1 {
+            self.touch(Kind::Session, id.0);
+        }
+        Ok(())
+    }
+
+    /// The officer says that they are still there.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn session_present(&mut self, id: SessionId, now: Time) -> Result<()> {
+        exec_tx!(self, c => sqlx::query("UPDATE sessions SET present_at = $2 WHERE id = $1 AND state <> 'ended'")
+            .bind(id.0).bind(now.micros()).execute(c))?;
+        self.touch(Kind::Session, id.0);
+        Ok(())
+    }
+
+    /// Who ended a session, and what they tell its officer.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn session_ended_by(&mut self, id: SessionId, who: &str, note: Option<&str>) -> Result<()> {
+        exec_tx!(self, c => sqlx::query("UPDATE sessions SET ended_by = $2, end_note = $3 WHERE id = $1")
+            .bind(id.0).bind(who).bind(note).execute(c))?;
         Ok(())
     }
 

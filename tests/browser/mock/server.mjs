@@ -52,6 +52,7 @@ export async function startMock(port = 0) {
       res.setHeader('set-cookie', `tram_session=${token}; Path=/; HttpOnly; SameSite=Strict`)
       return { user: me(user), csrf: cookies.get(token).csrf }
     }],
+    ['GET', '/support', () => ({ phone: '024 1022' })],
     ['POST', '/logout', ({ token }) => void cookies.delete(token)],
     ['GET', '/me', ({ who }) => ({ user: me(who.user), csrf: who.csrf, version: '0.1.0-mock' })],
     ['PATCH', '/me', () => undefined],
@@ -87,6 +88,13 @@ export async function startMock(port = 0) {
       const pool = Object.assign(found(world.pools, id), body)
       world.fill(pool)
       return [202, world.poolRow(pool)]
+    }],
+    ['PUT', '/pools/:id/policy', ({ id, body }) => {
+      if (body.idle_minutes > 527_040) {
+        const errors = [{ at: 'idle_minutes', code: 'P-112', message: 'give minutes, 1 to 527040' }]
+        throw new Refusal(422, 'P-113', 'the policy was not set', { errors })
+      }
+      return world.poolRow(Object.assign(found(world.pools, id), { policy: body }))
     }],
     ['DELETE', '/pools/:id', ({ id }) => {
       Object.assign(found(world.pools, id), { desired: 'absent', size: 0 })
@@ -158,9 +166,15 @@ export async function startMock(port = 0) {
       if (session.state === 'starting' || session.state === 'ended') throw new Refusal(409, 'S-104', 'Not ready.')
       return mint(session, url)
     }],
-    ['DELETE', '/sessions/:id', ({ id }) => {
+    ['POST', '/sessions/:id/present', ({ id }) => {
+      const session = Object.assign(found(world.sessions, id), { closing: null })
+      world.emit('session', [world.sessionRow(session)])
+      return undefined
+    }],
+    ['DELETE', '/sessions/:id', ({ id, who, url }) => {
       const session = found(world.sessions, id)
-      session.state = 'ended'
+      const own = session.user.username === who.user.username
+      Object.assign(session, { state: 'ended', end_reason: own ? 'user' : 'staff', end_note: url.searchParams.get('reason') })
       world.connections.get(id)?.close(4000, 'G-400')
       world.emit('session', [world.sessionRow(session)])
       return [202, null]
@@ -188,7 +202,7 @@ export async function startMock(port = 0) {
     }
     const token = /tram_session=(\w+)/.exec(req.headers.cookie ?? '')?.[1]
     const who = cookies.get(token)
-    if (!who && url.pathname !== '/api/v1/login') return problem(res, new Refusal(401, 'A-100', 'Sign in first.'))
+    if (!who && !['/api/v1/login', '/api/v1/support'].includes(url.pathname)) return problem(res, new Refusal(401, 'A-100', 'Sign in first.'))
     if (url.pathname === '/api/v1/events') return events(req, res)
     const route = routes.find((r) => r.method === req.method && r.pattern.test(url.pathname))
     if (!route) return problem(res, new Refusal(404, 'H-404', 'No such page.'))

@@ -82,7 +82,7 @@ export class World {
     const pool = {
       id: randomUUID(), name: body.name, site: this.siteRef(body.site_code), image: pick(this.image, 'id', 'name', 'version'),
       size: body.size, vcpus: body.vcpus ?? 2, memory_mib: body.memory_mib ?? 768, disk_gib: null,
-      persistent: body.persistent ?? true, desired: 'present', generation: 1, created_at: now(), problem: null,
+      persistent: body.persistent ?? true, desired: 'present', generation: 1, created_at: now(), problem: null, policy: {},
     }
     this.pools.push(pool)
     this.fill(pool)

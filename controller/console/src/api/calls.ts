@@ -1,5 +1,5 @@
 import { api, body, postText } from './client'
-import type { HostChange, NewPool, SiteImport, TokenCreate, UserCreate, UserPatch } from './types'
+import type { HostChange, NewPool, PoolPolicy, SiteImport, TokenCreate, UserCreate, UserPatch } from './types'
 
 // The controller's own ceiling for one page; live rows then keep the list whole.
 const ALL = { limit: 5000 }
@@ -8,6 +8,7 @@ export const me = () => body(api.GET('/api/v1/me'))
 export const setLanguage = (language: 'vi' | 'en') => body(api.PATCH('/api/v1/me', { body: { language } }))
 export const login = (username: string, password: string) =>
   body(api.POST('/api/v1/login', { body: { username, password } }))
+export const support = () => body(api.GET('/api/v1/support'))
 export const logout = () => body(api.POST('/api/v1/logout'))
 
 export const overview = () => body(api.GET('/api/v1/overview'))
@@ -78,7 +79,13 @@ export const connect = (takeOver = false) => body(api.POST('/api/v1/connect', { 
 export const sessions = () => body(api.GET('/api/v1/sessions', { params: { query: ALL } }))
 export const session = (id: string) => body(api.GET('/api/v1/sessions/{id}', { params: { path: { id } } }))
 export const ticket = (id: string) => body(api.POST('/api/v1/sessions/{id}/ticket', { params: { path: { id } } }))
-export const endSession = (id: string) => body(api.DELETE('/api/v1/sessions/{id}', { params: { path: { id } } }))
+export const endSession = (id: string, reason?: string) =>
+  body(api.DELETE('/api/v1/sessions/{id}', { params: { path: { id }, query: reason ? { reason } : {} } }))
+/** The officer says that they are still there. */
+export const present = (id: string) =>
+  body(api.POST('/api/v1/sessions/{id}/present', { params: { path: { id } } }))
+export const setPoolPolicy = (id: string, policy: PoolPolicy) =>
+  body(api.PUT('/api/v1/pools/{id}/policy', { params: { path: { id } }, body: policy }))
 
 export const audit = (q: string, cursor?: string) =>
   body(

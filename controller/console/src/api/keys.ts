@@ -1,5 +1,6 @@
 /** Keys of the query cache: the plural holds a list, the singular with an id one row. */
 export const keys = {
+  support: ['support'] as const,
   me: ['me'] as const,
   overview: ['overview'] as const,
   hosts: ['hosts'] as const,

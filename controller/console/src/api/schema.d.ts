@@ -425,6 +425,23 @@ export interface paths {
         patch: operations["pools_change"];
         trace?: never;
     };
+    "/api/v1/pools/{id}/policy": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Sets the pool's own policy, whole; it holds for sessions that begin from now on. */
+        put: operations["pools_set_policy"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/sessions": {
         parameters: {
             query?: never;
@@ -455,6 +472,23 @@ export interface paths {
         post?: never;
         /** Ends a session: the officer's own, or by support and operators. Ending one that is over does nothing. */
         delete: operations["sessions_end"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{id}/present": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** The officer of the session says that they are still there: the idle limit counts anew. */
+        post: operations["sessions_present"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -520,6 +554,23 @@ export interface paths {
         };
         /** One site. */
         get: operations["sites_get_one"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/support": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Whom to call. */
+        get: operations["support_get_one"];
         put?: never;
         post?: never;
         delete?: never;
@@ -992,6 +1043,11 @@ export interface components {
          * @enum {string}
          */
         Level: "province" | "district" | "commune";
+        /**
+         * @description Which limit is near.
+         * @enum {string}
+         */
+        Limit: "idle" | "longest";
         /** @description A sign-in. */
         LoginRequest: {
             /**
@@ -1423,6 +1479,8 @@ export interface components {
                 name: string;
                 /** @description Desktops keep their disks after a session. */
                 persistent: boolean;
+                /** @description Its own policy for sessions; what it leaves out is as configured. */
+                policy: components["schemas"]["PoolPolicy"];
                 problem?: components["schemas"]["Trouble"] | null;
                 /**
                  * Format: int64
@@ -1473,14 +1531,19 @@ export interface components {
                 bytes_up: number;
                 /** @description Address of the viewer. */
                 client_ip: string;
+                closing?: components["schemas"]["SessionClosing"] | null;
                 /** @description When it was opened. */
                 created_at: components["schemas"]["Time"];
                 /** @description The desktop; its name stays when it is gone. */
                 desktop: components["schemas"]["SessionDesktop"];
                 disconnected_at?: components["schemas"]["Time"] | null;
+                /** @description What they told the officer. */
+                end_note?: string | null;
                 /** @description Why it ended: `user`, `staff`, `expired` or `desktop_gone`. */
                 end_reason?: string | null;
                 ended_at?: components["schemas"]["Time"] | null;
+                /** @description Who ended it, if not its officer. */
+                ended_by?: string | null;
                 first_frame_at?: components["schemas"]["Time"] | null;
                 /**
                  * Format: uuid
@@ -1489,6 +1552,8 @@ export interface components {
                 id: string;
                 /** @description Last sign of a viewer. */
                 last_active_at: components["schemas"]["Time"];
+                /** @description What it may do and for how long. */
+                policy: components["schemas"]["SessionPolicy"];
                 queue?: components["schemas"]["SessionQueue"] | null;
                 /**
                  * Format: int64
@@ -1676,6 +1741,8 @@ export interface components {
             name: string;
             /** @description Desktops keep their disks after a session. */
             persistent: boolean;
+            /** @description Its own policy for sessions; what it leaves out is as configured. */
+            policy: components["schemas"]["PoolPolicy"];
             problem?: components["schemas"]["Trouble"] | null;
             /**
              * Format: int64
@@ -1709,6 +1776,48 @@ export interface components {
              * @description Desktops wanted, 0 to 2000.
              */
             size: number;
+        };
+        /** @description A pool's own policy. What it leaves out is as configured for the whole controller. */
+        PoolPolicy: {
+            /**
+             * @description Sound is carried.
+             * @default null
+             */
+            audio: boolean | null;
+            /**
+             * @description Text may be copied between the desktop and the place it is used at.
+             * @default null
+             */
+            clipboard: boolean | null;
+            /**
+             * Format: int32
+             * @description Minutes without a viewer after which the session ends.
+             * @default null
+             */
+            grace_minutes: number | null;
+            /**
+             * Format: int32
+             * @description Minutes without a key or the mouse after which the viewer is disconnected.
+             * @default null
+             */
+            idle_minutes: number | null;
+            /**
+             * Format: int32
+             * @description Bandwidth cap of one session towards the viewer, kbit/s.
+             * @default null
+             */
+            kbit: number | null;
+            /**
+             * Format: int32
+             * @description Minutes after which a session ends, whatever its officer does.
+             * @default null
+             */
+            longest_minutes: number | null;
+            /**
+             * @description USB devices may be passed on.
+             * @default null
+             */
+            usb: boolean | null;
         };
         /** @description A problem: what happened, what to do, and a short code to search for. */
         Problem: {
@@ -1781,14 +1890,19 @@ export interface components {
             bytes_up: number;
             /** @description Address of the viewer. */
             client_ip: string;
+            closing?: components["schemas"]["SessionClosing"] | null;
             /** @description When it was opened. */
             created_at: components["schemas"]["Time"];
             /** @description The desktop; its name stays when it is gone. */
             desktop: components["schemas"]["SessionDesktop"];
             disconnected_at?: components["schemas"]["Time"] | null;
+            /** @description What they told the officer. */
+            end_note?: string | null;
             /** @description Why it ended: `user`, `staff`, `expired` or `desktop_gone`. */
             end_reason?: string | null;
             ended_at?: components["schemas"]["Time"] | null;
+            /** @description Who ended it, if not its officer. */
+            ended_by?: string | null;
             first_frame_at?: components["schemas"]["Time"] | null;
             /**
              * Format: uuid
@@ -1797,6 +1911,8 @@ export interface components {
             id: string;
             /** @description Last sign of a viewer. */
             last_active_at: components["schemas"]["Time"];
+            /** @description What it may do and for how long. */
+            policy: components["schemas"]["SessionPolicy"];
             queue?: components["schemas"]["SessionQueue"] | null;
             /**
              * Format: int64
@@ -1810,6 +1926,13 @@ export interface components {
             step?: components["schemas"]["SessionStep"] | null;
             /** @description Whose it is. */
             user: components["schemas"]["SessionUser"];
+        };
+        /** @description A limit that is near. */
+        SessionClosing: {
+            /** @description When it is reached. */
+            at: components["schemas"]["Time"];
+            /** @description Which. */
+            why: components["schemas"]["Limit"];
         };
         /** @description Sessions, counted. */
         SessionCount: {
@@ -1834,6 +1957,48 @@ export interface components {
             /** @description Name. */
             name: string;
             state?: components["schemas"]["DesktopState"] | null;
+        };
+        /** @description The policy of one session, as it was when the session got its desktop. */
+        SessionPolicy: {
+            /**
+             * @description Sound is carried.
+             * @default true
+             */
+            audio: boolean;
+            /**
+             * @description Text may be copied between the desktop and the place it is used at.
+             * @default true
+             */
+            clipboard: boolean;
+            /**
+             * Format: int64
+             * @description Seconds without a viewer after which the session ends.
+             * @default 1800
+             */
+            grace_s: number;
+            /**
+             * Format: int64
+             * @description Seconds without a key or the mouse after which the viewer is disconnected.
+             * @default 1800
+             */
+            idle_s: number;
+            /**
+             * Format: int32
+             * @description Bandwidth cap towards the viewer, kbit/s; none: uncapped.
+             * @default null
+             */
+            kbit: number | null;
+            /**
+             * Format: int64
+             * @description Seconds after which it ends, whatever its officer does.
+             * @default 43200
+             */
+            longest_s: number;
+            /**
+             * @description USB devices may be passed on.
+             * @default false
+             */
+            usb: boolean;
         };
         /** @description A place in the waiting line. */
         SessionQueue: {
@@ -1949,6 +2114,11 @@ export interface components {
         StopRequest: {
             /** @description `true`: cut the power. */
             force?: boolean;
+        };
+        /** @description The helpdesk. */
+        Support: {
+            /** @description Its telephone number; empty: none is configured. */
+            phone: string;
         };
         /** @description A temperature sensor. */
         Temperature: {
@@ -3294,6 +3464,40 @@ export interface operations {
             };
         };
     };
+    pools_set_policy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PoolPolicy"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Pool"];
+                };
+            };
+            /** @description P-112 in `errors`: out of range */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     sessions_list: {
         parameters: {
             query?: {
@@ -3358,6 +3562,36 @@ export interface operations {
         };
     };
     sessions_end: {
+        parameters: {
+            query?: {
+                /** @description What to tell the officer, one line of at most 200 characters. */
+                reason?: string | null;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sessions_present: {
         parameters: {
             query?: never;
             header?: never;
@@ -3601,6 +3835,25 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    support_get_one: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Support"];
                 };
             };
         };

@@ -33,3 +33,4 @@ export interface List<T> {
   next?: string | null
 }
 export type OpenPlace = Schemas['OpenPlace']
+export type PoolPolicy = Schemas['PoolPolicy']

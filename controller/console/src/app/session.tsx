@@ -32,11 +32,15 @@ export function useMe(): Me {
   return me
 }
 
-/** The number staff should call, set when the console is built (VITE_SUPPORT_PHONE); without it none is shown. */
-export const SUPPORT_PHONE: string = import.meta.env.VITE_SUPPORT_PHONE ?? ''
+/** The helpdesk's number, as the controller is configured; empty: none is shown. Asked once, while the line is good. */
+export function useSupportPhone(): string {
+  const query = useQuery({ queryKey: keys.support, queryFn: calls.support, staleTime: Infinity, gcTime: Infinity })
+  return query.data?.phone ?? ''
+}
 
 export function SignInProvider({ children }: { children: ReactNode }) {
   const client = useQueryClient()
+  useSupportPhone()
   const [expired, setExpired] = useState(false)
 
   const query = useQuery({
@@ -60,7 +64,7 @@ export function SignInProvider({ children }: { children: ReactNode }) {
     whenSignedOut(() => {
       if (client.getQueryData(keys.me)) setExpired(true)
       client.setQueryData(keys.me, null)
-      client.removeQueries({ predicate: (q) => q.queryKey[0] !== 'me' })
+      client.removeQueries({ predicate: (q) => !['me', 'support'].includes(String(q.queryKey[0])) })
     })
   }, [client])
 
@@ -73,7 +77,7 @@ export function SignInProvider({ children }: { children: ReactNode }) {
         const { csrf } = await calls.login(username, password)
         setCsrf(csrf)
         setExpired(false)
-        client.removeQueries({ predicate: (q) => q.queryKey[0] !== 'me' })
+        client.removeQueries({ predicate: (q) => !['me', 'support'].includes(String(q.queryKey[0])) })
         await query.refetch()
       },
       async signOut() {
@@ -81,7 +85,7 @@ export function SignInProvider({ children }: { children: ReactNode }) {
         await calls.logout().catch(() => undefined)
         setExpired(false)
         client.setQueryData(keys.me, null)
-        client.removeQueries({ predicate: (q) => q.queryKey[0] !== 'me' })
+        client.removeQueries({ predicate: (q) => !['me', 'support'].includes(String(q.queryKey[0])) })
       },
       retry: () => void query.refetch(),
     }),

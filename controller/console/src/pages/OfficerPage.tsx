@@ -5,7 +5,7 @@ import { useTranslation } from 'react-i18next'
 import { useNavigate } from 'react-router'
 import * as calls from '../api/calls'
 import { keys } from '../api/keys'
-import { useMe, SUPPORT_PHONE } from '../app/session'
+import { useMe, useSupportPhone } from '../app/session'
 import { Confirm } from '../ui/confirm'
 import { Answer } from '../ui/feedback'
 import { Icon } from '../ui/icons'
@@ -18,7 +18,7 @@ export function OfficerPage() {
   const { t } = useTranslation()
   const navigate = useNavigate()
   const me = useMe()
-  const phone = SUPPORT_PHONE
+  const phone = useSupportPhone()
   const query = useQuery({ queryKey: keys.sessions, queryFn: calls.sessions, refetchInterval: 15_000, refetchOnMount: 'always' })
   const live = query.data?.items.find((session) => session.state !== 'ended')
   const [ending, setEnding] = useState(false)

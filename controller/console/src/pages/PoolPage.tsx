@@ -13,6 +13,7 @@ import { Facts, Page } from '../ui/page'
 import { StatePill } from '../ui/state'
 import { Exact } from '../ui/time'
 import { DesktopTable } from './DesktopTable'
+import { PolicyForm } from './PoolPolicy'
 
 export function PoolPage() {
   const { id = '' } = useParams()
@@ -128,15 +129,20 @@ function Actions({ pool }: { pool: Pool }) {
   const client = useQueryClient()
   const [resizing, setResizing] = useState(false)
   const [deleting, setDeleting] = useState(false)
+  const [limits, setLimits] = useState(false)
   const [force, setForce] = useState(false)
   return (
     <>
       <Button variant="default" onClick={() => setResizing(true)}>
         {t('pool.resize')}
       </Button>
+      <Button variant="default" onClick={() => setLimits(true)}>
+        {t('pool.policy.change')}
+      </Button>
       <Button variant="default" c="light-dark(#9c1c1c, #ffa8a8)" onClick={() => setDeleting(true)}>
         {t('pool.delete')}
       </Button>
+      {limits && <PolicyForm pool={pool} opened onClose={() => setLimits(false)} />}
       <Resize pool={pool} opened={resizing} onClose={() => setResizing(false)} />
       <Confirm
         opened={deleting}

@@ -1,4 +1,4 @@
-import { Button, Switch, VisuallyHidden } from '@mantine/core'
+import { Button, Stack, Switch, TextInput, VisuallyHidden } from '@mantine/core'
 import { useQuery, useQueryClient } from '@tanstack/react-query'
 import type { ColumnDef } from '@tanstack/react-table'
 import { useMemo, useState } from 'react'
@@ -24,6 +24,7 @@ export function SessionsPage() {
   const [filter, setFilter] = useState('')
   const [past, setPast] = useState(false)
   const [ending, setEnding] = useState<Session>()
+  const [reason, setReason] = useState('')
   const query = useQuery({ queryKey: keys.sessions, queryFn: calls.sessions })
   const columns = useMemo<ColumnDef<Session>[]>(
     () => [
@@ -77,7 +78,10 @@ export function SessionsPage() {
         meta: { width: 120, narrow: 95 },
         cell: ({ row }) =>
           row.original.state !== 'ended' && (
-            <Button size="compact-sm" variant="default" onClick={() => setEnding(row.original)}>
+            <Button size="compact-sm" variant="default" onClick={() => {
+                setReason('')
+                setEnding(row.original)
+              }}>
               {t('session.end')}
             </Button>
           ),
@@ -122,12 +126,21 @@ export function SessionsPage() {
           action={t('session.end')}
           onClose={() => setEnding(undefined)}
           onConfirm={async () => {
-            await calls.endSession(ending.id)
+            await calls.endSession(ending.id, reason.trim())
             done(t('session.ended'))
             await client.invalidateQueries({ queryKey: keys.sessions })
           }}
         >
-          {t('session.endAsk', { user: ending.user?.username ?? '—' })}
+          <Stack gap="sm">
+            {t('session.endAsk', { user: ending.user?.username ?? '—' })}
+            <TextInput
+              label={t('session.reason')}
+              description={t('session.reasonHint')}
+              value={reason}
+              maxLength={200}
+              onChange={(event) => setReason(event.currentTarget.value)}
+            />
+          </Stack>
         </Confirm>
       )}
     </Page>

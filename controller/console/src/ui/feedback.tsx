@@ -3,13 +3,13 @@ import type { UseQueryResult } from '@tanstack/react-query'
 import type { ReactNode } from 'react'
 import { useTranslation } from 'react-i18next'
 import { asProblem } from '../api/problem'
-import { SUPPORT_PHONE } from '../app/session'
+import { useSupportPhone } from '../app/session'
 import { isLine, problemText } from './errors'
 
 /** What happened, what to do, whom to call and a short code. */
 export function ErrorPanel({ error, onRetry, title }: { error: unknown; onRetry?: () => void; title?: string }) {
   const { t } = useTranslation()
-  const phone = SUPPORT_PHONE
+  const phone = useSupportPhone()
   const problem = asProblem(error)
   return (
     <Alert

@@ -1,15 +1,17 @@
 import { Button, Group, Menu, Stack, Text, Title, VisuallyHidden } from '@mantine/core'
+import { useQuery } from '@tanstack/react-query'
 import { useEffect, useRef, useState } from 'react'
 import { useTranslation } from 'react-i18next'
 import { useNavigate } from 'react-router'
 import * as calls from '../api/calls'
-import { useSignIn, SUPPORT_PHONE } from '../app/session'
+import { useSignIn, useSupportPhone } from '../app/session'
 import { Confirm } from '../ui/confirm'
 import { ErrorPanel } from '../ui/feedback'
 import { Icon } from '../ui/icons'
 import { useNow } from '../ui/time'
 import type { View } from './machine'
 import { clock } from '../i18n/format'
+import { ClosingNote } from './closing'
 import { LineProgress, StartProgress } from './progress'
 import { useViewer } from './useViewer'
 
@@ -101,6 +103,7 @@ export function ViewerPage() {
       <div className="viewer-screen">
         <div ref={screen} className="viewer-canvas" data-testid="screen" />
         <Over view={view} retryNow={retryNow} restart={restart} leave={leave} />
+        <ClosingNote sessionId={open ? sessionId : undefined} />
         {inputMethod && open && (
           <div className="viewer-note" role="status">
             {t('viewer.inputMethod')}
@@ -136,7 +139,7 @@ function Over({
   leave: () => void
 }) {
   const { t } = useTranslation()
-  const phone = SUPPORT_PHONE
+  const phone = useSupportPhone()
   const now = useNow(500)
   switch (view.phase) {
     case 'open':
@@ -182,7 +185,12 @@ function Over({
       const seconds = Math.max(0, Math.ceil((view.retryAt - Date.now()) / 1000))
       return (
         <div className="viewer-over">
-          <Message title={t('viewer.lostTitle')} text={t('viewer.lostText', { seconds })} code="K-102" phone={phone}>
+          <Message
+            title={t(view.cause === 'gateway' ? 'viewer.gatewayTitle' : 'viewer.lostTitle')}
+            text={t(view.cause === 'gateway' ? 'viewer.gatewayText' : 'viewer.lostText', { seconds })}
+            code={view.cause === 'gateway' ? 'G-503' : 'K-102'}
+            phone={phone}
+          >
             <Button onClick={retryNow}>{t('viewer.retryNow')}</Button>
             <Button variant="default" onClick={leave}>
               {t('viewer.back')}
@@ -196,7 +204,7 @@ function Over({
         <div className="viewer-over">
           <Message
             title={t(`viewer.closed.${view.reason}.title`)}
-            text={t(`viewer.closed.${view.reason}.text`)}
+            text={<WhyClosed view={view} />}
             code={view.code}
             phone={phone}
           >
@@ -221,6 +229,22 @@ function Over({
   }
 }
 
+/** What closed it, in the controller's own words where it knows more than the close code. */
+function WhyClosed({ view }: { view: View & { phase: 'closed' } }) {
+  const { t } = useTranslation()
+  const id = view.session?.id
+  const ended = view.reason === 'ended'
+  const query = useQuery({ queryKey: ['session', id], queryFn: () => calls.session(id ?? ''), enabled: ended && !!id, retry: 1, gcTime: 0 })
+  const usual = t(`viewer.closed.${view.reason}.text`)
+  if (!ended || !query.data) return usual
+  return (
+    <>
+      {t(`viewer.ended.${query.data.end_reason}`, { defaultValue: usual })}
+      {query.data.end_note ? ` ${t('viewer.endedNote', { note: query.data.end_note })}` : ''}
+    </>
+  )
+}
+
 function Message({
   title,
   text,
@@ -229,7 +253,7 @@ function Message({
   children,
 }: {
   title: string
-  text: string
+  text: React.ReactNode
   code?: string
   phone?: string
   children?: React.ReactNode

@@ -19,9 +19,12 @@ export type View =
   | { phase: 'ticket'; session: Session; attempt: number }
   | { phase: 'dialling'; session: Session; attempt: number; ticket: Ticket }
   | { phase: 'open'; session: Session; attempt: number; ticket: Ticket }
-  | { phase: 'lost'; session: Session; attempt: number; retryAt: number }
+  | { phase: 'lost'; session: Session; attempt: number; retryAt: number; cause: LostCause }
   | { phase: 'closed'; reason: CloseReason; code: string; session?: Session }
   | { phase: 'failed'; error: unknown; session?: Session }
+
+/** What is away while the desktop goes on: the line, or the data centre's gateway. */
+export type LostCause = 'line' | 'gateway'
 
 export type CloseReason = 'ended' | 'gone' | 'host' | 'limit' | 'taken'
 
@@ -31,7 +34,7 @@ export type Event =
   | { type: 'notReady'; session: Session }
   | { type: 'opened' }
   | { type: 'dropped'; code: number; text?: string; now: number; random: number }
-  | { type: 'unreachable'; now: number; random: number }
+  | { type: 'unreachable'; now: number; random: number; cause?: LostCause }
   | { type: 'due' }
   | { type: 'failed'; error: unknown }
   | { type: 'elsewhere'; place: OpenPlace }
@@ -44,6 +47,9 @@ const CLOSE_CODES: Record<number, CloseReason> = {
   4003: 'limit',
   4004: 'taken',
 }
+
+/** The gateway itself says that it goes or is in trouble. */
+const GATEWAY_CODES = new Set([1001, 1011, 1012, 1013])
 
 const FIRST_MS = 500
 const LONGEST_MS = 15_000
@@ -59,12 +65,16 @@ export function closeReason(code: number): CloseReason | undefined {
   return CLOSE_CODES[code]
 }
 
-function lose(view: View & { session: Session; attempt: number }, event: { now: number; random: number }): View {
+function lose(
+  view: View & { session: Session; attempt: number },
+  event: { now: number; random: number; code?: number; cause?: LostCause },
+): View {
   return {
     phase: 'lost',
     session: view.session,
     attempt: view.attempt + 1,
     retryAt: event.now + backoff(view.attempt, event.random),
+    cause: event.cause ?? (event.code !== undefined && GATEWAY_CODES.has(event.code) ? 'gateway' : 'line'),
   }
 }
 
@@ -98,7 +108,7 @@ export function next(view: View, event: Event): View {
       if (event.type === 'dropped') {
         const reason = closeReason(event.code)
         if (!reason) return lose(view, event)
-        return { phase: 'closed', reason, code: event.text || `V-${event.code}`, session: view.session }
+        return { phase: 'closed', reason, code: /^[A-Z]-\d+$/.test(event.text ?? '') ? (event.text ?? '') : `V-${event.code}`, session: view.session }
       }
       return view
     case 'lost':

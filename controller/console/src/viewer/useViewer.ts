@@ -80,7 +80,8 @@ export function useViewer(screen: RefObject<HTMLDivElement | null>) {
         const problem = asProblem(error)
         if (!alive || problem.status === 401) return
         if (problem.status === 0 || problem.status >= 500) {
-          dispatch({ type: 'unreachable', now: Date.now(), random: Math.random() })
+          const cause = problem.status === 0 ? 'line' : 'gateway'
+          dispatch({ type: 'unreachable', now: Date.now(), random: Math.random(), cause })
           return
         }
         const place = openElsewhere(error)

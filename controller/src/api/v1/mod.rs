@@ -13,6 +13,7 @@ pub mod overview;
 pub mod pools;
 pub mod sessions;
 pub mod sites;
+pub mod support;
 pub mod users;
 
 pub use pools::SiteRef;

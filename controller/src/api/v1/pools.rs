@@ -14,8 +14,9 @@ use uuid::Uuid;
 use super::Page;
 use crate::api::Api;
 use crate::api::error::{ApiError, Problem};
-use crate::api::extract::Signed;
+use crate::api::extract::{Signed, ValidJson};
 use crate::domain::desktop::DesktopState;
+use crate::domain::policy::PoolPolicy;
 use crate::domain::pool::DesiredPool;
 use crate::domain::time::Time;
 use crate::services::pools::{self, PoolView, Request};
@@ -90,6 +91,8 @@ pub struct Pool {
     pub created_at: Time,
     /// What holds it up.
     pub problem: Option<Trouble>,
+    /// Its own policy for sessions; what it leaves out is as configured.
+    pub policy: PoolPolicy,
 }
 
 impl From<PoolView> for Pool {
@@ -119,6 +122,7 @@ impl From<PoolView> for Pool {
             counts: v.counts,
             generation: p.generation,
             created_at: Time::from_micros(p.created_at),
+            policy: p.policy,
             problem: p.problem_code.map(|code| Trouble { code, text: p.problem_text.unwrap_or_default() }),
         }
     }
@@ -166,7 +170,10 @@ pub struct Force {
 
 /// This resource's routes.
 pub fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get_one, change, delete))
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(get_one, change, delete))
+        .routes(routes!(set_policy))
 }
 
 /// All pools in scope.
@@ -214,6 +221,19 @@ async fn change(
 ) -> Result<(StatusCode, Json<Pool>), ApiError> {
     let pool = pools::resize(&api.app, &ctx, id.into(), body.size, f.force).await?;
     Ok((StatusCode::ACCEPTED, Json(pool.into())))
+}
+
+/// Sets the pool's own policy, whole; it holds for sessions that begin from now on.
+#[utoipa::path(put, path = "/pools/{id}/policy", tag = "pools", params(("id" = Uuid, Path)), request_body = PoolPolicy, responses(
+    (status = 200, body = Pool),
+    (status = "4XX", body = Problem, description = "P-112 in `errors`: out of range")))]
+async fn set_policy(
+    State(api): State<Api>,
+    Signed(ctx): Signed,
+    Path(id): Path<Uuid>,
+    ValidJson(body): ValidJson<PoolPolicy>,
+) -> Result<Json<Pool>, ApiError> {
+    Ok(Json(pools::set_policy(&api.app, &ctx, id.into(), body).await?.into()))
 }
 
 /// Asks for a pool and its desktops to be removed.

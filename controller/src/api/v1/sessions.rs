@@ -15,7 +15,8 @@ use crate::api::error::{ApiError, Problem};
 use crate::api::extract::{Signed, ValidJson, Visitor};
 use crate::domain::desktop::DesktopState;
 use crate::domain::line::Cause;
-use crate::domain::session::SessionState;
+use crate::domain::policy::SessionPolicy;
+use crate::domain::session::{Limit, SessionState};
 use crate::domain::ticket::Binding;
 use crate::domain::time::Time;
 use crate::services::{App, Ctx, Error, broker};
@@ -50,6 +51,14 @@ pub struct Session {
     pub ended_at: Option<Time>,
     /// Why it ended: `user`, `staff`, `expired` or `desktop_gone`.
     pub end_reason: Option<String>,
+    /// Who ended it, if not its officer.
+    pub ended_by: Option<String>,
+    /// What they told the officer.
+    pub end_note: Option<String>,
+    /// What it may do and for how long.
+    pub policy: SessionPolicy,
+    /// The limit that is near.
+    pub closing: Option<SessionClosing>,
     /// Connections after the first.
     pub resumes: i64,
     /// Bytes from viewers, of finished connections.
@@ -91,6 +100,15 @@ pub struct SessionStep {
     pub estimate_s: Option<u64>,
     /// Part of the way that is done, 0 to 1.
     pub progress: Option<f64>,
+}
+
+/// A limit that is near.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SessionClosing {
+    /// Which.
+    pub why: Limit,
+    /// When it is reached.
+    pub at: Time,
 }
 
 /// A place in the waiting line.
@@ -178,6 +196,10 @@ impl From<broker::View> for Session {
             disconnected_at: s.disconnected_at.map(time),
             ended_at: s.ended_at.map(time),
             end_reason: s.end_reason,
+            ended_by: s.ended_by,
+            end_note: s.end_note,
+            policy: s.policy,
+            closing: v.closing.map(|(why, at)| SessionClosing { why, at }),
             resumes: s.resumes,
             bytes_up: s.bytes_up,
             bytes_down: s.bytes_down,
@@ -205,6 +227,7 @@ pub fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(list))
         .routes(routes!(get_one, end))
         .routes(routes!(ticket))
+        .routes(routes!(present))
 }
 
 /// Gives the officer a desktop: the one they have, else the one that is ready soonest, else a place in line.
@@ -264,10 +287,30 @@ async fn ticket(
     Ok(Json(Ticket::new(&api, &ticket)))
 }
 
+/// The officer of the session says that they are still there: the idle limit counts anew.
+#[utoipa::path(post, path = "/sessions/{id}/present", tag = "sessions", params(("id" = Uuid, Path)), responses((status = 204), (status = "4XX", body = Problem)))]
+async fn present(State(api): State<Api>, Signed(ctx): Signed, Path(id): Path<Uuid>) -> Result<StatusCode, ApiError> {
+    broker::present(&api.app, &ctx, id.into()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Why a session is ended.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct EndQuery {
+    /// What to tell the officer, one line of at most 200 characters.
+    pub reason: Option<String>,
+}
+
 /// Ends a session: the officer's own, or by support and operators. Ending one that is over does nothing.
-#[utoipa::path(delete, path = "/sessions/{id}", tag = "sessions", params(("id" = Uuid, Path)), responses((status = 204), (status = "4XX", body = Problem)))]
-async fn end(State(api): State<Api>, Signed(ctx): Signed, Path(id): Path<Uuid>) -> Result<StatusCode, ApiError> {
-    broker::end(&api.app, &ctx, id.into()).await?;
+#[utoipa::path(delete, path = "/sessions/{id}", tag = "sessions", params(("id" = Uuid, Path), EndQuery), responses((status = 204), (status = "4XX", body = Problem)))]
+async fn end(
+    State(api): State<Api>,
+    Signed(ctx): Signed,
+    Path(id): Path<Uuid>,
+    Query(q): Query<EndQuery>,
+) -> Result<StatusCode, ApiError> {
+    broker::end_because(&api.app, &ctx, id.into(), q.reason.as_deref()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
