@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cable;
 pub mod db;
+pub mod device;
 pub mod gate;
 pub mod http;
 pub mod office;

@@ -161,6 +161,14 @@ impl World {
     /// If it does not within [`PATIENCE`].
     pub fn start(&mut self) -> Result<()> {
         self.start_with(&[])?;
+        self.listening()
+    }
+
+    /// Waits until the server that was started listens.
+    ///
+    /// # Errors
+    /// If it ended, or does not within [`PATIENCE`].
+    pub fn listening(&mut self) -> Result<()> {
         let web = self.web;
         self.until("the server listens", |w| {
             if let Some(child) = &mut w.server
