@@ -1,21 +1,25 @@
 //! An officer signs in at an endpoint: the agent's own client against the agents' listener, over real TLS, on
 //! both databases. Tokens and tickets work from the endpoint they were made for, and from nowhere else.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tram_agent::config::Address;
 use tram_agent::identity::{Identity, Request};
+use tram_agent::link::{http, tls};
 use tram_agent::session::control::{Control, ControlError};
 use tram_controller::agents;
 use tram_controller::domain::access::Role;
 use tram_controller::domain::ticket::Binding;
+use tram_controller::identity::ca::DeviceCa;
 use tram_controller::identity::secret::Secret;
 use tram_controller::services::{App, Ctx, broker, endpoints, sign_in};
 use tram_tests::db;
 use tram_tests::office::{Office, Plan, SITE, noon};
-use tram_wire::desk::{Connected, SignIn};
+use tram_wire::desk::{CONNECT_PATH, Connected, SignIn};
 use tram_wire::enrol::EnrolRequest;
 use tram_wire::hello::Hello;
 use tram_wire::version;
@@ -75,7 +79,7 @@ impl World {
         };
         let request = EnrolRequest { token, csr_pem: key.csr_pem.clone(), hello };
         // The token's pin would be checked by this computer's clock, which is not the test's.
-        let ca = tram_controller::identity::ca::DeviceCa::open(&self.office.app.data_dir, self.office.app.clock.now())?;
+        let ca = DeviceCa::open(&self.office.app.data_dir, self.office.app.clock.now())?;
         let answer = endpoints::enrol(&self.office.app, &self.admin(), &ca, &request).await?;
         Ok(Identity {
             controller: self.at.to_string(),
@@ -249,6 +253,50 @@ async fn a_guessing_computer_is_slowed_down() -> Result<()> {
         assert!(slowed.is_some_and(|s| s <= 7), "{slowed:?}");
         let other = Control::new(&w.endpoint().await?)?;
         assert_eq!(code(other.sign_in(&who("officer0", PASSWORD)).await), "done", "others are not slowed down");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_ended_or_is_another_authoritys_is_told_apart() -> Result<()> {
+    for w in World::all(Plan::default()).await? {
+        let (app, here) = (&w.office.app, w.endpoint().await?);
+        let elsewhere = tempfile::tempdir()?;
+        let foreign = DeviceCa::open(elsewhere.path(), app.clock.now())?;
+        let key = Request::new()?;
+        let issued = foreign.sign(&key.csr_pem, here.endpoint_id, app.clock.now())?;
+        // The authority it trusts stays ours, else it would not speak to us at all.
+        let issued = tram_wire::enrol::Issued { ca_pem: here.issued.ca_pem.clone(), ..issued };
+        let forged = Identity { key_pem: key.key_pem(), issued, ..here.clone() };
+        assert_eq!(code(Control::new(&forged)?.sign_in(&who("officer0", PASSWORD)).await), "E-301");
+        let desk = Control::new(&here)?;
+        assert_eq!(code(desk.sign_in(&who("officer0", PASSWORD)).await), "done");
+        app.clock.set(app.clock.now().plus(Duration::from_secs(31 * 86_400)));
+        assert_eq!(code(desk.sign_in(&who("officer0", PASSWORD)).await), "E-303");
+    }
+    Ok(())
+}
+
+/// What an endpoint asks for names no address, no desktop and no session: whatever else it says is not read.
+#[tokio::test]
+async fn an_endpoint_can_not_say_where_to() -> Result<()> {
+    for w in World::all(Plan::default()).await? {
+        let here = w.endpoint().await?;
+        let desk = Control::new(&here)?;
+        let me = desk.sign_in(&who("officer0", PASSWORD)).await?;
+        let them = desk.sign_in(&who("officer1", PASSWORD)).await?;
+        let theirs = desk.connect(&them.token, false).await?.session;
+        let wish = serde_json::json!({
+            "take_over": true, "session": theirs.id, "desktop": theirs.desktop, "user": "officer1",
+            "host": "169.254.169.254", "port": 80, "url": "http://127.0.0.1:8443/", "gateway": "127.0.0.1:1",
+        });
+        let body = serde_json::to_vec(&wish)?;
+        let request = http::Request { method: "POST", path: CONNECT_PATH, bearer: Some(&me.token), body: &body };
+        let answer = http::ask(&w.at, tls::link(&here)?, &request).await?;
+        let Connected { session, .. } = serde_json::from_slice(&answer.body)?;
+        assert_ne!(session.id, theirs.id);
+        assert_ne!(session.desktop, theirs.desktop);
+        assert_eq!(desk.session(&them.token).await?.session.map(|s| s.state), Some("ready".into()), "theirs goes on");
     }
     Ok(())
 }

@@ -188,6 +188,11 @@ async fn an_officers_morning() -> Result<()> {
     let hash = office.app.passwords.hash(&Secret::from_text(PASSWORD)).await?;
     office.sql(&format!("UPDATE users SET password_hash = '{hash}'")).await?;
     let (state, folder) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    // A name that would like to be a command, an option or a page.
+    let trap = folder.path().join("trap");
+    let name =
+        format!("-FullScreen=0; touch {0}\n--spice-debug $(touch {0}) <script>alert(1)</script>", trap.display());
+    office.sql(&format!("UPDATE desktops SET name = '{name}' || name")).await?;
     commune.device().await?.save(state.path())?;
 
     let mut desk = Desk::start(state.path(), folder.path())?;
@@ -209,6 +214,7 @@ async fn an_officers_morning() -> Result<()> {
 
     let view = desk.until("desktop")?;
     assert_eq!(view["name"], "officer0");
+    assert!(view["desktop"].as_str().is_some_and(|d| d.starts_with(&name)), "{view}");
     desk.until_front("TigerVNC")?;
     desk.picture_of_desktop("desktop")?;
     let start = fs::read_to_string(folder.path().join("tram-desk/start.html"))?;
@@ -216,6 +222,15 @@ async fn an_officers_morning() -> Result<()> {
     assert_eq!(desk.leaks(&[PASSWORD, "tds1_", "vdt1_"]), [""; 0]);
     let only = format!("{} holds {secret}", folder.path().join("tram-desk/start.html").display());
     assert_eq!(desk.leaks(&[&secret]), [only], "the page's secret is in its own private file only");
+
+    let words = fs::read_to_string(format!("/proc/{}/cmdline", desk.viewer().context("a viewer")?))?;
+    let words: Vec<&str> = words.split_terminator('\0').skip(1).collect();
+    let (socket, options) = words.split_last().context("arguments")?;
+    assert_eq!(
+        options.join(" "),
+        "-FullScreen=1 -SecurityTypes=None -Shared=1 -RemoteResize=1 -ReconnectOnError=0 -MenuKey=F8"
+    );
+    assert!(Path::new(socket).starts_with(folder.path().join("tram-desk")), "{socket}");
 
     // The line is cut: the same viewer waits behind a page that says so, and comes back by itself.
     let viewer = desk.viewer().context("a viewer")?;
@@ -261,6 +276,7 @@ async fn an_officers_morning() -> Result<()> {
     ensure!(left == 0, "{left} sign-ins are left");
     let sockets = fs::read_dir(folder.path().join("tram-desk"))?.flatten();
     let sockets: Vec<_> = sockets.filter(|e| e.path().extension().is_some_and(|x| x == "sock")).collect();
+    ensure!(!trap.exists(), "a desktop's name was run");
     ensure!(sockets.is_empty(), "sockets are left: {sockets:?}");
     Ok(())
 }
