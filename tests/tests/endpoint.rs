@@ -44,9 +44,7 @@ impl Desk {
         let config = folder.join("agent.toml");
         let flags = ["--kiosk", "--no-sandbox", "--incognito", "--no-first-run", "--noerrdialogs", "--disable-gpu"];
         let words: Vec<String> = ["/usr/bin/chromium"].iter().chain(&flags).map(|w| format!("\"{w}\"")).collect();
-        // The simulated desktops speak VNC only.
-        let viewer = "remote_viewer = \"/nonexistent/remote-viewer\"";
-        fs::write(&config, format!("[desk]\n{viewer}\nbrowser = [{}]\n", words.join(", ")))?;
+        fs::write(&config, format!("[desk]\nbrowser = [{}]\n", words.join(", ")))?;
         let log = fs::File::create(folder.join("agent.log"))?;
         let agent = screen
             .command(program("tram-agent")?)

@@ -67,10 +67,7 @@ impl Desk {
                 },
             }
         };
-        let Some(viewer) = Viewer::choose(&self.settings.viewers, session.protocols()).cloned() else {
-            return After::Ask(Some(Notice::new("D-103")));
-        };
-        let after = self.watch(control, me, &session, &viewer, view).await;
+        let after = self.watch(control, me, &session, view).await;
         if let Ok(session) = Arc::try_unwrap(session).map_err(drop) {
             session.leave().await;
         }
@@ -88,18 +85,19 @@ impl Desk {
     }
 
     /// Starts the viewer again while that makes sense.
-    async fn watch(
-        &mut self,
-        control: &Control,
-        me: &SignedIn,
-        session: &Arc<Session>,
-        viewer: &Viewer,
-        view: &mut View,
-    ) -> After {
+    async fn watch(&mut self, control: &Control, me: &SignedIn, session: &Arc<Session>, view: &mut View) -> After {
         let mut crashes = Crashes::default();
+        let mut viewers = self.settings.viewers.clone();
         loop {
-            match self.watch_one(control, me, session, viewer, view).await {
+            let Some(viewer) = Viewer::choose(&viewers, session.protocols()).cloned() else {
+                return After::Ask(Some(Notice::new("D-103")));
+            };
+            match self.watch_one(control, me, session, &viewer, view).await {
                 Ok(after) => return after,
+                // A ticket names what this endpoint may use; what the desktop has is known only now.
+                Err(Some(ViewerError::NotSpoken)) if session.status().borrow().line == Line::Up => {
+                    viewers.retain(|v| v.protocol() != viewer.protocol());
+                }
                 Err(Some(e)) if !crashes.again(Instant::now()) => {
                     let code = if matches!(e, ViewerError::Start(_)) { "D-106" } else { "D-104" };
                     return After::Ask(Some(Notice::new(code)));

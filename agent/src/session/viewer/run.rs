@@ -3,10 +3,14 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
+use std::pin::Pin;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -58,6 +62,9 @@ pub enum ViewerError {
     /// It can't be started.
     #[error("the viewer can't be started: {0}")]
     Start(io::Error),
+    /// The gateway carries no such protocol for this desktop.
+    #[error("the desktop does not speak what this viewer speaks")]
+    NotSpoken,
     /// It runs, but does not connect.
     #[error("the viewer did not connect within 20 s")]
     Silent,
@@ -79,6 +86,7 @@ where
     let mut carried = JoinSet::new();
     let patience = Instant::now() + FIRST_CONNECTION;
     let mut connected = false;
+    let heard = Arc::new(AtomicBool::new(false));
     loop {
         let accepted = async {
             if connected { Ok(listener.accept(pid).await) } else { timeout_at(patience, listener.accept(pid)).await }
@@ -88,11 +96,16 @@ where
                 let fine = status.is_ok_and(|s| s.success());
                 return Ok(if fine { Ended::Closed } else { Ended::Crashed });
             }
-            Some(_) = carried.join_next() => {}
+            Some(ended) = carried.join_next() => {
+                // The first connection was refused: the viewer would only show its own words for that.
+                if !heard.load(Ordering::Relaxed) && matches!(ended, Ok(Err(_))) {
+                    return Err(ViewerError::NotSpoken);
+                }
+            }
             accepted = accepted, if carried.len() < CONNECTIONS => match accepted {
                 Ok(Ok(local)) => {
                     connected = true;
-                    carried.spawn(carry(viewer.clone(), local, open.clone()));
+                    carried.spawn(carry(viewer.clone(), local, open.clone(), heard.clone()));
                 }
                 Ok(Err(e)) => return Err(ViewerError::Listen(e)),
                 Err(_) => return Err(ViewerError::Silent),
@@ -111,7 +124,7 @@ fn start(viewer: &Viewer, arguments: Vec<OsString>) -> io::Result<Child> {
 }
 
 /// One connection of the viewer becomes one stream to the desktop.
-async fn carry<S, F>(viewer: Viewer, mut local: Box<dyn Local>, open: F) -> io::Result<()>
+async fn carry<S, F>(viewer: Viewer, mut local: Box<dyn Local>, open: F, heard: Arc<AtomicBool>) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
     F: Fn(Class, Class) -> io::Result<S>,
@@ -119,10 +132,41 @@ where
     let mut first = vec![0; viewer.first_words()];
     timeout(FIRST_WORDS, local.read_exact(&mut first)).await.map_err(|_| io::ErrorKind::TimedOut)??;
     let (up, down) = viewer.classes(&first);
-    let mut stream = open(up, down)?;
+    let mut stream = Noting { stream: open(up, down)?, heard };
     stream.write_all(&first).await?;
     copy_bidirectional_with_sizes(&mut local, &mut stream, PIECE, PIECE).await?;
     Ok(())
+}
+
+/// A stream that notes that the desktop said something.
+struct Noting<S> {
+    stream: S,
+    heard: Arc<AtomicBool>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Noting<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let done = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+        done
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Noting<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 #[cfg(test)]
@@ -168,6 +212,17 @@ mod tests {
         assert_eq!(shown(&format!("{look}; exit 0")).await.unwrap(), Ended::Closed);
         assert_eq!(shown(&format!("{look}; kill -SEGV $$")).await.unwrap(), Ended::Crashed);
         assert!(matches!(shown("exit 0").await, Ok(Ended::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_protocol_the_desktop_does_not_speak_is_told_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        // It would stand there with a message of its own.
+        let script = r#"exec 3<>"/dev/tcp/127.0.0.1/$to"; exec sleep 1000"#;
+        let viewer = Viewer::Vnc(program(dir.path(), script));
+        let refuse = |_, _| -> io::Result<DuplexStream> { Err(io::ErrorKind::ConnectionReset.into()) };
+        let done = timeout(SOON, run(&viewer, &dir.path().join("desk"), refuse)).await.unwrap();
+        assert!(matches!(done, Err(ViewerError::NotSpoken)), "{done:?}");
     }
 
     #[tokio::test]
