@@ -13,16 +13,18 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::Stream;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Api;
 use super::error::{ApiError, Problem};
-use super::extract::Signed;
+use super::extract::Visitor;
 use super::v1;
 use crate::domain::access::Scope;
 use crate::nudge::{Change, Kind};
+use crate::services::sign_in::{self, Visit};
 use crate::services::{App, Ctx, Error, desktops, hosts, images, pools};
 use crate::store::desktops::Filter;
 
@@ -30,6 +32,8 @@ use crate::store::desktops::Filter;
 const COALESCE: Duration = Duration::from_millis(250);
 /// Rows an event carries at most; more are split.
 const PER_EVENT: usize = 500;
+/// How long a stream may outlive its sign-in, or a change of its sites.
+const LOOK_EVERY: Duration = Duration::from_secs(4);
 /// Events a console may lag behind.
 const BACKLOG: usize = 256;
 
@@ -155,39 +159,91 @@ pub fn routes() -> OpenApiRouter<Api> {
 #[utoipa::path(get, path = "/events", tag = "events", responses((status = 200, content_type = "text/event-stream"), (status = "4XX", body = Problem)))]
 async fn stream(
     State(api): State<Api>,
-    Signed(ctx): Signed,
+    Visitor(visit): Visitor,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
-    let hub = api.events.clone();
-    let start = hub.count.load(Ordering::Relaxed);
-    let state = (hub.out.subscribe(), hub.boot, ctx, start, false);
-    let stream = futures_util::stream::unfold(state, |(mut rx, boot, ctx, last, mut opened)| async move {
-        if !opened {
-            opened = true;
+    let mut look = tokio::time::interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let line = Line {
+        last: api.events.count.load(Ordering::Relaxed),
+        rx: api.events.out.subscribe(),
+        boot: api.events.boot,
+        app: api.app,
+        visit,
+        look,
+        opened: false,
+    };
+    let stream = futures_util::stream::unfold(line, |mut line| async move { Some((Ok(line.next().await?), line)) });
+    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
+}
+
+/// One console's stream.
+struct Line {
+    rx: broadcast::Receiver<Burst>,
+    boot: Uuid,
+    app: App,
+    visit: Visit,
+    look: Interval,
+    last: u64,
+    opened: bool,
+}
+
+impl Line {
+    /// The next event; `None` ends the stream.
+    async fn next(&mut self) -> Option<Event> {
+        if !self.opened {
+            self.opened = true;
             // What happened before the stream was open is unknown to this console.
-            let hello = Event::default().event("resync").id(format!("{boot}-{last}")).data("{}");
-            return Some((Ok(hello), (rx, boot, ctx, last, opened)));
+            return Some(self.numbered(Event::default().event("resync").data("{}")));
         }
         loop {
-            match rx.recv().await {
-                Ok(b) => {
-                    let missed = b.n != last + 1;
-                    let event = if missed {
-                        Some(Event::default().event("resync").data("{}"))
-                    } else {
-                        visible(&b, &ctx).map(|data| Event::default().event("change").data(data.to_string()))
-                    };
-                    let last = b.n;
-                    if let Some(e) = event {
-                        return Some((Ok(e.id(format!("{boot}-{last}"))), (rx, boot, ctx, last, opened)));
+            let burst = tokio::select! {
+                _ = self.look.tick() => {
+                    if !self.still_signed_in().await {
+                        return None;
                     }
-                    return Some((Ok(Event::default().comment("")), (rx, boot, ctx, last, opened)));
+                    continue;
+                }
+                received = self.rx.recv() => received,
+            };
+            match burst {
+                Ok(b) => {
+                    let missed = b.n != self.last + 1;
+                    self.last = b.n;
+                    let event = if missed {
+                        Event::default().event("resync").data("{}")
+                    } else {
+                        match visible(&b, &self.visit.ctx) {
+                            Some(data) => Event::default().event("change").data(data.to_string()),
+                            None => return Some(Event::default().comment("")),
+                        }
+                    };
+                    return Some(self.numbered(event));
                 }
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,
             }
         }
-    });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
+    }
+
+    fn numbered(&self, event: Event) -> Event {
+        event.id(format!("{}-{}", self.boot, self.last))
+    }
+
+    /// Looks at the sign-in again, and takes over what changed of the role and the sites.
+    async fn still_signed_in(&mut self) -> bool {
+        match sign_in::still(&self.app, &self.visit).await {
+            Ok(visit) => {
+                self.visit = visit;
+                true
+            }
+            Err(Error::Unauthenticated(..)) => false,
+            // Without a database there is nothing to send either.
+            Err(e) => {
+                tracing::warn!(error = %e, "a sign-in could not be looked at");
+                true
+            }
+        }
+    }
 }
 
 /// The part of a burst this caller may see.

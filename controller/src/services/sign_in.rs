@@ -268,17 +268,31 @@ pub async fn visit(app: &App, ip: &str, token: &str) -> Result<Visit> {
 /// # Errors
 /// [`Error::Unauthenticated`] A-100 for whatever reason it is not.
 pub async fn visit_at(app: &App, door: Door<'_>, token: &str) -> Result<Visit> {
-    let now = app.clock.now();
     if !secret::has_shape(door.prefix(), token) {
         return Err(not_signed_in());
     }
-    let token_hash = secret::hash(token);
-    let session = app.store.web_session(&token_hash).await?.filter(|s| good(s, door, now)).ok_or_else(not_signed_in)?;
-    if now.since(Time::from_micros(session.last_used_at)) >= SESSION_TOUCH {
+    let (visit, last_used) = look_up(app, door, &secret::hash(token)).await?;
+    if visit.ctx.now.since(last_used) >= SESSION_TOUCH {
         let mut tx = app.store.begin().await?;
-        tx.touch_web_session(&token_hash, now).await?;
+        tx.touch_web_session(&visit.token_hash, visit.ctx.now).await?;
         tx.commit().await?;
     }
+    Ok(visit)
+}
+
+/// Looks again at a browser's sign-in that was good, for what stays open for long. This does not count as use:
+/// a page left open is not a person.
+///
+/// # Errors
+/// [`Error::Unauthenticated`] A-100 when it has ended, or the account was switched off.
+pub async fn still(app: &App, visit: &Visit) -> Result<Visit> {
+    Ok(look_up(app, Door::browser(&visit.ctx.ip), &visit.token_hash).await?.0)
+}
+
+/// A sign-in that is good at this door, and when it was last used.
+async fn look_up(app: &App, door: Door<'_>, token_hash: &[u8; 32]) -> Result<(Visit, Time)> {
+    let now = app.clock.now();
+    let session = app.store.web_session(token_hash).await?.filter(|s| good(s, door, now)).ok_or_else(not_signed_in)?;
     let user = session.user;
     let caller = Caller::User {
         id: user.id,
@@ -286,7 +300,9 @@ pub async fn visit_at(app: &App, door: Door<'_>, token: &str) -> Result<Visit> {
         role: user.role,
         scope: scope(app, user.role, user.site_code.as_deref(), now).await?,
     };
-    Ok(Visit { ctx: Ctx { caller, ip: door.ip.to_owned(), now }, user, csrf: session.csrf, token_hash })
+    let ctx = Ctx { caller, ip: door.ip.to_owned(), now };
+    let visit = Visit { ctx, user, csrf: session.csrf, token_hash: *token_hash };
+    Ok((visit, Time::from_micros(session.last_used_at)))
 }
 
 fn good(s: &WebSession, door: Door<'_>, now: Time) -> bool {
