@@ -202,6 +202,7 @@ pub struct Console {
     world: String,
     ca: PathBuf,
     cookies: PathBuf,
+    csrf: String,
 }
 
 impl Console {
@@ -211,14 +212,16 @@ impl Console {
     /// If the account can't be made or the sign-in is refused.
     pub fn sign_in(world: &World, role: &str) -> Result<Self> {
         let made = world.json(&["admin", "user", "add", role, "--role", role, "--generate", "--json"])?;
-        let console = Self {
+        let mut console = Self {
             world: format!("https://{}", world.web),
             ca: world.path().join("tls/ca.pem"),
             cookies: world.path().join(format!("{role}.cookies")),
+            csrf: String::new(),
         };
         let body = serde_json::json!({"username": role, "password": made["password"]}).to_string();
         let (status, answer) = console.ask(&["--json", &body, "/api/v1/login"])?;
         ensure!(status == 200, "{role} can't sign in: {status} {answer}");
+        answer["csrf"].as_str().context("no csrf")?.clone_into(&mut console.csrf);
         Ok(console)
     }
 
@@ -228,6 +231,14 @@ impl Console {
     /// If the controller can't be reached.
     pub fn get(&self, path: &str) -> Result<(u16, Value)> {
         self.ask(&[path])
+    }
+
+    /// POST of JSON: the status and the JSON.
+    ///
+    /// # Errors
+    /// If the controller can't be reached.
+    pub fn post(&self, path: &str, body: &Value) -> Result<(u16, Value)> {
+        self.ask(&["-H", &format!("x-tram-csrf: {}", self.csrf), "--json", &body.to_string(), path])
     }
 
     /// One request by curl: its own arguments, the path last.

@@ -1,5 +1,6 @@
 //! A whole controller as its own process, with a data folder of its own, that a test may kill.
 
+use std::io::{Read, Seek};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,7 +17,9 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The controller, its folder and its process.
 pub struct World {
-    folder: TempDir,
+    path: PathBuf,
+    /// Removed at the end, if this world made it.
+    _folder: Option<TempDir>,
     database: Option<String>,
     /// Address of the API.
     pub web: SocketAddr,
@@ -62,16 +65,44 @@ impl World {
         let folder = tempfile::Builder::new().prefix("tram-world-").tempdir_in("/var/tmp")?;
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
-        let world = Self { folder, database, web: free_address()?, agents: free_address()?, server: None };
-        world.cli(&["admin", "init-tls", "--names", "localhost,127.0.0.1"])?;
-        world.cli(&["admin", "site", "import", "--builtin", "hanoi-2016"])?;
+        let mut world = Self::bare(folder.path(), database)?;
+        world._folder = Some(folder);
+        world.furnish()?;
         Ok(world)
+    }
+
+    /// The same in a folder that somebody else made and removes.
+    ///
+    /// # Errors
+    /// Whatever the commands say.
+    pub fn at(folder: &Path) -> Result<Self> {
+        let world = Self::bare(folder, None)?;
+        world.furnish()?;
+        Ok(world)
+    }
+
+    /// A second controller on the data of this one, at other addresses.
+    ///
+    /// # Errors
+    /// If there are no addresses.
+    pub fn twin(&self) -> Result<Self> {
+        Self::bare(&self.path, self.database.clone())
+    }
+
+    fn bare(folder: &Path, database: Option<String>) -> Result<Self> {
+        let (web, agents) = (free_address()?, free_address()?);
+        Ok(Self { path: folder.to_owned(), _folder: None, database, web, agents, server: None })
+    }
+
+    fn furnish(&self) -> Result<()> {
+        self.cli(&["admin", "init-tls", "--names", "localhost,127.0.0.1"])?;
+        self.cli(&["admin", "site", "import", "--builtin", "hanoi-2016"]).map(|_| ())
     }
 
     /// The data folder.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        &self.path
     }
 
     /// Takes a small empty qcow2 in as image `small`, version 1.
@@ -178,6 +209,38 @@ impl World {
             }
             Ok(std::net::TcpStream::connect(web).is_ok())
         })
+    }
+
+    /// Starts the server where it must not start: what it said when it ended.
+    ///
+    /// # Errors
+    /// If it does not end by itself within [`PATIENCE`], or ends as if all were well.
+    pub fn cannot_start(&mut self) -> Result<String> {
+        let mut said = tempfile::tempfile()?;
+        let child = self.command()?.arg("server").stdout(Stdio::null()).stderr(said.try_clone()?).spawn()?;
+        self.server = Some(child);
+        let until = Instant::now() + PATIENCE;
+        let status = loop {
+            match self.server.as_mut().context("no server")?.try_wait()? {
+                Some(status) => break status,
+                None if Instant::now() > until => bail!("the server runs where it must not"),
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        self.server = None;
+        let mut text = String::new();
+        said.rewind()?;
+        said.read_to_string(&mut text)?;
+        ensure!(status.code() == Some(1), "{status}: {text}");
+        Ok(text)
+    }
+
+    /// The server's process id.
+    ///
+    /// # Errors
+    /// If no server was started.
+    pub fn server_pid(&self) -> Result<u32> {
+        Ok(self.server.as_ref().context("no server")?.id())
     }
 
     /// Its log so far.

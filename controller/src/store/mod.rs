@@ -14,7 +14,7 @@ use std::time::Duration;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 use tram_wire::ids::InstallationId;
 use uuid::Uuid;
 
@@ -223,6 +223,9 @@ impl Store {
             let write = SqlitePoolOptions::new()
                 .max_connections(1)
                 .acquire_timeout(Duration::from_secs(10))
+                // Out of room, SQLite rolls back by itself; the driver's count of open transactions then never
+                // comes down, and the one writer would refuse every later one. Such a connection is replaced.
+                .before_acquire(|c, _| Box::pin(async move { Ok(!c.is_in_transaction()) }))
                 .connect_with(options.clone())
                 .await
                 .map_err(|e| folder_fault(path, e))?;
