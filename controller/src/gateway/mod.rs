@@ -94,7 +94,6 @@ impl Gateway {
     }
 
     /// Its routes.
-    #[must_use]
     pub fn router(&self) -> Router {
         Router::new().route("/gateway/v1/vnc", get(enter)).with_state(self.clone())
     }

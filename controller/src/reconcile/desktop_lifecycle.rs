@@ -250,12 +250,13 @@ async fn write(world: &World, d: &Desktop, release: bool) -> Result<(), crate::s
 }
 
 fn settle(d: &mut Desktop, state: DesktopState, now: Time) {
-    if state == DesktopState::Running && d.boot_ms.is_none() {
-        if let Some(at) = d.started_at {
-            let took = now.since(Time::from_micros(at));
-            d.boot_ms = i64::try_from(took.as_millis()).ok();
-            histogram!("desktop_boot_seconds").record(took.as_secs_f64());
-        }
+    if state == DesktopState::Running
+        && d.boot_ms.is_none()
+        && let Some(at) = d.started_at
+    {
+        let took = now.since(Time::from_micros(at));
+        d.boot_ms = i64::try_from(took.as_millis()).ok();
+        histogram!("desktop_boot_seconds").record(took.as_secs_f64());
     }
     d.enter(state, now);
     (d.attempts, d.next_try_at, d.error_code, d.error_text) = (0, None, None, None);
