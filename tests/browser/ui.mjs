@@ -344,6 +344,12 @@ const noSideways = async (page, name) => {
     await page.locator('tbody tr[data-row]').first().waitFor()
     await accessible(page, 'sessions')
     await shoot(page, 'ui-sessions')
+    await page.getByRole('button', { name: 'canbo', exact: true }).click()
+    await page.getByTestId('guilty').getByText('đường truyền của điểm này').waitFor()
+    await accessible(page, 'why slow')
+    await shoot(page, 'ui-why-slow')
+    await page.keyboard.press('Escape')
+    await page.getByRole('dialog').waitFor({ state: 'detached' })
     world.sessions = []
   })
   await steps.step('no outside request, page error or policy breach (support)', async () =>

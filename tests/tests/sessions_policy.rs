@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 use tram_controller::domain::access::{Role, Scope};
+use tram_controller::domain::experience::Segment;
 use tram_controller::domain::policy::PoolPolicy;
 use tram_controller::domain::session::{Limit, Policy, SessionState};
 use tram_controller::reconcile::session_reaper;
@@ -120,6 +121,7 @@ async fn whoever_seems_away_is_warned_and_may_say_that_they_are_there() -> Resul
         let (id, ticket) = gate.ticket(0).await?;
         let mut viewer = gate.knock(&ticket).await?;
         viewer.shake_hands().await?;
+        viewer.picture(640, 400).await?;
         until("a viewer", &gate, id, |_, state| state == SessionState::Active).await?;
         gate.office.sql("UPDATE sessions SET policy = '{\"idle_s\": 12}'").await?;
         until("a warning", &gate, id, |closing, _| closing).await?;
@@ -132,6 +134,11 @@ async fn whoever_seems_away_is_warned_and_may_say_that_they_are_there() -> Resul
         // Silent again: the viewer goes, the session stays.
         assert_eq!(timeout(PATIENCE, viewer.closed()).await??, 4003);
         until("a kept session", &gate, id, |_, state| state == SessionState::Disconnected).await?;
+        // What was felt is kept with it, segment by segment.
+        let felt = gate.office.app.store.session(id).await?.expect("a row").segments();
+        for segment in [Segment::Ticket, Segment::Display, Segment::Picture] {
+            assert!(felt.iter().any(|m| m.segment == segment), "{segment} is missing: {felt:?}");
+        }
     }
     Ok(())
 }

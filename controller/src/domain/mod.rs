@@ -8,6 +8,7 @@ pub mod credential;
 pub mod day;
 pub mod desktop;
 pub mod endpoint;
+pub mod experience;
 pub mod host;
 pub mod image;
 pub mod line;

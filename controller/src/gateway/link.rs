@@ -8,10 +8,13 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tram_wire::ids::{DesktopId, SessionId};
 
+use crate::domain::experience::{self, Experience};
 use crate::domain::session::{Cut, Policy};
 
 /// How often a viewer is asked for a sign of life.
 pub const PING_EVERY: Duration = Duration::from_secs(20);
+/// How often what a connection feels like is written down.
+const TELL_EVERY: Duration = Duration::from_secs(30);
 /// A viewer from which nothing came for this long is gone.
 const SILENCE: Duration = Duration::from_secs(50);
 /// A viewer that took nothing of what was sent for this long is gone.
@@ -44,6 +47,11 @@ pub struct Link {
     writing: AtomicU64,
     up: AtomicU64,
     down: AtomicU64,
+    experience: Mutex<Experience>,
+    /// When the ping that has no answer yet was sent, plus one; 0: none.
+    asked: AtomicU64,
+    /// When what was felt was written down last.
+    told: AtomicU64,
 }
 
 impl Link {
@@ -67,6 +75,9 @@ impl Link {
             writing: AtomicU64::new(0),
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
+            experience: Mutex::default(),
+            asked: AtomicU64::new(0),
+            told: AtomicU64::new(0),
         }
     }
 
@@ -116,7 +127,11 @@ impl Link {
 
     /// It is done.
     pub fn written(&self, bytes: usize) {
-        self.writing.store(0, Ordering::Relaxed);
+        let began = self.writing.swap(0, Ordering::Relaxed);
+        let took = Duration::from_millis(self.now().saturating_sub(began.saturating_sub(1)));
+        if began > 0 && took >= experience::STALL {
+            self.feel(|e| e.written(took));
+        }
         self.down.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
@@ -139,6 +154,41 @@ impl Link {
     /// Whether a ping is due, once.
     pub fn take_ping(&self) -> bool {
         self.ping_due.swap(false, Ordering::Relaxed)
+    }
+
+    /// A ping leaves.
+    pub fn asked(&self) {
+        self.asked.store(self.now() + 1, Ordering::Relaxed);
+    }
+
+    /// Its answer came.
+    pub fn answered(&self) {
+        if let Some(at) = self.asked.swap(0, Ordering::Relaxed).checked_sub(1) {
+            let rtt = Duration::from_millis(self.now().saturating_sub(at));
+            self.feel(|e| e.round_trip(rtt));
+        }
+    }
+
+    /// Changes what is known of how it feels.
+    pub fn feel(&self, change: impl FnOnce(&mut Experience)) {
+        change(&mut self.experience.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// How it feels.
+    #[must_use]
+    pub fn experience(&self) -> Experience {
+        self.experience.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether how it feels should be written down again, once.
+    #[must_use]
+    pub fn tell_due(&self) -> bool {
+        let now = self.now();
+        let due = now.saturating_sub(self.told.load(Ordering::Relaxed)) >= experience::millis(TELL_EVERY);
+        if due {
+            self.told.store(now, Ordering::Relaxed);
+        }
+        due
     }
 
     /// Its session's own idle limit, and the officer's latest word that they are still there.

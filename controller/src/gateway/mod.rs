@@ -38,6 +38,7 @@ use self::admit::{HalfOpen, Knock, Refusal, Slot};
 use self::link::Link;
 use self::protocol::vnc;
 use self::relay::{Buffers, End, Inbox};
+use crate::domain::experience::millis;
 use crate::domain::host::HostState;
 use crate::domain::session::{self, Cut, Policy};
 use crate::domain::ticket::Protocol;
@@ -171,6 +172,9 @@ impl Gateway {
                     }
                 }
                 self.warn(&links, &standings).await;
+                for link in links.iter().filter(|l| l.tell_due()) {
+                    self.tell(link).await;
+                }
             }
             // Without a database nobody is let in, but who works goes on working.
             Err(e) => tracing::warn!(error = %e, "the gateway could not look at its sessions"),
@@ -213,13 +217,14 @@ impl Gateway {
 
     /// One connection from its upgrade to its end.
     async fn carry(self, upgrade: hyper::upgrade::OnUpgrade, ticket: Redeemed, peer: IpAddr, slot: Slot) {
-        let open = self.open_display(ticket.session_id, ticket.desktop_id);
-        let (display, upgraded) = tokio::join!(open, timeout(self.0.policy.handshake, upgrade));
+        let began = Instant::now();
+        let open = async { (self.open_display(ticket.session_id, ticket.desktop_id).await, began.elapsed()) };
+        let ((display, opened), upgraded) = tokio::join!(open, timeout(self.0.policy.handshake, upgrade));
         let Ok(Ok(upgraded)) = upgraded else { return };
         let (from_viewer, mut viewer) = tokio::io::split(TokioIo::new(upgraded));
         let mut inbox = Inbox::new(from_viewer, &self.0.buffers);
         let end = match display {
-            Ok(display) => self.serve(&mut inbox, &mut viewer, display, &ticket, peer, slot).await,
+            Ok(stream) => self.serve(&mut inbox, &mut viewer, (stream, opened), &ticket, peer, slot).await,
             Err(cut) => End::Cut(cut),
         };
         let (code, reason) = self.last_words(end, &ticket).await;
@@ -262,7 +267,7 @@ impl Gateway {
         &self,
         inbox: &mut Inbox<'_, R>,
         viewer: &mut W,
-        mut display: UnixStream,
+        (mut display, opened): (UnixStream, Duration),
         ticket: &Redeemed,
         peer: IpAddr,
         slot: Slot,
@@ -290,9 +295,16 @@ impl Gateway {
         if let Some(old) = self.links().insert(ticket.session_id, link.clone()) {
             old.cut(Cut::TakenOver);
         }
+        link.feel(|e| {
+            e.ticket_ms = u64::try_from(ticket.age / 1000).ok();
+            e.display_ms = Some(millis(opened));
+        });
         let end = match display.write_all(&[vnc::SHARED]).await {
             Ok(()) => {
-                let first = || self.first_picture(ticket, link.age());
+                let first = || {
+                    link.feel(|e| e.picture_ms = Some(millis(link.age())));
+                    self.first_picture(ticket, link.age());
+                };
                 relay::run(inbox, viewer, &mut display, &link, &self.0.buffers, first).await
             }
             Err(_) => End::Display,
@@ -316,9 +328,17 @@ impl Gateway {
         let (up, down) = link.take_bytes();
         counter!("gateway_bytes_total", "way" => "up").increment(up);
         counter!("gateway_bytes_total", "way" => "down").increment(down);
+        self.tell(link).await;
         if let Err(e) = broker::detached(&self.0.app, link.session, link.epoch(), up, down).await {
             // The session reaper finds it once this gateway is silent or a newer connection ends.
             tracing::warn!(session = %link.session, error = %e, "a viewer's end could not be written down");
+        }
+    }
+
+    /// Writes down how a connection feels.
+    async fn tell(&self, link: &Link) {
+        if let Err(e) = broker::experienced(&self.0.app, link.session, link.epoch(), &link.experience()).await {
+            tracing::warn!(session = %link.session, error = %e, "what a session feels like could not be written down");
         }
     }
 

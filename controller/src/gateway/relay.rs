@@ -100,6 +100,8 @@ pub struct Inbox<'a, R> {
     small_reads: u32,
     /// The latest ping, for [`Inbox::take_ping`].
     ping: Option<Vec<u8>>,
+    /// Our own ping was answered since the last look.
+    pong: bool,
 }
 
 impl<'a, R: AsyncRead + Unpin> Inbox<'a, R> {
@@ -116,6 +118,7 @@ impl<'a, R: AsyncRead + Unpin> Inbox<'a, R> {
             data: 0..0,
             small_reads: 0,
             ping: None,
+            pong: false,
         }
     }
 
@@ -169,7 +172,10 @@ impl<'a, R: AsyncRead + Unpin> Inbox<'a, R> {
                     self.ping = Some(buffer[at + r.start..at + r.end].to_vec());
                     return Ok(0..0);
                 }
-                Item::Pong => return Ok(0..0),
+                Item::Pong => {
+                    self.pong = true;
+                    return Ok(0..0);
+                }
                 Item::Close => return Err(End::Viewer),
                 Item::Header => {}
             }
@@ -258,6 +264,9 @@ async fn up<R: AsyncRead + Unpin>(
         if let Some(ping) = inbox.take_ping() {
             link.ponder(&ping);
         }
+        if std::mem::take(&mut inbox.pong) {
+            link.answered();
+        }
         let piece = &inbox.buffer()[range];
         if messages.feed(piece).map_err(End::Message)? {
             link.touched();
@@ -323,6 +332,7 @@ async fn control<W: AsyncWrite + Unpin>(viewer: &mut W, link: &Link) -> Result<(
         viewer.write_all(&ws::short_frame(Opcode::Pong, &payload)).await?;
     }
     if link.take_ping() {
+        link.asked();
         viewer.write_all(&ws::short_frame(Opcode::Ping, b"")).await?;
     }
     viewer.flush().await?;

@@ -11,6 +11,7 @@ pub use self::waiting::{Queue, serve_line};
 use super::{App, Ctx, Error, Result, audit};
 use crate::domain::access::{Caller, Role};
 use crate::domain::desktop::{DesiredDesktop, DesktopState, progress};
+use crate::domain::experience::Experience;
 use crate::domain::line;
 use crate::domain::policy::SessionPolicy;
 use crate::domain::session::{
@@ -456,6 +457,20 @@ pub async fn first_frame(app: &App, id: SessionId) -> Result<()> {
     let mut tx = app.store.begin().await?;
     tx.first_frame(id, app.clock.now()).await?;
     Ok(tx.commit().await?)
+}
+
+/// How a connection feels: kept with its session, and counted by site.
+///
+/// # Errors
+/// Only those of the store.
+pub async fn experienced(app: &App, id: SessionId, epoch: i64, e: &Experience) -> Result<()> {
+    let mut tx = app.store.begin().await?;
+    let site = tx.session_experience(id, epoch, e).await?;
+    tx.commit().await?;
+    // Only sites that have sessions get a series: as many as there are communes with desktops.
+    let (Some(site), Some(rtt)) = (site, e.rtt_ms) else { return Ok(()) };
+    metrics::histogram!("session_rtt_seconds", "site" => site).record(rtt as f64 / 1e3);
+    Ok(())
 }
 
 /// The gateway lives; said while it carries connections.

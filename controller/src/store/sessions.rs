@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::{Db, Result, Store, Tx, TxInner, exec_tx, on_read, on_tx};
 use crate::domain::access::Scope;
 use crate::domain::desktop::{DesiredDesktop, DesktopState};
+use crate::domain::experience::{self, Experience, Measured};
 use crate::domain::policy::{PoolPolicy, SessionPolicy};
 use crate::domain::session::{Elsewhere, EndReason, Limit, SessionState, Standing, warn_before};
 use crate::domain::ticket::Binding;
@@ -83,6 +84,7 @@ pub struct Session {
     pub ended_by: Option<String>,
     /// What they told the officer.
     pub end_note: Option<String>,
+    experience: Option<Json<Experience>>,
 }
 
 impl Session {
@@ -151,6 +153,14 @@ impl Session {
             present_at: self.present_at,
             closing: self.closing_at.is_some(),
         }
+    }
+
+    /// How it felt at the last connection, in segments.
+    #[must_use]
+    pub fn segments(&self) -> Vec<Measured> {
+        let waited = self.assigned_at.map(|at| Time::from_micros(at).since(Time::from_micros(self.created_at)));
+        let felt = self.experience.as_ref().map(|Json(e)| e.clone()).unwrap_or_default();
+        experience::segments(waited.map(experience::millis), &felt)
     }
 
     /// The limit that is near, and when it is reached.
@@ -227,7 +237,7 @@ const SELECT: &str = "SELECT s.id, s.user_id, u.username, u.disabled AS user_dis
     s.end_reason, s.created_at, s.last_active_at, s.first_frame_at, s.disconnected_at, s.ended_at, s.resumes, s.bytes_up, s.bytes_down, \
     s.epoch, s.client_ip, d.state AS desktop_state, d.desired AS desktop_desired, d.state_since AS desktop_since, d.assigned_user, \
     d.host_id, p.persistent, p.start_desktops, s.queued_at, s.assigned_at, s.policy, s.holder_kind, s.holder, e.name AS holder_name, \
-    s.present_at, s.closing_at, s.ended_by, s.end_note \
+    s.present_at, s.closing_at, s.ended_by, s.end_note, s.experience \
     FROM sessions s JOIN users u ON u.id = s.user_id LEFT JOIN desktops d ON d.id = s.desktop_id LEFT JOIN pools p ON p.id = d.pool_id \
     LEFT JOIN endpoints e ON e.id = s.holder_endpoint";
 
@@ -567,6 +577,17 @@ impl Tx {
         exec_tx!(self, c => sqlx::query("UPDATE sessions SET ended_by = $2, end_note = $3 WHERE id = $1")
             .bind(id.0).bind(who).bind(note).execute(c))?;
         Ok(())
+    }
+
+    /// How the connection of this epoch feels. The session's site, if it is the latest.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn session_experience(&mut self, id: SessionId, epoch: i64, e: &Experience) -> Result<Option<String>> {
+        Ok(
+            on_tx!(self, c => sqlx::query_scalar("UPDATE sessions SET experience = $3 WHERE id = $1 AND epoch = $2 RETURNING site_code")
+            .bind(id.0).bind(epoch).bind(Json(e)).fetch_optional(c))?,
+        )
     }
 
     /// A gateway says that it lives.

@@ -178,6 +178,17 @@ export class World {
       session = {
         id: randomUUID(), state: desktop.state === 'running' ? 'ready' : 'starting', user: pick(owner, 'id', 'username'),
         site_code: '00454', desktop: pick(desktop, 'id', 'name'), created_at: now(), last_active_at: now(), resumes: 0,
+        experience: {
+          guilty: 'round_trip',
+          segments: [
+            { name: 'line', ms: 0, limit_ms: 60_000, owner: 'capacity' },
+            { name: 'ticket', ms: 310, limit_ms: 2000, owner: 'network' },
+            { name: 'display', ms: 12, limit_ms: 500, owner: 'host' },
+            { name: 'picture', ms: 620, limit_ms: 1500, owner: 'desktop' },
+            { name: 'round_trip', ms: 382, limit_ms: 150, owner: 'network' },
+            { name: 'stalls', ms: 3800, limit_ms: 3000, owner: 'network' },
+          ],
+        },
       }
       this.sessions.push(session)
       if (this.ahead > 0) session.state = 'waiting'

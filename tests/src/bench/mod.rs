@@ -12,6 +12,7 @@ pub mod client;
 pub mod control;
 pub mod gateway_process;
 pub mod relay;
+pub mod storm;
 
 /// One measured row; its name is stable.
 #[derive(Clone, Debug, Serialize)]

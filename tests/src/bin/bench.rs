@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use tram_tests::bench::{self, agent, control, gateway_process, relay};
+use tram_tests::bench::{self, agent, control, gateway_process, relay, storm};
 
 #[derive(Parser)]
 struct Args {
@@ -41,6 +41,7 @@ async fn main() -> Result<ExitCode> {
     let wanted = |name: &str| only.is_match(name);
     let mut rows = control::rows(wanted).await;
     rows.extend(relay::rows(wanted).await);
+    rows.extend(storm::rows(wanted).await);
     rows.extend(tokio::task::block_in_place(|| agent::rows(wanted)));
     let ok = bench::report(&rows)?;
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -1183,6 +1183,11 @@ export interface components {
             /** @description Sessions. */
             sessions: components["schemas"]["SessionCount"];
         };
+        /**
+         * @description Whose a segment is.
+         * @enum {string}
+         */
+        Owner: "capacity" | "network" | "host" | "desktop";
         /** @description A page of a list. */
         Page_AuditRow: {
             /** @description The rows. */
@@ -1544,6 +1549,8 @@ export interface components {
                 ended_at?: components["schemas"]["Time"] | null;
                 /** @description Who ended it, if not its officer. */
                 ended_by?: string | null;
+                /** @description How it felt at its last connection. */
+                experience: components["schemas"]["SessionExperience"];
                 first_frame_at?: components["schemas"]["Time"] | null;
                 /**
                  * Format: uuid
@@ -1876,6 +1883,11 @@ export interface components {
          * @enum {string}
          */
         Role: "operator" | "support" | "officer";
+        /**
+         * @description A part of the way from the officer to the desktop.
+         * @enum {string}
+         */
+        Segment: "line" | "ticket" | "display" | "picture" | "round_trip" | "stalls";
         /** @description One officer's use of one desktop, over any number of connections. */
         Session: {
             /**
@@ -1903,6 +1915,8 @@ export interface components {
             ended_at?: components["schemas"]["Time"] | null;
             /** @description Who ended it, if not its officer. */
             ended_by?: string | null;
+            /** @description How it felt at its last connection. */
+            experience: components["schemas"]["SessionExperience"];
             first_frame_at?: components["schemas"]["Time"] | null;
             /**
              * Format: uuid
@@ -1957,6 +1971,12 @@ export interface components {
             /** @description Name. */
             name: string;
             state?: components["schemas"]["DesktopState"] | null;
+        };
+        /** @description How a session feels: the segments that were measured, and which is to blame. */
+        SessionExperience: {
+            guilty?: components["schemas"]["Segment"] | null;
+            /** @description On the officer's way. */
+            segments: components["schemas"]["SessionSegment"][];
         };
         /** @description The policy of one session, as it was when the session got its desktop. */
         SessionPolicy: {
@@ -2015,6 +2035,23 @@ export interface components {
             position: number;
             /** @description Since when. */
             since: components["schemas"]["Time"];
+        };
+        /** @description One segment. */
+        SessionSegment: {
+            /**
+             * Format: int64
+             * @description More than this is felt.
+             */
+            limit_ms: number;
+            /**
+             * Format: int64
+             * @description Milliseconds.
+             */
+            ms: number;
+            /** @description Which. */
+            name: components["schemas"]["Segment"];
+            /** @description Whose it is. */
+            owner: components["schemas"]["Owner"];
         };
         /**
          * @description Where a session is.

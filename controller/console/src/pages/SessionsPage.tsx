@@ -1,4 +1,4 @@
-import { Button, Stack, Switch, TextInput, VisuallyHidden } from '@mantine/core'
+import { Anchor, Button, Stack, Switch, TextInput, VisuallyHidden } from '@mantine/core'
 import { useQuery, useQueryClient } from '@tanstack/react-query'
 import type { ColumnDef } from '@tanstack/react-table'
 import { useMemo, useState } from 'react'
@@ -16,6 +16,7 @@ import { StatePill } from '../ui/state'
 import { byText, DataTable, Two } from '../ui/table'
 import { matches } from '../ui/text'
 import { Ago } from '../ui/time'
+import { SessionModal } from './SessionModal'
 
 export function SessionsPage() {
   const { t } = useTranslation()
@@ -25,7 +26,9 @@ export function SessionsPage() {
   const [past, setPast] = useState(false)
   const [ending, setEnding] = useState<Session>()
   const [reason, setReason] = useState('')
+  const [shown, setShown] = useState<string>()
   const query = useQuery({ queryKey: keys.sessions, queryFn: calls.sessions })
+  const detail = query.data?.items.find((session) => session.id === shown)
   const columns = useMemo<ColumnDef<Session>[]>(
     () => [
       {
@@ -33,7 +36,16 @@ export function SessionsPage() {
         header: t('session.user'),
         accessorFn: (row) => row.user?.username ?? '',
         sortingFn: byText((row) => row.user?.username),
-        cell: ({ row }) => <Two main={row.original.user?.username ?? '—'} sub={row.original.site_code} />,
+        cell: ({ row }) => (
+          <Two
+            main={
+              <Anchor component="button" type="button" className="link" onClick={() => setShown(row.original.id)}>
+                {row.original.user?.username ?? '—'}
+              </Anchor>
+            }
+            sub={row.original.site_code}
+          />
+        ),
       },
       {
         id: 'state',
@@ -118,6 +130,7 @@ export function SessionsPage() {
           )
         }}
       </Answer>
+      {detail && <SessionModal session={detail} onClose={() => setShown(undefined)} />}
       {ending && (
         <Confirm
           opened

@@ -14,6 +14,7 @@ use crate::api::Api;
 use crate::api::error::{ApiError, Problem};
 use crate::api::extract::{Signed, ValidJson, Visitor};
 use crate::domain::desktop::DesktopState;
+use crate::domain::experience::{self, Measured, Owner, Segment};
 use crate::domain::line::Cause;
 use crate::domain::policy::SessionPolicy;
 use crate::domain::session::{Limit, SessionState};
@@ -59,6 +60,8 @@ pub struct Session {
     pub policy: SessionPolicy,
     /// The limit that is near.
     pub closing: Option<SessionClosing>,
+    /// How it felt at its last connection.
+    pub experience: SessionExperience,
     /// Connections after the first.
     pub resumes: i64,
     /// Bytes from viewers, of finished connections.
@@ -109,6 +112,36 @@ pub struct SessionClosing {
     pub why: Limit,
     /// When it is reached.
     pub at: Time,
+}
+
+/// How a session feels: the segments that were measured, and which is to blame.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SessionExperience {
+    /// On the officer's way.
+    pub segments: Vec<SessionSegment>,
+    /// The one furthest over what is felt; absent if all is well.
+    pub guilty: Option<Segment>,
+}
+
+/// One segment.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SessionSegment {
+    /// Which.
+    pub name: Segment,
+    /// Milliseconds.
+    pub ms: u64,
+    /// More than this is felt.
+    pub limit_ms: u64,
+    /// Whose it is.
+    pub owner: Owner,
+}
+
+impl From<Vec<Measured>> for SessionExperience {
+    fn from(all: Vec<Measured>) -> Self {
+        let guilty = experience::guilty(&all);
+        let row = |m: Measured| SessionSegment { name: m.segment, ms: m.ms, limit_ms: m.limit_ms, owner: m.owner };
+        Self { guilty, segments: all.into_iter().map(row).collect() }
+    }
 }
 
 /// A place in the waiting line.
@@ -182,6 +215,7 @@ impl From<broker::View> for Session {
                 estimate_s: s.estimate_s,
                 progress: s.progress,
             }),
+            experience: s.segments().into(),
             queue: v.queue.map(|q| SessionQueue {
                 position: q.position,
                 length: q.length,

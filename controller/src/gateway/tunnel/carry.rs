@@ -155,6 +155,7 @@ impl Carried {
         self.link.heard(0);
         let stats = self.tunnel.stats();
         if let Some(rtt) = stats.round_trip.filter(|_| self.tunnel.is_up()) {
+            self.link.feel(|e| e.round_trip(rtt));
             let rtt_ms = u32::try_from(rtt.as_millis()).unwrap_or(u32::MAX);
             let down_kbit = (stats.rate.unwrap_or(0.0) / 125.0) as u32;
             send(&self.tunnel, &ToAgent::Quality(Quality { rtt_ms, down_kbit }));
