@@ -1,7 +1,7 @@
 # The one list of commands. Every target stands alone: it installs and builds what it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: setup demo demo-clean test check bench console images help
+.PHONY: setup demo demo-clean test story-endpoint check bench console images help
 export ONLY
 
 help: ## this list
@@ -18,6 +18,9 @@ demo-clean: ## remove exactly what `make demo` made
 
 test: ## every test, on real libvirt and in a real browser
 	@.ci/test
+
+story-endpoint: ## an officer's day at an endpoint: thin line, kiosk, viewer, real desktop; line cut, controller killed
+	@.ci/setup test && images/test/build && tests/endpoint/story.sh
 
 check: ## format, lints, floors, wire samples, OpenAPI, licences, shell scripts
 	@.ci/setup test && .ci/console && .ci/check
