@@ -497,7 +497,7 @@ const noSideways = async (page, name) => {
   const page = (steps.page = browser.page)
   await steps.step('375 px in the dark: nothing scrolls sideways, axe passes', async () => {
     await signIn(page, url, as('vanhanh'))
-    for (const [path, name] of [['', 'overview'], ['hosts', 'hosts'], ['pools', 'pools'], ['desktops', 'desktops'], ['sites', 'sites'], ['users', 'users'], [`pools/${world.pools[0].id}`, 'pool'], [`endpoints/${world.endpoints[0].id}`, 'endpoint']]) {
+    for (const [path, name] of [['', 'overview'], ['hosts', 'hosts'], ['pools', 'pools'], ['desktops', 'desktops'], ['sites', 'sites'], ['users', 'users'], ['sessions', 'sessions'], [`pools/${world.pools[0].id}`, 'pool'], [`endpoints/${world.endpoints[0].id}`, 'endpoint']]) {
       await page.goto(`${url}/console/${path}`)
       await page.getByRole('heading', { level: 1 }).waitFor()
       await page.locator('[role=status][aria-label="Đang tải…"]').waitFor({ state: 'detached' })
@@ -505,6 +505,30 @@ const noSideways = async (page, name) => {
       await accessible(page, `${name}, dark`)
       await shoot(page, `ui-narrow-${name}`)
     }
+  })
+  await steps.step('375 px: the line, the question and the warning fit', async () => {
+    await signOut(page)
+    await signIn(page, url, as('canbo'))
+    world.ahead = 2
+    await page.getByRole('button', { name: 'Mở máy trạm ảo' }).click()
+    await page.getByText('Thứ 2 / 4').waitFor()
+    await noSideways(page, 'line')
+    await shoot(page, 'ui-narrow-line')
+    world.elsewhere = { kind: 'browser', since: new Date().toISOString() }
+    world.ahead = 0
+    await page.reload()
+    await page.getByText('trên một trình duyệt khác').waitFor()
+    await noSideways(page, 'elsewhere')
+    await shoot(page, 'ui-narrow-elsewhere')
+    await page.getByRole('button', { name: 'Làm việc tại đây' }).click()
+    await until('the viewer to be open', async () => (await viewerPhase(page)) === 'open')
+    const session = world.sessions.at(-1)
+    session.closing = { why: 'longest', at: new Date(Date.now() + 50_000).toISOString() }
+    world.emit('session', [world.sessionRow(session)])
+    await page.getByText('Xin lưu việc ngay').waitFor()
+    await noSideways(page, 'warning')
+    await shoot(page, 'ui-narrow-warning')
+    world.sessions = []
   })
   await browser.close()
   const english = await openBrowser(url, { language: 'en' })
@@ -519,6 +543,11 @@ const noSideways = async (page, name) => {
     await tab.goto(`${url}/console/hosts`)
     await tab.getByText('its processor shows neither vmx nor svm').waitFor()
     await shoot(tab, 'ui-english-hosts')
+    world.connect('canbo')
+    await tab.goto(`${url}/console/sessions`)
+    await tab.getByRole('button', { name: 'canbo', exact: true }).click()
+    await tab.getByText("Slow because of the site's line").waitFor()
+    await shoot(tab, 'ui-english-why-slow')
   })
   await english.close()
 }
