@@ -8,5 +8,6 @@ pub mod gate;
 pub mod http;
 pub mod office;
 pub mod screen;
+pub mod thin;
 pub mod tunnels;
 pub mod world;

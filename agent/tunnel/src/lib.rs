@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tram_wire::tunnel::{Class, Event, Fault, Mux};
 
 pub use line::{Line, prepare};
-pub use stream::Stream;
+pub use stream::{ReadStream, Stream, WriteStream};
 pub use tram_wire::tunnel::{Limits, Role, Stats, StreamError};
 pub use words::{read_words, write_words};
 

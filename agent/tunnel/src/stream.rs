@@ -2,22 +2,52 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tram_wire::tunnel::StreamError;
 
 use super::Tunnel;
 
-/// Bytes both ways. Survives its tunnel's connections. Dropping it without [`shutdown`](tokio::io::AsyncWriteExt)
-/// breaks it off.
+/// Read at once from what is copied into a stream.
+const PIECE: usize = 64 * 1024;
+
+/// Bytes both ways. Survives its tunnel's connections. Dropping it, or both halves, without a shutdown breaks it
+/// off.
 pub struct Stream {
-    tunnel: Tunnel,
-    id: u32,
+    read: ReadStream,
+    write: WriteStream,
+}
+
+/// The half that is read.
+pub struct ReadStream {
+    held: Arc<Held>,
     /// The piece that is being read.
     piece: Vec<u8>,
     read: usize,
     ended: bool,
+}
+
+/// The half that is written.
+pub struct WriteStream {
+    held: Arc<Held>,
+}
+
+/// Somebody has an interest in the stream as long as this lives.
+struct Held {
+    tunnel: Tunnel,
+    id: u32,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut inner = self.tunnel.lock();
+        inner.readers.remove(&self.id);
+        inner.writers.remove(&self.id);
+        inner.mux.drop_stream(self.id, 0);
+        inner.wake_driver();
+    }
 }
 
 fn error(e: StreamError) -> io::Error {
@@ -30,35 +60,88 @@ fn error(e: StreamError) -> io::Error {
 
 impl Stream {
     pub(super) fn new(tunnel: Tunnel, id: u32) -> Self {
-        Self { tunnel, id, piece: Vec::new(), read: 0, ended: false }
+        let held = Arc::new(Held { tunnel, id });
+        let read = ReadStream { held: held.clone(), piece: Vec::new(), read: 0, ended: false };
+        Self { read, write: WriteStream { held } }
     }
 
     /// Its number in the tunnel.
     #[must_use]
     pub fn id(&self) -> u32 {
-        self.id
+        self.read.held.id
+    }
+
+    /// Both halves, to be used at the same time.
+    #[must_use]
+    pub fn into_split(self) -> (ReadStream, WriteStream) {
+        (self.read, self.write)
     }
 
     /// Breaks it off with a code for the other end.
     pub fn reset(self, code: u16) {
-        let mut inner = self.tunnel.lock();
-        inner.mux.reset(self.id, code);
+        self.write.reset(code);
+    }
+
+    /// Copies both ways until both have ended, or one fails; the bytes from and to the stream.
+    ///
+    /// # Errors
+    /// The first one of either side.
+    pub async fn relay<S: AsyncRead + AsyncWrite + Unpin>(self, other: &mut S) -> io::Result<(u64, u64)> {
+        let (mut from_stream, mut to_stream) = self.into_split();
+        let (mut from_other, mut to_other) = tokio::io::split(other);
+        let out = async {
+            let mut total = 0;
+            loop {
+                // Written from where it arrived: no copy in between.
+                let piece = from_stream.fill_buf().await?;
+                if piece.is_empty() {
+                    to_other.shutdown().await?;
+                    return Ok(total);
+                }
+                let n = piece.len();
+                to_other.write_all(piece).await?;
+                from_stream.consume(n);
+                total += n as u64;
+            }
+        };
+        let into = async {
+            let mut total = 0;
+            let mut buffer = vec![0; PIECE].into_boxed_slice();
+            loop {
+                let n = from_other.read(&mut buffer).await?;
+                if n == 0 {
+                    to_stream.shutdown().await?;
+                    return Ok(total);
+                }
+                to_stream.write_all(&buffer[..n]).await?;
+                total += n as u64;
+            }
+        };
+        tokio::try_join!(out, into)
+    }
+}
+
+impl WriteStream {
+    /// Breaks the stream off with a code for the other end.
+    pub fn reset(&self, code: u16) {
+        let mut inner = self.held.tunnel.lock();
+        inner.mux.reset(self.held.id, code);
         inner.wake_driver();
     }
 }
 
-impl AsyncBufRead for Stream {
+impl AsyncBufRead for ReadStream {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
         if this.read >= this.piece.len() && !this.ended {
-            let now = this.tunnel.now();
-            let mut inner = this.tunnel.lock();
+            let now = this.held.tunnel.now();
+            let mut inner = this.held.tunnel.lock();
             if inner.closed {
                 return Poll::Ready(Err(error(StreamError::Gone)));
             }
-            match inner.mux.take(now, this.id).map_err(error)? {
+            match inner.mux.take(now, this.held.id).map_err(error)? {
                 None => {
-                    inner.readers.insert(this.id, cx.waker().clone());
+                    inner.readers.insert(this.held.id, cx.waker().clone());
                     return Poll::Pending;
                 }
                 Some(piece) => {
@@ -82,28 +165,28 @@ impl AsyncBufRead for Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for ReadStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let bytes = std::task::ready!(self.as_mut().poll_fill_buf(cx))?;
+        let bytes = ready!(self.as_mut().poll_fill_buf(cx))?;
         let n = bytes.len().min(buf.remaining());
         buf.put_slice(&bytes[..n]);
-        self.consume(n);
+        AsyncBufRead::consume(self, n);
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for WriteStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let mut inner = self.tunnel.lock();
+        let mut inner = self.held.tunnel.lock();
         if inner.closed {
             return Poll::Ready(Err(error(StreamError::Gone)));
         }
-        let n = inner.mux.write(self.id, data).map_err(error)?;
+        let n = inner.mux.write(self.held.id, data).map_err(error)?;
         if n == 0 {
-            inner.writers.insert(self.id, cx.waker().clone());
+            inner.writers.insert(self.held.id, cx.waker().clone());
             return Poll::Pending;
         }
         inner.wake_driver();
@@ -116,19 +199,39 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut inner = self.tunnel.lock();
-        inner.mux.end(self.id);
+        let mut inner = self.held.tunnel.lock();
+        inner.mux.end(self.held.id);
         inner.wake_driver();
         Poll::Ready(Ok(()))
     }
 }
 
-impl Drop for Stream {
-    fn drop(&mut self) {
-        let mut inner = self.tunnel.lock();
-        inner.readers.remove(&self.id);
-        inner.writers.remove(&self.id);
-        inner.mux.drop_stream(self.id, 0);
-        inner.wake_driver();
+impl AsyncBufRead for Stream {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        Pin::new(&mut self.get_mut().read).poll_fill_buf(cx)
+    }
+
+    fn consume(self: Pin<&mut Self>, n: usize) {
+        AsyncBufRead::consume(Pin::new(&mut self.get_mut().read), n);
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().read).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().write).poll_write(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().write).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().write).poll_shutdown(cx)
     }
 }

@@ -135,7 +135,7 @@ fn pss(pid: u32) -> Result<f64> {
 
 /// Processor seconds used so far, from the scheduler's own nanoseconds of every thread: clock ticks are
 /// too coarse for something that uses a few milliseconds a minute.
-fn cpu(pid: u32) -> Result<f64> {
+pub(super) fn cpu(pid: u32) -> Result<f64> {
     let mut ns = 0.0;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         let text = std::fs::read_to_string(task?.path().join("schedstat"))?;

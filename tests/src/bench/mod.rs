@@ -11,8 +11,11 @@ pub mod backend;
 pub mod client;
 pub mod control;
 pub mod gateway_process;
+pub mod line;
 pub mod relay;
 pub mod storm;
+pub mod thin;
+pub mod tunnel;
 
 /// One measured row; its name is stable.
 #[derive(Clone, Debug, Serialize)]

@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-use tram_tunnel::{Stream, Tunnel};
+use tram_tunnel::{ReadStream, Stream, Tunnel, WriteStream};
 use tram_wire::session::{Protocol, StreamHeader};
 
 use super::super::Gateway;
@@ -91,15 +91,16 @@ async fn vnc_stream(gateway: Gateway, link: Arc<Link>, entry: Arc<Entry>, mut st
         return stream.reset(Cut::DesktopGone.code());
     }
     let first = || gateway.first_picture_of(entry.session, entry.age, link.age());
-    match copy(&link, &mut stream, &mut display, first).await {
+    let (mut from_viewer, mut to_viewer) = stream.into_split();
+    match copy(&link, &mut from_viewer, &mut to_viewer, &mut display, first).await {
         End::Viewer => {
             // The rest of what the viewer wanted to say has been said.
             let _ = display.shutdown().await;
         }
-        End::Display => stream.reset(Cut::DesktopGone.code()),
+        End::Display => to_viewer.reset(Cut::DesktopGone.code()),
         End::Message(fault) => {
             tracing::warn!(session = %entry.session, fault = fault.0, "a viewer broke the rules of RFB");
-            stream.reset(code::PROTOCOL);
+            to_viewer.reset(code::PROTOCOL);
         }
     }
 }
@@ -112,9 +113,13 @@ enum End {
 
 /// Both ways until one side ends. A line that is lost, or a viewer that does not read, holds one piece here
 /// and the tunnel's credit; the desktop feels the back-pressure.
-async fn copy(link: &Link, stream: &mut Stream, display: &mut UnixStream, first: impl FnOnce()) -> End {
-    let (from_viewer, mut to_viewer) = tokio::io::split(stream);
-    let mut from_viewer = tokio::io::BufReader::with_capacity(4096, from_viewer);
+async fn copy(
+    link: &Link,
+    from_viewer: &mut ReadStream,
+    to_viewer: &mut WriteStream,
+    display: &mut UnixStream,
+    first: impl FnOnce(),
+) -> End {
     let (from_display, mut to_display) = display.split();
     let up = async {
         let mut messages = Messages::default();
