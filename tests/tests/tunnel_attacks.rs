@@ -120,12 +120,19 @@ async fn of_two_that_resume_at_once_one_carries_and_nothing_is_lost() -> Result<
         line.await?;
         let (a, b) = tokio::join!(resume(&device, &words), resume(&device, &words));
         // Whichever was answered last holds the session; the other's line is closed by the gateway.
-        let mut carried = None;
-        for (line, resumed) in [a, b].into_iter().flatten() {
+        let (mut carried, mut ends) = (None, Vec::new());
+        for answer in [a, b] {
+            let (line, resumed) = match answer {
+                Ok(answered) => answered,
+                Err(e) => {
+                    ends.push(format!("{e:#}"));
+                    continue;
+                }
+            };
             let goal = *counted.borrow() + 2;
             let mut line = drive(&tunnel, line, resumed.last);
             tokio::select! {
-                _ = &mut line => {}
+                end = &mut line => ends.push(end?.to_string()),
                 more = timeout(PATIENCE, counted.wait_for(|n| *n >= goal)) => {
                     more.with_context(|| format!("round {round}"))??;
                     carried = Some((line, resumed.secret));
@@ -133,7 +140,7 @@ async fn of_two_that_resume_at_once_one_carries_and_nothing_is_lost() -> Result<
                 }
             }
         }
-        (line, secret) = carried.with_context(|| format!("neither carried in round {round}"))?;
+        (line, secret) = carried.with_context(|| format!("neither carried in round {round}: {ends:?}"))?;
     }
     assert!(!reader.is_finished());
     Ok(())

@@ -47,6 +47,7 @@ impl Tunnel {
             written: 0,
             wide: false,
             dirty: false,
+            room: false,
             sleep: Box::pin(tokio::time::sleep_until(Instant::now())),
         };
         match poll_fn(|cx| driver.poll(cx)).await {
@@ -70,6 +71,8 @@ struct Driver<'a, L> {
     wide: bool,
     /// Something was written since the last flush.
     dirty: bool,
+    /// The socket takes more without making it wait.
+    room: bool,
     sleep: Pin<Box<Sleep>>,
 }
 
@@ -163,6 +166,7 @@ impl<L: Line> Driver<'_, L> {
                     }
                     self.dirty = false;
                 }
+                self.room = self.wide || self.io.poll_room(cx).is_ready();
                 self.rest(cx)?;
                 if self.batch.is_empty() {
                     return Ok(());
@@ -211,7 +215,7 @@ impl<L: Line> Driver<'_, L> {
             if !inner.mux.tick(now) {
                 return Err(LineEnd::Silent);
             }
-            let room = self.batch.is_empty() && !self.dirty;
+            let room = self.room && self.batch.is_empty() && !self.dirty;
             if room {
                 inner.mux.batch(now, &mut self.batch);
                 inner.news()?;

@@ -1,10 +1,13 @@
 //! Connections a tunnel runs on, and what their sockets are told.
 
 use std::io;
+use std::os::fd::AsFd;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest};
 use tokio::net::{TcpStream, UnixStream};
 
 /// Unsent bytes the kernel may hold of a thin line: what is there can't be overtaken any more.
@@ -18,6 +21,11 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 pub trait Line: AsyncRead + AsyncWrite + Unpin + Send {
     /// The line proved to be wide, or thin.
     fn widen(&self, _wide: bool) {}
+
+    /// Waits until little of what was written is still unsent.
+    fn poll_room(&self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 }
 
 /// Tells a new socket what a tunnel wants of it: no delay for small frames, BBR where the kernel has it, an
@@ -39,11 +47,36 @@ impl Line for TcpStream {
         // Only the speed depends on it.
         let _ = SockRef::from(self).set_tcp_notsent_lowat(if wide { WIDE_UNSENT } else { THIN_UNSENT });
     }
+
+    /// The kernel takes far more than the limit as long as its last segment can grow; but it calls a socket
+    /// writable only below the limit. So it is asked, rather than tried.
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if ready!(self.poll_write_ready(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            let asked = self.try_io(Interest::WRITABLE, || {
+                let mut fd = [PollFd::new(self.as_fd(), PollFlags::POLLOUT)];
+                match poll(&mut fd, PollTimeout::ZERO) {
+                    // The runtime forgets that it was writable, and wakes at the kernel's word.
+                    Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
+                    _ => Ok(()),
+                }
+            });
+            if !asked.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
+                return Poll::Ready(());
+            }
+        }
+    }
 }
 
 impl<L: Line> Line for tokio_rustls::client::TlsStream<L> {
     fn widen(&self, wide: bool) {
         self.get_ref().0.widen(wide);
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.get_ref().0.poll_room(cx)
     }
 }
 
@@ -51,11 +84,19 @@ impl<L: Line> Line for tokio_rustls::server::TlsStream<L> {
     fn widen(&self, wide: bool) {
         self.get_ref().0.widen(wide);
     }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.get_ref().0.poll_room(cx)
+    }
 }
 
 impl Line for Box<dyn Line> {
     fn widen(&self, wide: bool) {
         (**self).widen(wide);
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        (**self).poll_room(cx)
     }
 }
 
