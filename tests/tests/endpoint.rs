@@ -272,6 +272,15 @@ async fn an_officers_morning() -> Result<()> {
     desk.until("sign_in")?;
     let left = office.count("SELECT COUNT(*) FROM web_sessions WHERE endpoint_id IS NOT NULL").await?;
     ensure!(left == 0, "{left} sign-ins are left");
+
+    // Another officer, whose account is switched off while they work: out at once, and told so.
+    desk.sign_in(&["officer1", PASSWORD])?;
+    desk.until("desktop")?;
+    desk.until_front("TigerVNC")?;
+    office.sql("UPDATE users SET disabled = TRUE WHERE username = 'officer1'").await?;
+    let view = desk.until("sign_in")?;
+    assert_eq!(view["notice"]["code"], "A-100");
+    desk.until_front("Tram desk")?;
     let sockets = fs::read_dir(folder.path().join("tram-desk"))?.flatten();
     let sockets: Vec<_> = sockets.filter(|e| e.path().extension().is_some_and(|x| x == "sock")).collect();
     ensure!(!trap.exists(), "a desktop's name was run");

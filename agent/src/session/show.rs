@@ -17,7 +17,7 @@ use super::viewer::{self, Ended, Viewer, ViewerError};
 use crate::config::Address;
 use crate::identity::Identity;
 
-/// Keeps the sign-in alive, and learns that it was ended.
+/// Keeps the sign-in alive.
 const STILL_HERE: Duration = Duration::from_secs(60);
 /// A viewer that crashes more often than this within [`WITHIN`] is given up.
 const CRASHES: usize = 3;
@@ -150,11 +150,10 @@ impl Desk {
                     return Ok(self.over(control, me, Over::Left).await);
                 },
                 _ = still_here.tick() => {
-                    // Not awaited for long: the viewer's end must not wait for a thin line.
-                    let asked = timeout(REASON, control.session(&me.token)).await;
-                    if let Ok(Err(ControlError::Refused(p))) = asked && p.code == "A-100" {
-                        return Ok(After::Leave(Leave { end: false, notice: Some(Notice::new("A-100")) }));
-                    }
+                    // Not awaited for long: the viewer's end must not wait for a thin line. Whatever the answer,
+                    // nobody's work is taken from the screen: a sign-in that lasted as long as one may matters
+                    // once the viewer is left, and who may not go on is cut by the gateway.
+                    let _ = timeout(REASON, control.session(&me.token)).await;
                 }
                 command = self.commands.recv() => match command {
                     Some(Command::SignOut { end }) => return Ok(After::Leave(Leave { end, notice: None })),
@@ -177,6 +176,10 @@ impl Desk {
         }
         let session = match timeout(REASON, control.session(&me.token)).await {
             Ok(Ok(current)) => current.session,
+            // The sign-in went with the session, as when an account is switched off.
+            Ok(Err(ControlError::Refused(p))) if p.code == "A-100" => {
+                return After::Leave(Leave { end: false, notice: Some(Notice::new(p.code)) });
+            }
             _ => None,
         };
         let reason = session.filter(|s| s.state == "ended").and_then(|s| s.end_reason);
