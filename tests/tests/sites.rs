@@ -1,7 +1,10 @@
 //! The tree of sites on both databases: import, days, search.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::{Result, anyhow};
 use axum::http::{Method, StatusCode};
+use serde_json::Value;
 use tram_controller::domain::access::Role;
 use tram_controller::services::sites::HANOI_2016;
 use tram_tests::db;
@@ -40,6 +43,103 @@ async fn hanoi_is_imported_once_and_found_in_any_spelling() -> Result<()> {
         assert_eq!(one.json["district"]["name"], "Quận Bắc Từ Liêm");
         assert_eq!(operator.get("/api/v1/sites/99999").await?.code(), "S-404");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn names_that_repeat_show_their_district_and_a_citys_kind_finds_not_all_of_it() -> Result<()> {
+    for db in db::both().await? {
+        let api = TestApi::new(&db.store).await?;
+        db.raw("DELETE FROM sites").await?;
+        let operator = api.signed_in(Role::Operator).await?;
+        import(&operator, "", HANOI_2016).await?;
+        let all = operator.get("/api/v1/sites?level=commune&limit=1000").await?;
+        let mut by_name: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+        for site in all.json["items"].as_array().into_iter().flatten() {
+            by_name.entry(site["short_name"].as_str().unwrap_or_default()).or_default().push(site);
+        }
+        let repeated: Vec<_> = by_name.iter().filter(|(_, sites)| sites.len() > 1).collect();
+        assert_eq!(repeated.len(), 25, "{:?}", by_name.len());
+        for (name, sites) in repeated {
+            let shown: BTreeSet<(&str, &str)> = sites
+                .iter()
+                .map(|s| (s["name"].as_str().unwrap_or_default(), s["district"]["name"].as_str().unwrap_or_default()))
+                .collect();
+            assert!(shown.iter().all(|(_, district)| !district.is_empty()), "{name}: {shown:?}");
+            assert_eq!(shown.len(), sites.len(), "{name}: two of them look alike: {shown:?}");
+        }
+
+        // A word of a name, not of what the city is called: Thành Công, Trung Thành, La Thành and the city itself.
+        let found = operator.get("/api/v1/sites?q=th%C3%A0nh&limit=1000").await?;
+        for site in found.json["items"].as_array().into_iter().flatten() {
+            let words = format!("{} {} {}", site["name"], site["alt_name"], site["district"]["name"]).to_lowercase();
+            let word = ["thành", "thanh", "thạnh", "thánh"].iter().any(|w| words.contains(w));
+            assert!(word, "{site}");
+        }
+        assert!(found.json["total"].as_i64().is_some_and(|n| (2..100).contains(&n)), "{}", found.json["total"]);
+        assert_eq!(codes(&operator, "q=th%C3%A0nh+ph%E1%BB%91").await?, ["01"], "the city by its kind");
+        assert_eq!(codes(&operator, "level=commune&q=co+loa+ha+noi").await?.len(), 1, "by the city's name");
+        assert_eq!(codes(&operator, "q=minh+khai+quan+bac").await?, ["00613"], "a district's kind still helps");
+    }
+    Ok(())
+}
+
+/// Each row as one commune of a good list, changed by `bend`.
+fn bent(bend: impl Fn(&str) -> String) -> Vec<u8> {
+    let mut lines = HANOI_2016.lines().take(2);
+    let (header, row) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    format!("{header}\n{}\n", bend(row)).into_bytes()
+}
+
+#[tokio::test]
+async fn what_spreadsheets_write_is_read_and_what_they_break_is_named() -> Result<()> {
+    let db = db::sqlite().await?;
+    let api = TestApi::new(&db.store).await?;
+    db.raw("DELETE FROM sites").await?;
+    let operator = api.signed_in(Role::Operator).await?;
+    let send = async |csv: Vec<u8>, query: &str| {
+        operator.send(Method::POST, &format!("/api/v1/sites/import?{query}"), Some(("text/csv", csv))).await
+    };
+    let plain = String::from_utf8(bent(str::to_owned))?;
+    let quoted: String = plain
+        .lines()
+        .map(|l| l.split(',').map(|f| format!("\"{f}\"")).collect::<Vec<_>>().join(",") + "\r\n")
+        .collect();
+    for (what, good) in [
+        ("as it is", plain.clone().into_bytes()),
+        ("a byte order mark", [b"\xef\xbb\xbf", plain.as_bytes()].concat()),
+        ("CRLF", plain.replace('\n', "\r\n").into_bytes()),
+        ("everything quoted, CRLF, a mark", [b"\xef\xbb\xbf", quoted.as_bytes()].concat()),
+        ("no newline at the end", plain.trim_end().as_bytes().to_vec()),
+        ("decomposed letters", plain.replace('ú', "u\u{301}").into_bytes()),
+    ] {
+        let answer = send(good, "dry_run=true").await?;
+        assert_eq!((answer.status, &answer.json["created"]), (StatusCode::OK, &3.into()), "{what}: {answer:?}");
+    }
+    let name = "Phúc Xá";
+    let utf16 = |order: fn(u16) -> [u8; 2]| plain.encode_utf16().flat_map(order).collect::<Vec<u8>>();
+    for (what, bad, code) in [
+        ("UTF-16 with a mark", [&[0xff, 0xfe][..], &utf16(u16::to_le_bytes)].concat(), "S-201"),
+        ("UTF-16, the other way", [&[0xfe, 0xff][..], &utf16(u16::to_be_bytes)].concat(), "S-201"),
+        ("UTF-16 without one", utf16(u16::to_le_bytes), "S-201"),
+        ("NUL", bent(|r| r.replacen(name, "Phúc\0Xá", 1)), "S-206"),
+        ("an escape", bent(|r| r.replacen(name, "Phúc\u{1b}[31mXá", 1)), "S-206"),
+        ("a right-to-left override", bent(|r| r.replacen(name, "Phúc \u{202e}Xá", 1)), "S-206"),
+        ("a newline inside quotes", bent(|r| r.replacen("Phường Phúc Xá", "\"Phường\nPhúc Xá\"", 1)), "S-206"),
+        ("101 characters", bent(|r| r.replacen(name, &"ạ".repeat(101), 1)), "S-206"),
+        ("10 kB", bent(|r| r.replacen(name, &"x".repeat(10_240), 1)), "S-206"),
+        ("a quotation mark left open", bent(|r| r.replacen("Phường Phúc Xá", "\"Phường Phúc Xá", 1)), "S-203"),
+        ("semicolons", plain.replace(',', ";").into_bytes(), "S-204"),
+        ("a path for a code", bent(|r| r.replacen("00001", "../01", 1)), "S-205"),
+    ] {
+        let answer = send(bad, "").await?;
+        assert_eq!((answer.status, answer.code()), (StatusCode::UNPROCESSABLE_ENTITY, "S-200"), "{what}: {answer:?}");
+        let told: Vec<&str> =
+            answer.json["errors"].as_array().into_iter().flatten().filter_map(|e| e["code"].as_str()).collect();
+        assert!(told.contains(&code), "{what}: {answer:?}");
+        assert!(!String::from_utf8_lossy(&answer.bytes).contains("\u{1b}"), "{what}: echoed as it is");
+    }
+    assert_eq!(codes(&operator, "").await?.len(), 0, "nothing of it was imported");
     Ok(())
 }
 

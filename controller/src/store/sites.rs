@@ -126,19 +126,37 @@ macro_rules! tree {
          LEFT JOIN sites g ON g.code = p.parent_code AND g.valid_from <= $1 AND (g.valid_to IS NULL OR g.valid_to > $1) "
     };
 }
+/// What a site is found by: its own words and those of the units above. Of a province only its name counts: its kind
+/// stands above everything, so that `thành` would find all of a city for its `thành phố`.
+macro_rules! words {
+    () => {
+        "s.search_key || CASE WHEN p.level = 'province' THEN REPLACE(REPLACE(p.search_key, '| thanh pho tp ', '| '), '| tinh ', '| ') \
+         ELSE COALESCE(p.search_key, '') END || COALESCE(REPLACE(REPLACE(g.search_key, '| thanh pho tp ', '| '), '| tinh ', '| '), '') "
+    };
+}
 macro_rules! wanted {
     () => {
-        "WHERE s.valid_from <= $1 AND (s.valid_to IS NULL OR s.valid_to > $1) \
-         AND ($2 = '' OR s.parent_code = $2) AND ($3 = '' OR s.level = $3) AND ($4 = '' OR s.code = $4) \
-         AND ($5 = '' OR $5 LIKE '%,' || s.code || ',%') \
-         AND s.search_key || COALESCE(p.search_key, '') || COALESCE(g.search_key, '') LIKE $6 \
-         AND s.search_key || COALESCE(p.search_key, '') || COALESCE(g.search_key, '') LIKE $7 \
-         AND s.search_key || COALESCE(p.search_key, '') || COALESCE(g.search_key, '') LIKE $8 \
-         AND s.search_key || COALESCE(p.search_key, '') || COALESCE(g.search_key, '') LIKE $9 \
-         AND s.search_key || COALESCE(p.search_key, '') || COALESCE(g.search_key, '') LIKE $10 \
-         AND s.search_key || COALESCE(p.search_key, '') || COALESCE(g.search_key, '') LIKE $11 \
-         AND s.search_key || COALESCE(p.search_key, '') || COALESCE(g.search_key, '') LIKE $12 \
-         AND s.search_key || COALESCE(p.search_key, '') || COALESCE(g.search_key, '') LIKE $13 "
+        concat!(
+            "WHERE s.valid_from <= $1 AND (s.valid_to IS NULL OR s.valid_to > $1) \
+             AND ($2 = '' OR s.parent_code = $2) AND ($3 = '' OR s.level = $3) AND ($4 = '' OR s.code = $4) \
+             AND ($5 = '' OR $5 LIKE '%,' || s.code || ',%') AND ",
+            words!(),
+            "LIKE $6 AND ",
+            words!(),
+            "LIKE $7 AND ",
+            words!(),
+            "LIKE $8 AND ",
+            words!(),
+            "LIKE $9 AND ",
+            words!(),
+            "LIKE $10 AND ",
+            words!(),
+            "LIKE $11 AND ",
+            words!(),
+            "LIKE $12 AND ",
+            words!(),
+            "LIKE $13 ",
+        )
     };
 }
 
