@@ -248,7 +248,9 @@ async fn image(app: &App, ctx: &Ctx, i: Image) -> Result<()> {
                     let _ = write!(std::io::stderr(), "\rcopying {:3} %", done * 100 / total.max(1));
                 }
             };
-            let row = images::add(app, ctx, &name, &version, &file, progress).await?;
+            let row = images::add(app, ctx, &name, &version, &file, progress)
+                .await
+                .with_context(|| format!("taking in {}", file.display()))?;
             if tty {
                 eprintln!();
             }
@@ -328,7 +330,7 @@ async fn desktop(app: &App, ctx: &Ctx, d: Desktop) -> Result<()> {
         Desktop::Reset { name } => (name, Want::Reset),
         Desktop::Rebuild { name } => (name, Want::Rebuild),
     };
-    let id = desktops::by_name(app, ctx, &name).await?;
+    let id = desktops::by_name(app, ctx, &name).await.with_context(|| name.clone())?;
     desktops::want(app, ctx, id, what).await?;
     println!("{name}: asked for");
     Ok(())
