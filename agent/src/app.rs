@@ -40,6 +40,7 @@ type Opening = Pin<Box<dyn Future<Output = Result<Link, LinkError>>>>;
 type Reporting<H> = Pin<Box<dyn Future<Output = (Reporter<H>, Option<AgentMessage>)>>>;
 
 /// The reporter, or the report it is busy with.
+#[expect(clippy::large_enum_variant, reason = "there is one, as long as the agent runs")]
 enum Desk<H> {
     Idle(Reporter<H>),
     Busy(Reporting<H>),
@@ -64,6 +65,7 @@ struct App<H> {
 }
 
 /// What the loop woke up for.
+#[expect(clippy::large_enum_variant, reason = "made once a wake-up and taken apart at once")]
 enum Woke {
     Timer,
     Opened(Result<Link, LinkError>),
@@ -191,7 +193,6 @@ impl<H: Host + 'static> App<H> {
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the agent's one loop: below it the time is an argument")]
     fn wall_ms(&self) -> i64 {
         (self.clock)()
     }

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -156,7 +156,7 @@ impl ThinLine {
     }
 }
 
-fn wait_for(path: &PathBuf) -> Result<()> {
+fn wait_for(path: &Path) -> Result<()> {
     let until = Instant::now() + Duration::from_secs(20);
     while !path.exists() {
         if Instant::now() > until {

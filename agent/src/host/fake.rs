@@ -26,6 +26,7 @@ pub struct Fake {
     pub wall_ms: i64,
 }
 
+#[expect(clippy::new_without_default, reason = "it makes a folder: no default value does that")]
 impl Fake {
     /// An empty computer.
     pub fn new() -> Self {

@@ -431,6 +431,7 @@ impl Tx {
     ///
     /// # Errors
     /// [`super::StoreError::Duplicate`] if the user or the desktop has a live one.
+    #[expect(clippy::too_many_arguments, reason = "what a new row is made of; one caller")]
     pub async fn open_session(
         &mut self,
         id: SessionId,

@@ -81,10 +81,12 @@ fn server(folder: &Path, flood: bool) -> Result<PathBuf> {
             std::thread::spawn(move || {
                 s.write_all(&[1])?;
                 let piece = vec![0x55; 256 * 1024];
-                while flood {
+                if !flood {
+                    return s.read(&mut [0; 1]);
+                }
+                loop {
                     s.write_all(&piece)?;
                 }
-                s.read(&mut [0; 1])
             });
         }
     });
