@@ -217,7 +217,7 @@ impl<L: Line> Driver<'_, L> {
             }
             let room = self.room && self.batch.is_empty() && !self.dirty;
             if room {
-                inner.mux.batch(now, &mut self.batch);
+                inner.mux.batch(&mut self.batch);
                 inner.news()?;
             }
             let wide = !inner.mux.thin();

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 /// Best values are remembered for between one and two of these.
 const EPOCH: Duration = Duration::from_secs(10);
+/// How long deliveries are counted for one look at the rate.
+const SHORTEST_COUNT: Duration = Duration::from_millis(20);
+const LONGEST_COUNT: Duration = Duration::from_millis(500);
 /// Below this a line is thin: 10 Mbit/s in bytes.
 const THIN: f64 = 1_250_000.0;
 
@@ -43,11 +46,14 @@ pub(super) struct Estimate {
     least: Best,
     /// Bytes a second.
     rate: Best,
+    /// Delivered since then.
+    counted: u64,
+    since: Duration,
 }
 
 impl Default for Estimate {
     fn default() -> Self {
-        Self { smooth: None, least: Best::new(f64::min), rate: Best::new(f64::max) }
+        Self { smooth: None, least: Best::new(f64::min), rate: Best::new(f64::max), counted: 0, since: Duration::ZERO }
     }
 }
 
@@ -58,11 +64,16 @@ impl Estimate {
         self.least.add(now, took.as_secs_f64());
     }
 
-    /// So many bytes were delivered while one frame was on its way. Not more than the line carried: the
-    /// frame itself was under way for at least a round trip.
-    pub(super) fn delivered(&mut self, now: Duration, bytes: u64, took: Duration) {
-        let seconds = took.as_secs_f64().max(1e-5);
-        self.rate.add(now, bytes as f64 / seconds);
+    /// So many bytes were delivered. Counted over several round trips: after a lost packet much arrives at once
+    /// that took long.
+    pub(super) fn delivered(&mut self, now: Duration, bytes: u64) {
+        let counted = self.least().map_or(LONGEST_COUNT, |least| least * 4).clamp(SHORTEST_COUNT, LONGEST_COUNT);
+        self.counted += bytes;
+        let took = now.saturating_sub(self.since);
+        if took >= counted {
+            self.rate.add(now, self.counted as f64 / took.as_secs_f64());
+            (self.since, self.counted) = (now, 0);
+        }
     }
 
     /// The usual round trip.
@@ -85,6 +96,11 @@ impl Estimate {
         self.rate().is_none_or(|r| r < THIN)
     }
 
+    /// What an empty line holds: rate times the shortest round trip, in bytes.
+    pub(super) fn holds(&self) -> Option<usize> {
+        Some((self.rate()? * self.least()?.as_secs_f64()) as usize)
+    }
+
     /// What fits into the line: rate times the usual round trip, in bytes.
     pub(super) fn in_flight(&self) -> u64 {
         let seconds = self.smooth.map_or(0.0, |d| d.as_secs_f64());
@@ -100,10 +116,10 @@ mod tests {
     fn the_best_is_forgotten_after_two_epochs() {
         let mut e = Estimate::default();
         let ms = Duration::from_millis;
-        e.delivered(ms(0), 10_000_000, ms(1000));
+        e.delivered(ms(1000), 10_000_000);
         assert!(!e.thin());
-        for s in 1..=21 {
-            e.delivered(Duration::from_secs(s), 400_000, ms(1000));
+        for s in 2..=23 {
+            e.delivered(Duration::from_secs(s), 400_000);
         }
         assert!(e.thin());
         assert_eq!(e.rate(), Some(400_000.0));

@@ -384,6 +384,13 @@ impl Mux {
     }
 
     fn most_held(&self) -> usize {
+        if self.estimate.thin()
+            && let Some(line) = self.estimate.holds()
+        {
+            // More than this would only wait in a queue, here, in the kernel or at the bottleneck, where nothing
+            // overtakes it any more.
+            return (line * 8 / 5).clamp(8 * THIN_PAYLOAD, self.limits.most_replay.max(8 * THIN_PAYLOAD));
+        }
         let wanted = usize::try_from(2 * self.estimate.in_flight()).unwrap_or(usize::MAX);
         let least = if self.estimate.thin() { self.limits.replay } else { 4 * self.limits.replay };
         wanted.clamp(least, self.limits.most_replay.max(least))
@@ -391,7 +398,7 @@ impl Mux {
 
     /// Chooses the next frames for the line and adds them to `out`: one on a thin line, so that the one after
     /// it is chosen as late as can be. To be called when all before them were written.
-    pub fn batch(&mut self, now: Duration, out: &mut VecDeque<Frame>) {
+    pub fn batch(&mut self, out: &mut VecDeque<Frame>) {
         if !self.up {
             return;
         }
@@ -408,7 +415,7 @@ impl Mux {
             if self.next > self.replay.last() && !self.number_one(quantum, most_held) {
                 break;
             }
-            let Some(frame) = self.replay.leave(self.next, now) else { break };
+            let Some(frame) = self.replay.get(self.next) else { break };
             self.next += 1;
             bytes += frame.len();
             self.stats.sent += frame.len() as u64;

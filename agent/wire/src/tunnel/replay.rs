@@ -11,19 +11,12 @@ use super::header::HEADER;
 /// What a kept frame costs besides its bytes.
 const OVERHEAD: usize = 64;
 
-#[derive(Debug)]
-struct Sent {
-    bytes: Arc<Vec<u8>>,
-    /// When it was last handed to the line, and what had been delivered until then.
-    left: Option<(Duration, u64)>,
-}
-
 /// Numbered frames in order, until acknowledged.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     /// Numbers up to this one are acknowledged and gone.
     acked: u64,
-    frames: VecDeque<Sent>,
+    frames: VecDeque<Arc<Vec<u8>>>,
     held: usize,
     delivered: u64,
 }
@@ -44,16 +37,14 @@ impl Replay {
         let number = self.last() + 1;
         frame[8..HEADER].copy_from_slice(&number.to_be_bytes());
         self.held += frame.capacity() + OVERHEAD;
-        self.frames.push_back(Sent { bytes: Arc::new(frame), left: None });
+        self.frames.push_back(Arc::new(frame));
         number
     }
 
-    /// A frame, about to be handed to the line.
-    pub(super) fn leave(&mut self, number: u64, now: Duration) -> Option<Arc<Vec<u8>>> {
+    /// A kept frame.
+    pub(super) fn get(&self, number: u64) -> Option<Arc<Vec<u8>>> {
         let at = usize::try_from(number.checked_sub(self.acked + 1)?).ok()?;
-        let frame = self.frames.get_mut(at)?;
-        frame.left = Some((now, self.delivered));
-        Some(frame.bytes.clone())
+        self.frames.get(at).cloned()
     }
 
     /// Whether a resumption from this number is possible; changes nothing.
@@ -66,17 +57,14 @@ impl Replay {
         if number > self.last() {
             return Err(Fault::Ack);
         }
-        let mut newest = None;
+        let before = self.delivered;
         while self.acked < number {
             let Some(frame) = self.frames.pop_front() else { break };
             self.acked += 1;
-            self.held -= frame.bytes.capacity() + OVERHEAD;
-            self.delivered += frame.bytes.len() as u64;
-            newest = frame.left.or(newest);
+            self.held -= frame.capacity() + OVERHEAD;
+            self.delivered += frame.len() as u64;
         }
-        if let Some((left, before)) = newest {
-            estimate.delivered(now, self.delivered - before, now.saturating_sub(left));
-        }
+        estimate.delivered(now, self.delivered - before);
         if self.frames.is_empty() {
             // An idle tunnel holds nothing.
             self.frames = VecDeque::new();
@@ -105,9 +93,8 @@ mod tests {
         r.ack(2, Duration::ZERO, &mut e).unwrap();
         let reach: Vec<bool> = (0..=6).map(|n| r.reaches(n).is_ok()).collect();
         assert_eq!(reach, [false, false, true, true, true, true, false]);
-        let now = Duration::ZERO;
-        assert_eq!((r.leave(2, now), r.leave(6, now)), (None, None));
-        assert_eq!(r.leave(3, now).unwrap()[8..16], 3_u64.to_be_bytes());
+        assert_eq!((r.get(2), r.get(6)), (None, None));
+        assert_eq!(r.get(3).unwrap()[8..16], 3_u64.to_be_bytes());
     }
 
     #[test]

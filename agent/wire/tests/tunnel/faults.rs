@@ -121,7 +121,7 @@ fn who_acknowledges_nothing_can_not_make_the_other_side_hold_more_and_more() {
             break;
         }
         mux.drop_stream(n + 1, 0);
-        mux.batch(NOW, &mut VecDeque::new());
+        mux.batch(&mut VecDeque::new());
         while mux.event().is_some() {}
     }
     assert_eq!(fault, Some(Fault::Unacknowledged));
@@ -150,7 +150,7 @@ fn a_resumption_beyond_the_window_frees_nothing() {
     let id = p.agent.open(Class::Input, Class::Display, b"").unwrap();
     p.settle();
     p.gateway.write(id, &[1; 10_000]).unwrap();
-    p.gateway.batch(p.now, &mut VecDeque::new());
+    p.gateway.batch(&mut VecDeque::new());
     let held = p.gateway.stats().held;
     assert!(held > 4000);
     for (what, their_last) in [("never sent", 50), ("the last of all", u64::MAX)] {

@@ -35,7 +35,7 @@ impl Line {
         let mut moved = 0;
         while moved < most {
             if self.bytes.is_empty() {
-                from.batch(now, &mut self.frames);
+                from.batch(&mut self.frames);
                 self.bytes.extend(self.frames.drain(..).flat_map(|f| f.to_vec()));
             }
             let n = self.bytes.len().min(most - moved);

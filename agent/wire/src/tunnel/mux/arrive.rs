@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{ACK_BYTES, ACK_WITHIN, Class, Event, Fault, HEADER, Header, Kind, MESSAGES, Mux, Role, Sending, Stream};
+use super::{
+    ACK_BYTES, ACK_WITHIN, Class, Event, Fault, HEADER, Header, Kind, MESSAGES, Mux, Role, Sending, Stream,
+    THIN_PAYLOAD,
+};
 
 impl Mux {
     /// A frame came.
@@ -35,7 +38,9 @@ impl Mux {
         }
         self.received = h.number;
         self.untold_bytes += length;
-        if self.untold_bytes >= ACK_BYTES {
+        // Small frames come from a sender that thinks the line thin, and waits for word before it sends more.
+        let often = if length <= HEADER + THIN_PAYLOAD { ACK_BYTES / 4 } else { ACK_BYTES };
+        if self.untold_bytes >= often {
             self.ack_now = true;
         } else {
             self.ack_at.get_or_insert(now + ACK_WITHIN);
