@@ -221,6 +221,25 @@ impl Browser<'_> {
         self.send(Method::GET, path, None).await
     }
 
+    /// GET without a look at what came: status, length, and the time until the last byte.
+    ///
+    /// # Errors
+    /// If the router fails.
+    pub async fn timed(&self, path: &str) -> Result<(StatusCode, usize, Duration)> {
+        let mut request = Request::builder().uri(path).header(header::HOST, "tram.test:8443");
+        if let Some(cookie) = &self.cookie {
+            request = request.header(header::COOKIE, format!("tram_session={cookie}"));
+        }
+        let mut request = request.body(Body::empty())?;
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::new(self.ip.parse()?, 40_000)));
+        let router = self.api.router.clone();
+        let began = std::time::Instant::now();
+        let response = router.oneshot(request).await?;
+        let status = response.status();
+        let bytes = to_bytes(response.into_body(), 64 << 20).await?.len();
+        Ok((status, bytes, began.elapsed()))
+    }
+
     /// POST with a JSON body.
     ///
     /// # Errors

@@ -38,11 +38,11 @@ pub struct Listing {
 pub async fn list(app: &App, ctx: &Ctx, filter: &Filter) -> Result<Listing> {
     ctx.require(&[Role::Operator, Role::Support])?;
     let pools: HashMap<PoolId, Pool> = app.store.pools().await?.into_iter().map(|p| (p.id, p)).collect();
-    let (mut desktops, mut total) = app.store.desktops(filter).await?;
+    let mut filter = filter.clone();
     if let scope @ Scope::Sites(_) = ctx.caller.scope() {
-        desktops.retain(|d| pools.get(&d.pool_id).is_some_and(|p| scope.covers(&p.site_code)));
-        total = i64::try_from(desktops.len()).unwrap_or(i64::MAX);
+        filter.pools = Some(pools.values().filter(|p| scope.covers(&p.site_code)).map(|p| p.id).collect());
     }
+    let (desktops, total) = app.store.desktops(&filter).await?;
     let hosts = app.store.hosts().await?.into_iter().map(|h| (h.id.0, h)).collect();
     Ok(Listing { desktops, total, pools, hosts, usual_boot: usual_boot(app).await? })
 }

@@ -102,6 +102,8 @@ pub struct Filter {
     pub text: Option<String>,
     /// Only these.
     pub ids: Option<Vec<DesktopId>>,
+    /// Only of these pools: those in somebody's scope.
+    pub pools: Option<Vec<PoolId>>,
     /// Only names after this one (the cursor).
     pub after: Option<String>,
     /// At most so many.
@@ -123,11 +125,16 @@ impl Store {
             "($1 IS NULL OR d.pool_id = $1) AND ($2 IS NULL OR d.host_id = $2) AND ($3 IS NULL OR d.state = $3) \
              AND ($4 IS NULL OR d.name LIKE $4 ESCAPE '\\')",
         );
+        // Typed ids, not text: nothing in them can end the literal.
+        let among = |ids: &mut dyn Iterator<Item = Uuid>| {
+            let list: Vec<String> = ids.map(|i| self.literal(i)).collect();
+            if list.is_empty() { "NULL".into() } else { list.join(",") }
+        };
+        if let Some(pools) = &f.pools {
+            clause.push_str(&format!(" AND d.pool_id IN ({})", among(&mut pools.iter().map(|p| p.0))));
+        }
         if let Some(ids) = &f.ids {
-            // Typed ids, not text: nothing in them can end the literal.
-            let list: Vec<String> = ids.iter().map(|i| self.literal(i.0)).collect();
-            clause
-                .push_str(&format!(" AND d.id IN ({})", if list.is_empty() { "NULL".into() } else { list.join(",") }));
+            clause.push_str(&format!(" AND d.id IN ({})", among(&mut ids.iter().map(|i| i.0))));
         }
         let rows_sql = format!(
             "SELECT {COLUMNS}, u.username AS assigned_name FROM desktops d LEFT JOIN users u ON u.id = d.assigned_user \

@@ -219,6 +219,9 @@ impl Store {
                 // Intent must survive a power cut: an acknowledged request is on disk.
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(Duration::from_secs(5))
+                // Rows cross from SQLite's thread in batches; with the default of 50 a list of thousands is
+                // mostly waking each other up.
+                .row_buffer_size(1024)
                 .foreign_keys(true);
             let write = SqlitePoolOptions::new()
                 .max_connections(1)

@@ -168,6 +168,7 @@ async fn list(
         state: q.state,
         text: q.q.filter(|t| !t.is_empty()),
         ids: None,
+        pools: None,
         after: q.cursor,
         limit,
     };
