@@ -5,13 +5,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tram_agent::identity::Identity;
 use tram_controller::domain::session::Policy;
 use tram_tests::db;
 use tram_tests::office::Plan;
 use tram_tests::tunnels::{Commune, RawLine, ask, dial, drive, open, rectangle, say, shake_hands};
-use tram_tunnel::{Stream, Tunnel};
+use tram_tunnel::{LineEnd, Stream, Tunnel};
 use tram_wire::ids::SessionId;
 use tram_wire::session::{Again, Denial, Hello, Opened, Protocol, Resume, Resumed, StreamHeader, ToAgent, ToGateway};
 use tram_wire::tunnel::{Class, Header, Kind, THIN_PAYLOAD};
@@ -120,7 +121,7 @@ async fn of_two_that_resume_at_once_one_carries_and_nothing_is_lost() -> Result<
         line.await?;
         let (a, b) = tokio::join!(resume(&device, &words), resume(&device, &words));
         // Whichever was answered last holds the session; the other's line is closed by the gateway.
-        let (mut carried, mut ends) = (None, Vec::new());
+        let (mut carried, mut ends, mut secrets) = (None, Vec::new(), vec![secret.clone()]);
         for answer in [a, b] {
             let (line, resumed) = match answer {
                 Ok(answered) => answered,
@@ -129,21 +130,47 @@ async fn of_two_that_resume_at_once_one_carries_and_nothing_is_lost() -> Result<
                     continue;
                 }
             };
-            let goal = *counted.borrow() + 2;
-            let mut line = drive(&tunnel, line, resumed.last);
-            tokio::select! {
-                end = &mut line => ends.push(end?.to_string()),
-                more = timeout(PATIENCE, counted.wait_for(|n| *n >= goal)) => {
-                    more.with_context(|| format!("round {round}"))??;
+            secrets.push(resumed.secret.clone());
+            match carries(&tunnel, line, resumed.last, &mut counted).await? {
+                Ok(line) => {
                     carried = Some((line, resumed.secret));
                     break;
                 }
+                Err(end) => ends.push(end),
+            }
+        }
+        // What was sent over the one may have made the other's answer old; an agent then dials again, with
+        // the secret it was given last.
+        while let (None, Some(latest)) = (&carried, secrets.pop()) {
+            let words = self::words(&tunnel, session, &latest);
+            let Ok((line, resumed)) = resume(&device, &words).await else { continue };
+            match carries(&tunnel, line, resumed.last, &mut counted).await? {
+                Ok(line) => carried = Some((line, resumed.secret)),
+                Err(end) => ends.push(end),
             }
         }
         (line, secret) = carried.with_context(|| format!("neither carried in round {round}: {ends:?}"))?;
     }
     assert!(!reader.is_finished());
     Ok(())
+}
+
+/// Drives a line until two more pictures came over it; else why it ended.
+async fn carries(
+    tunnel: &Tunnel,
+    line: RawLine,
+    last: u64,
+    counted: &mut watch::Receiver<u32>,
+) -> Result<Result<JoinHandle<LineEnd>, String>> {
+    let goal = *counted.borrow() + 2;
+    let mut line = drive(tunnel, line, last);
+    tokio::select! {
+        end = &mut line => Ok(Err(end?.to_string())),
+        more = timeout(PATIENCE, counted.wait_for(|n| *n >= goal)) => {
+            more.context("nothing came and nothing ended")??;
+            Ok(Ok(line))
+        }
+    }
 }
 
 #[tokio::test]
