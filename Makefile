@@ -27,6 +27,7 @@ check: ## format, lints, floors, wire samples, OpenAPI, licences, shell scripts
 
 bench: ## measure against the known tools; one row: make bench ONLY=<regex>
 	@.ci/setup bench && .ci/console && images/test/build && . .ci/env && \
+	    cargo build --locked --release -p tram-controller && \
 	    cargo run --locked --release -p tram-tests --bin bench -- --only "$$ONLY"
 
 console: ## build the web console
