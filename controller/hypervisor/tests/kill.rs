@@ -4,9 +4,11 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{Daemon, Place, found, spec, until};
@@ -21,12 +23,30 @@ fn specs() -> Vec<DesktopSpec> {
     (0..DESKTOPS).map(|n| DesktopSpec { id: DesktopId(Uuid::from_u128(n + 1)), ..spec(&format!("pc-{n}")) }).collect()
 }
 
+/// The step of the child's at which it says so and goes no further, while its other calls go on: what a kill
+/// hits is then a matter of steps, not of how fast a machine is.
+const KILL_AT: &str = "TRAM_KILL_AT";
+
+/// One more step is done.
+async fn step() {
+    static DONE: AtomicUsize = AtomicUsize::new(0);
+    let Some(at) = std::env::var(KILL_AT).ok().and_then(|at| at.parse::<usize>().ok()) else { return };
+    if DONE.fetch_add(1, Ordering::SeqCst) + 1 == at {
+        // The test harness swallows what is printed, but not what is written.
+        std::io::stderr().write_all(b"!").unwrap();
+        std::future::pending::<()>().await;
+    }
+}
+
 async fn provision(hv: &Arc<dyn Hypervisor>) -> Vec<Result<()>> {
     let one = |s: DesktopSpec| {
         let hv = Arc::clone(hv);
         tokio::spawn(async move {
             hv.ensure_disk(&s).await?;
-            hv.ensure_defined(&s).await
+            step().await;
+            hv.ensure_defined(&s).await?;
+            step().await;
+            Ok(())
         })
     };
     let mut results = Vec::new();
@@ -95,6 +115,7 @@ async fn child_that_provisions() {
     // Half of them again, away: kills hit removals too.
     for s in specs().iter().step_by(2) {
         hv.ensure_absent(s.id).await.unwrap();
+        step().await;
     }
 }
 
@@ -109,33 +130,40 @@ async fn a_killed_controller_leaves_nothing_that_is_not_taken_up_again() {
     let theirs = plant(&daemon, &place);
     let hv = open(&daemon.qemu_uri(), place.options(Duration::from_secs(60))).unwrap();
     hv.host_info().await.unwrap();
-    let mut killed = 0;
-    for after in [15, 25, 35, 45, 60, 80, 100, 130, 170, 220] {
+    // Two steps for each of twenty desktops, then ten removals.
+    for (round, at) in [1, 4, 9, 15, 21, 28, 35, 40, 43, 48].into_iter().enumerate() {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "child_that_provisions", "-q"])
             .env("TRAM_KILL_URI", daemon.qemu_uri())
             .env("TRAM_KILL_FOLDER", place.folder.path())
+            .env(KILL_AT, at.to_string())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        tokio::time::sleep(Duration::from_millis(after)).await;
+        let mut said = child.stderr.take().unwrap();
+        let reached = tokio::task::spawn_blocking(move || {
+            let mut word = [0];
+            // What else is on its stderr is no word of ours.
+            while said.read(&mut word).unwrap() == 1 && word != *b"!" {}
+            word == *b"!"
+        });
+        let reached = reached.await.unwrap();
         child.kill().unwrap();
-        killed += usize::from(!child.wait().unwrap().success());
+        assert!(!child.wait().unwrap().success() && reached, "the child ended before its step {at}");
         // libvirtd may still be finishing the dead one's last call.
         for result in provision(&hv).await {
             result.unwrap();
         }
-        exactly_twenty(&hv, &daemon, &place, &format!("controller killed after {after} ms")).await;
+        exactly_twenty(&hv, &daemon, &place, &format!("controller killed at step {at}")).await;
         // Every second round starts from nothing, the others from what is there.
-        if killed % 2 == 0 {
+        if round % 2 == 0 {
             for s in specs() {
                 hv.ensure_absent(s.id).await.unwrap();
             }
             assert_eq!(found(&hv).await, []);
         }
     }
-    assert!(killed >= 5, "only {killed} of 10 were killed before they had finished");
     assert_eq!(daemon.qemu(&["dumpxml", "theirs"]), theirs);
     assert_eq!(std::fs::read(place.owner.disk_dir.join("theirs.qcow2")).unwrap(), b"theirs");
 }
