@@ -87,13 +87,20 @@ pub fn reasons(findings: &[Finding]) -> Vec<&Finding> {
     bad
 }
 
+/// How long an endpoint may say nothing. One look may come a period late; the promise holds all the same.
+const PATIENCE: Duration = SILENT_WITHIN.saturating_sub(PRESENCE_PERIOD).saturating_sub(Duration::from_secs(2));
+
 /// Endpoints last heard before this time are silent. `None` while the controller itself hasn't run for
 /// long enough to have heard anybody: its own absence isn't theirs.
 #[must_use]
 pub fn silent_before(now: Time, controller_since: Time) -> Option<Time> {
-    // One look may come a period late; the promise holds all the same.
-    let patience = SILENT_WITHIN.saturating_sub(PRESENCE_PERIOD + Duration::from_secs(2));
-    (now.since(controller_since) >= patience).then(|| now.minus(patience))
+    (now.since(controller_since) >= PATIENCE).then(|| now.minus(PATIENCE))
+}
+
+/// A word from before this time doesn't bring an endpoint back that is silent: it was written down late.
+#[must_use]
+pub fn back_since(now: Time) -> Time {
+    now.minus(PATIENCE)
 }
 
 /// Over how many seconds endpoints should spread their return if this controller restarts, so that no
@@ -143,6 +150,7 @@ mod tests {
         assert_eq!(silent_before(at(60), start), None);
         let now = at(1000);
         let before = silent_before(now, start).unwrap();
+        assert_eq!(back_since(now), before, "what makes one silent can't bring it back");
         // Two beats may be lost, and a look may be late.
         assert!(now.since(before) > BEAT * 2 + Duration::from_secs(10));
         assert!(now.since(before) + PRESENCE_PERIOD < SILENT_WITHIN);

@@ -328,30 +328,35 @@ impl Tx {
 
     /// Writes down who was heard, and when: one statement for all on PostgreSQL, one prepared one each
     /// on SQLite, where a round trip costs nothing. Those that were silent or new; they are online now.
+    /// A silent one whose word is from before `back_since` stays silent: the word was written down late.
     ///
     /// # Errors
     /// Any [`super::StoreError`].
-    pub async fn endpoints_heard(&mut self, heard: &[Heard]) -> Result<Vec<EndpointId>> {
+    pub async fn endpoints_heard(&mut self, heard: &[Heard], back_since: Time) -> Result<Vec<EndpointId>> {
         let mut back: Vec<Uuid> = Vec::new();
         match &mut self.inner {
             TxInner::Sqlite(t) => {
                 for h in heard {
                     let was_away: Option<bool> = sqlx::query_scalar(
-                        "SELECT state <> 'online' FROM endpoints WHERE id = $1 AND state <> 'revoked'",
+                        "SELECT state = 'never' OR (state = 'silent' AND $2 >= $3) FROM endpoints \
+                         WHERE id = $1 AND state <> 'revoked'",
                     )
                     .bind(h.id.0)
+                    .bind(h.at.micros())
+                    .bind(back_since.micros())
                     .fetch_optional(&mut **t)
                     .await?;
                     if was_away == Some(true) {
                         back.push(h.id.0);
                     }
                     sqlx::query(
-                        "UPDATE endpoints SET state = 'online', last_seen_at = MAX(COALESCE(last_seen_at, 0), $2), \
-                         skew_ms = COALESCE($3, skew_ms) WHERE id = $1 AND state <> 'revoked'",
+                        "UPDATE endpoints SET state = CASE WHEN state = 'silent' AND $2 < $4 THEN 'silent' ELSE 'online' END, \
+                         last_seen_at = MAX(COALESCE(last_seen_at, 0), $2), skew_ms = COALESCE($3, skew_ms) WHERE id = $1 AND state <> 'revoked'",
                     )
                     .bind(h.id.0)
                     .bind(h.at.micros())
                     .bind(h.skew_ms)
+                    .bind(back_since.micros())
                     .execute(&mut **t)
                     .await?;
                 }
@@ -361,13 +366,18 @@ impl Tx {
                 let at: Vec<i64> = heard.iter().map(|h| h.at.micros()).collect();
                 let skew: Vec<Option<i64>> = heard.iter().map(|h| h.skew_ms).collect();
                 back = sqlx::query_scalar(
-                    "SELECT id FROM endpoints WHERE id = ANY($1) AND state IN ('never', 'silent') FOR UPDATE",
+                    "SELECT e.id FROM endpoints e JOIN UNNEST($1::uuid[], $2::bigint[]) AS h (id, at) ON e.id = h.id \
+                     WHERE e.state = 'never' OR (e.state = 'silent' AND h.at >= $3) FOR UPDATE OF e",
                 )
                 .bind(&ids)
+                .bind(&at)
+                .bind(back_since.micros())
                 .fetch_all(&mut **t)
                 .await?;
                 sqlx::query(
-                    "UPDATE endpoints e SET state = 'online', last_seen_at = GREATEST(COALESCE(e.last_seen_at, 0), h.at), \
+                    "UPDATE endpoints e SET \
+                     state = CASE WHEN e.state = 'silent' AND h.at < $4 THEN 'silent' ELSE 'online' END, \
+                     last_seen_at = GREATEST(COALESCE(e.last_seen_at, 0), h.at), \
                      skew_ms = COALESCE(h.skew, e.skew_ms) \
                      FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[]) AS h (id, at, skew) \
                      WHERE e.id = h.id AND e.state <> 'revoked'",
@@ -375,6 +385,7 @@ impl Tx {
                 .bind(&ids)
                 .bind(&at)
                 .bind(&skew)
+                .bind(back_since.micros())
                 .execute(&mut **t)
                 .await?;
             }
