@@ -6,9 +6,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::again::Met;
 use crate::domain::ticket::Place;
 use crate::domain::time::Time;
-use crate::services::Error;
+use crate::services::{CONTENDED, Error};
 
 /// A problem: what happened, what to do, and a short code to search for.
 #[derive(Debug, Serialize, ToSchema)]
@@ -109,7 +110,11 @@ impl IntoResponse for ApiError {
             }
             _ => {}
         }
-        problem.into_response()
+        let mut response = problem.into_response();
+        if self.0.code() == CONTENDED {
+            response.extensions_mut().insert(Met);
+        }
+        response
     }
 }
 

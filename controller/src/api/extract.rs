@@ -179,7 +179,7 @@ fn plain(text: &str) -> String {
 }
 
 /// A body that could not be read to its end.
-fn unread(status: StatusCode) -> Problem {
+pub(super) fn unread(status: StatusCode) -> Problem {
     if status == StatusCode::PAYLOAD_TOO_LARGE {
         Problem::new(status, "X-413", "the body is too large")
     } else {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::fleet::Fleet;
 use crate::services::App;
 
+mod again;
 pub mod console;
 pub mod error;
 pub mod events;

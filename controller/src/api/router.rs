@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -12,10 +13,10 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{Api, console, events, v1};
+use super::{Api, again, console, events, v1};
 
 /// Largest request body: a site CSV of a whole country fits.
-const BODY_LIMIT: usize = 8 << 20;
+pub(super) const BODY_LIMIT: usize = 8 << 20;
 
 /// Nothing is ever loaded from another address.
 const CSP: &str = "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; connect-src 'self'; font-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
@@ -81,6 +82,7 @@ pub fn router(api: Api, gateway: Router) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(|State(api): State<Api>| async move { api.metrics.render() }))
+        .layer(from_fn(again::again))
         .layer(CompressionLayer::new().compress_when(console::Compressible))
         .layer(RequestBodyLimitLayer::new(BODY_LIMIT))
         .with_state(api)

@@ -8,7 +8,7 @@ use tram_wire::ids::{SessionId, UserId};
 use uuid::Uuid;
 
 pub use self::waiting::{Queue, serve_line};
-use super::{App, Ctx, Error, Result, audit};
+use super::{App, Ctx, Error, Result, audit, patiently};
 use crate::domain::access::{Caller, Role};
 use crate::domain::desktop::{DesiredDesktop, DesktopState, progress};
 use crate::domain::experience::Experience;
@@ -79,7 +79,8 @@ pub struct Step {
 /// [`Error::Capacity`] if there is no desktop for their site at all; [`Error::Elsewhere`] if somebody works in
 /// the session at another place: only [`take_over`] moves it.
 pub async fn connect(app: &App, ctx: &Ctx, binding: &Binding) -> Result<(View, Option<Ticket>)> {
-    patiently(app, ctx, binding, false).await
+    // At eight o'clock everybody asks at once, and many of them from endpoints, not through the API.
+    patiently(|| try_connect(app, ctx, binding, false)).await
 }
 
 /// Like [`connect`], and moves a session that is open at another place to this one.
@@ -87,23 +88,8 @@ pub async fn connect(app: &App, ctx: &Ctx, binding: &Binding) -> Result<(View, O
 /// # Errors
 /// [`Error::Capacity`] if there is no desktop for their site at all.
 pub async fn take_over(app: &App, ctx: &Ctx, binding: &Binding) -> Result<(View, Option<Ticket>)> {
-    patiently(app, ctx, binding, true).await
+    patiently(|| try_connect(app, ctx, binding, true)).await
 }
-
-async fn patiently(app: &App, ctx: &Ctx, binding: &Binding, take_over: bool) -> Result<(View, Option<Ticket>)> {
-    // At eight o'clock everybody asks at once, and PostgreSQL may break off one of two that wait for each
-    // other. Nothing was written then, so asking again is safe.
-    for _ in 0..TRIES {
-        match try_connect(app, ctx, binding, take_over).await {
-            Err(Error::Unavailable(super::CONTENDED, _)) => {}
-            other => return other,
-        }
-    }
-    try_connect(app, ctx, binding, take_over).await
-}
-
-/// How often a broken-off request is repeated before the officer is told to try again.
-const TRIES: usize = 5;
 
 async fn try_connect(app: &App, ctx: &Ctx, binding: &Binding, take_over: bool) -> Result<(View, Option<Ticket>)> {
     let user = officer(ctx)?;

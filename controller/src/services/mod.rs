@@ -187,6 +187,24 @@ impl From<StoreError> for Error {
 /// Code of a transaction that met another one; trying again at once is right.
 pub(crate) const CONTENDED: &str = "X-504";
 
+/// How often what met another transaction is repeated before its sender is told to try again.
+pub const TRIES: usize = 5;
+
+/// Repeats a use case of one transaction while that meets others: nothing was written then, so asking again is
+/// safe. What comes through the API is repeated there.
+pub(crate) async fn patiently<T, F>(mut once: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    for _ in 0..TRIES {
+        match once().await {
+            Err(Error::Unavailable(CONTENDED, _)) => {}
+            other => return other,
+        }
+    }
+    once().await
+}
+
 /// Writes the audit row of a change that succeeded.
 pub(crate) async fn audit(tx: &mut Tx, ctx: &Ctx, action: &str, target: &str, detail: Value) -> Result<()> {
     let entry = Entry {
