@@ -170,6 +170,15 @@ pub enum Stop {
     Force,
 }
 
+/// A display server of a desktop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Display {
+    /// RFB; every desktop has it.
+    Vnc,
+    /// SPICE; one descriptor for each of its channels.
+    Spice,
+}
+
 /// Load of one running desktop.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DesktopStats {
@@ -224,9 +233,9 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// All that carries our mark on this host: domains, and disks without a domain.
     async fn inventory(&self) -> Result<Vec<Found>>;
 
-    /// A connected stream that speaks RFB with the desktop's display. No password, no TCP port. The
-    /// descriptor is in blocking mode.
-    async fn open_display(&self, id: DesktopId) -> Result<OwnedFd>;
+    /// A connected stream to a display server of the desktop. No password, no TCP port. The descriptor is in
+    /// blocking mode. [`Error::Unsupported`] when the desktop, as it was started, has no such server.
+    async fn open_display(&self, id: DesktopId, display: Display) -> Result<OwnedFd>;
 
     /// A PNG of the screen.
     async fn screenshot(&self, id: DesktopId) -> Result<Vec<u8>>;

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use common::{Daemon, Place, event, found, sees, spec, until};
 use tram_hypervisor::overlay::{self, State};
 use tram_hypervisor::{
-    Accel, DesktopId, DesktopSpec, Error, HostEvent, Hypervisor, InstallationId, Power, Stop, error::Class, libvirt,
-    open,
+    Accel, DesktopId, DesktopSpec, Display, Error, HostEvent, Hypervisor, InstallationId, Power, Stop, error::Class,
+    libvirt, open,
 };
 use uuid::Uuid;
 
@@ -67,7 +67,7 @@ async fn nothing_is_there(case: &Case) {
     for gone in [
         hv.ensure_running(id).await,
         hv.reset(id).await,
-        hv.open_display(id).await.map(drop),
+        hv.open_display(id, Display::Vnc).await.map(drop),
         hv.screenshot(id).await.map(drop),
     ] {
         assert!(matches!(&gone, Err(e) if e.class() == Class::Gone), "{gone:?}");
@@ -101,7 +101,7 @@ async fn a_life(case: &Case) {
     s.name = "life-2".into();
     hv.ensure_defined(&s).await.unwrap();
     assert_eq!(sees(hv, s.id).await.power, Some(Power::Off));
-    assert!(matches!(hv.open_display(s.id).await, Err(Error::Busy(_))), "no display while off");
+    assert!(matches!(hv.open_display(s.id, Display::Vnc).await, Err(Error::Busy(_))), "no display while off");
     assert!(matches!(hv.reset(s.id).await, Err(Error::Busy(_))));
 
     for _twice in 0..2 {
@@ -125,9 +125,15 @@ async fn a_life(case: &Case) {
         case.skip("statistics of running desktops only");
     }
     if case.display {
-        greet_display(hv.open_display(s.id).await.unwrap());
+        greet_display(hv.open_display(s.id, Display::Vnc).await.unwrap());
+        if case.files {
+            greet_spice(hv.open_display(s.id, Display::Spice).await.unwrap());
+        } else {
+            assert!(matches!(hv.open_display(s.id, Display::Spice).await, Err(Error::Unsupported(_))));
+            case.skip("SPICE");
+        }
     } else {
-        assert!(matches!(hv.open_display(s.id).await, Err(Error::Unsupported(_))));
+        assert!(matches!(hv.open_display(s.id, Display::Vnc).await, Err(Error::Unsupported(_))));
         case.skip("displays");
     }
     if case.reset {
@@ -150,6 +156,19 @@ async fn a_life(case: &Case) {
     if case.files {
         assert_eq!(std::fs::read_dir(&case.place.owner.disk_dir).unwrap().count(), 0, "no file is left");
     }
+}
+
+/// A link of SPICE for the main channel, up to the server's reply. The channel is never authenticated.
+fn greet_spice(fd: std::os::fd::OwnedFd) {
+    let mut s = UnixStream::from(fd);
+    s.set_nonblocking(false).unwrap();
+    s.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let link = [&b"REDQ"[..], &[2, 0, 0, 0, 2, 0, 0, 0, 22, 0, 0, 0], &[0; 4], &[1, 0]].concat();
+    let caps = [1u32, 0, 18, 0b1011].map(u32::to_le_bytes).concat();
+    s.write_all(&[link, caps].concat()).unwrap();
+    let mut reply = [9; 20];
+    s.read_exact(&mut reply).unwrap();
+    assert_eq!((&reply[..4], &reply[16..]), (&b"REDQ"[..], &[0; 4][..]), "SPICE agrees to the link");
 }
 
 /// RFB 3.8 up to the size of the screen; security None, because the descriptor itself is the right.
@@ -293,7 +312,7 @@ async fn foreign(case: &Case) {
             hv.reset(*id).await,
             hv.ensure_absent(*id).await,
             hv.observe(*id).await.map(drop),
-            hv.open_display(*id).await.map(drop),
+            hv.open_display(*id, Display::Vnc).await.map(drop),
             hv.screenshot(*id).await.map(drop),
         ] {
             assert!(matches!(refused, Err(Error::Refused(_))), "{}: {refused:?}", case.name);
@@ -476,7 +495,7 @@ async fn boots(daemon: &Daemon, case: &Case, image: &Path) {
     eprintln!("QEMU: guest agent after {:?}", started.elapsed());
     let name = daemon.qemu(&["qemu-agent-command", &s.name, r#"{"execute":"guest-get-host-name"}"#]);
     assert!(name.contains("\"boots-1\""), "the guest took its name from us: {name}");
-    greet_display(hv.open_display(s.id).await.unwrap());
+    greet_display(hv.open_display(s.id, Display::Vnc).await.unwrap());
 
     // A display does not stand behind slow work.
     let other = spec("slow-start");
@@ -487,7 +506,7 @@ async fn boots(daemon: &Daemon, case: &Case, image: &Path) {
         async move { hv.ensure_running(other.id).await.map(|()| other.id) }
     });
     let opening = Instant::now();
-    drop(hv.open_display(s.id).await.unwrap());
+    drop(hv.open_display(s.id, Display::Vnc).await.unwrap());
     eprintln!("QEMU: display opened in {:?} while another guest starts", opening.elapsed());
     hv.ensure_absent(slow.await.unwrap().unwrap()).await.unwrap();
 

@@ -197,7 +197,7 @@ async fn five_thousand_desktops_are_cheap() {
 }
 
 async fn viewer(sim: &Sim, id: DesktopId) -> UnixStream {
-    let fd: OwnedFd = sim.open_display(id).await.unwrap();
+    let fd: OwnedFd = sim.open_display(id, tram_hypervisor::Display::Vnc).await.unwrap();
     let stream = std::os::unix::net::UnixStream::from(fd);
     stream.set_nonblocking(true).unwrap();
     let mut s = UnixStream::from_std(stream).unwrap();

@@ -23,6 +23,7 @@ use tokio::net::UnixStream;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout};
 use tram_hypervisor::error::Class;
+use tram_hypervisor::{Display, Error as HypervisorError};
 use tram_wire::ids::{DesktopId, SessionId};
 use uuid::Uuid;
 
@@ -238,27 +239,46 @@ impl Gateway {
         let _ = timeout(GOODBYE, goodbye).await;
     }
 
-    /// The desktop's display, through its side of the handshake.
+    /// The desktop's RFB display, through its side of the handshake.
     async fn open_display(&self, session: SessionId, desktop: DesktopId) -> Result<UnixStream, Cut> {
-        let began = Instant::now();
         let work = async {
-            let row = self.0.app.store.session(session).await.ok().flatten().ok_or(Cut::Ended)?;
-            let host = row.host_id.ok_or(Cut::DesktopGone)?;
-            let backend = self.0.fleet.get(host.into()).ok_or(Cut::HostLost)?;
-            let fd = backend.open_display(desktop).await.map_err(|e| {
-                tracing::warn!(desktop = %desktop, error = %e, code = e.code(), "a display could not be opened");
-                if e.class() == Class::Gone || e.code() == "H-104" { Cut::DesktopGone } else { Cut::HostLost }
-            })?;
-            let stream = StdStream::from(fd);
-            let ready = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
-            let mut display = ready.map_err(|_| Cut::HostLost)?;
+            let mut display =
+                self.open_raw(session, desktop, Display::Vnc).await.map_err(|e| e.unwrap_or(Cut::HostLost))?;
             vnc::greet(&mut display).await.map_err(|e| {
                 tracing::warn!(desktop = %desktop, error = %e, "a display did not shake hands");
                 Cut::DesktopGone
             })?;
             Ok(display)
         };
-        let opened = timeout(OPEN, work).await.unwrap_or(Err(Cut::HostLost));
+        timeout(OPEN, work).await.unwrap_or(Err(Cut::HostLost))
+    }
+
+    /// A display of the desktop as its hypervisor gives it. `None` for an error: it has no such display.
+    async fn open_raw(
+        &self,
+        session: SessionId,
+        desktop: DesktopId,
+        which: Display,
+    ) -> Result<UnixStream, Option<Cut>> {
+        let began = Instant::now();
+        let work = async {
+            let row = self.0.app.store.session(session).await.ok().flatten().ok_or(Cut::Ended)?;
+            let host = row.host_id.ok_or(Cut::DesktopGone)?;
+            let backend = self.0.fleet.get(host.into()).ok_or(Cut::HostLost)?;
+            let fd = backend.open_display(desktop, which).await.map_err(|e| {
+                tracing::warn!(desktop = %desktop, error = %e, code = e.code(), "a display could not be opened");
+                match e {
+                    HypervisorError::Unsupported(_) => None,
+                    HypervisorError::Busy(_) => Some(Cut::DesktopGone),
+                    e if e.class() == Class::Gone => Some(Cut::DesktopGone),
+                    _ => Some(Cut::HostLost),
+                }
+            })?;
+            let stream = StdStream::from(fd);
+            let ready = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
+            ready.map_err(|_| Some(Cut::HostLost))
+        };
+        let opened = timeout(OPEN, work).await.unwrap_or(Err(Some(Cut::HostLost)));
         histogram!("gateway_display_open_seconds").record(began.elapsed().as_secs_f64());
         opened
     }

@@ -199,7 +199,7 @@ impl Hypervisor for Displays {
     async fn inventory(&self) -> tram_hypervisor::Result<Vec<Found>> {
         nothing()
     }
-    async fn open_display(&self, _: DesktopId) -> tram_hypervisor::Result<OwnedFd> {
+    async fn open_display(&self, _: DesktopId, _: tram_hypervisor::Display) -> tram_hypervisor::Result<OwnedFd> {
         UnixStream::connect(&self.path).map(Into::into).map_err(|e| Error::Unreachable(e.to_string()))
     }
     async fn screenshot(&self, _: DesktopId) -> tram_hypervisor::Result<Vec<u8>> {

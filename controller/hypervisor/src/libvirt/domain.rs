@@ -12,8 +12,8 @@ use virt::sys;
 
 use super::convert::{self, is_gone, is_no_metadata, is_wrong_state};
 use super::ffi;
-use super::xml::{DomainMark, Frame, NAMESPACE};
-use crate::{DesktopId, DesktopSpec, Error, InstallationId, Power, Result, Stop, png};
+use super::xml::{self, DomainMark, Frame, NAMESPACE};
+use crate::{DesktopId, DesktopSpec, Display, Error, InstallationId, Power, Result, Stop, png};
 
 /// A screenshot larger than this is no screenshot.
 const MAX_SCREENSHOT: usize = 64 << 20;
@@ -160,11 +160,15 @@ fn undefine(domain: &Domain) -> Result<()> {
     }
 }
 
-pub(super) fn open_display(domain: &Domain) -> Result<OwnedFd> {
+pub(super) fn open_display(domain: &Domain, display: Display) -> Result<OwnedFd> {
     if !is_on(domain)? {
         return Err(Error::Busy("the desktop is not running".into()));
     }
-    let fd = domain.open_graphics_fd(0, sys::VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH).map_err(convert::error)?;
+    // The running definition counts: one from before SPICE is rewritten, but lives on until the desktop stops.
+    let running = domain.xml_desc(0).map_err(convert::error)?;
+    let place = xml::graphics_place(&running, display)
+        .ok_or_else(|| Error::Unsupported("this desktop was started without such a display".into()))?;
+    let fd = domain.open_graphics_fd(place, sys::VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH).map_err(convert::error)?;
     ffi::owned(fd).ok_or_else(|| Error::Refused("libvirt gave no usable descriptor".into()))
 }
 

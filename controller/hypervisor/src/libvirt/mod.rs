@@ -28,7 +28,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
@@ -39,8 +39,8 @@ use virt::connect::Connect;
 use crate::image::{self, Limits};
 use crate::overlay::{self, Mark, State};
 use crate::{
-    DesktopId, DesktopSpec, DesktopStats, Error, Found, HostEvent, HostInfo, Hypervisor, InstallationId, Observed,
-    OpenOptions, Owner, Power, Result, Stop, spec,
+    DesktopId, DesktopSpec, DesktopStats, Display, Error, Found, HostEvent, HostInfo, Hypervisor, InstallationId,
+    Observed, OpenOptions, Owner, Power, Result, Stop, spec,
 };
 use accel::Decision;
 use convert::error;
@@ -64,6 +64,8 @@ pub struct Libvirt {
 struct Place {
     owner: Owner,
     network: Network,
+    /// It was said that this host has no SPICE.
+    without_spice: AtomicBool,
 }
 
 /// Opens a libvirt host; it connects by itself in the background.
@@ -108,7 +110,7 @@ impl Libvirt {
             .name("virt-keeper".into())
             .spawn(move || keeper.run())
             .map_err(|e| Error::Refused(format!("no thread for this host: {e}")))?;
-        let place = Arc::new(Place { owner: open.owner, network });
+        let place = Arc::new(Place { owner: open.owner, network, without_spice: AtomicBool::new(false) });
         Ok(Self { shared, lanes, place, deadline: open.deadline, accel, events })
     }
 
@@ -245,8 +247,21 @@ impl Place {
             disk: &overlay::path_of(&self.owner.disk_dir, spec.id),
             backing: &self.golden(&spec.image_file),
             display_password: &password,
+            spice: accel != crate::Accel::None && self.offers_spice(conn, accel),
         };
         domain::define(conn, &frame, spec)
+    }
+
+    /// Whether this host's QEMU has SPICE built in: some distributions leave it out, and libvirt would refuse
+    /// the whole desktop.
+    fn offers_spice(&self, conn: &Connect, accel: crate::Accel) -> bool {
+        let kind = if accel == crate::Accel::Kvm { "kvm" } else { "qemu" };
+        let known = conn.domain_capabilities(None, Some("x86_64"), Some("q35"), Some(kind), 0);
+        let offered = known.is_ok_and(|xml| xml::offers_spice(&xml));
+        if !offered && !self.without_spice.swap(true, Ordering::Relaxed) {
+            tracing::warn!("QEMU on this host has no SPICE: desktops are offered by VNC only");
+        }
+        offered
     }
 
     fn remove(&self, conn: &Connect, id: DesktopId) -> Result<()> {
@@ -423,9 +438,10 @@ impl Hypervisor for Libvirt {
         self.run(Lane::Quick, |conn, place| place.inventory(conn)).await
     }
 
-    async fn open_display(&self, id: DesktopId) -> Result<OwnedFd> {
-        let open =
-            move |conn: &Connect, place: &Place| domain::open_display(&domain::need(conn, id, place.installation())?);
+    async fn open_display(&self, id: DesktopId, display: Display) -> Result<OwnedFd> {
+        let open = move |conn: &Connect, place: &Place| {
+            domain::open_display(&domain::need(conn, id, place.installation())?, display)
+        };
         self.run(Lane::Display, open).await
     }
 

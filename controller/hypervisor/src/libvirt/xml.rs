@@ -7,12 +7,12 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use crate::{Accel, DesktopId, DesktopSpec, Error, InstallationId, Result};
+use crate::{Accel, DesktopId, DesktopSpec, Display, Error, InstallationId, Result};
 
 /// Namespace of our mark.
 pub(super) const NAMESPACE: &str = "https://tram.invalid/xmlns/desktop/1";
 /// Raised when the definition below changes: domains written by an older release are then written anew.
-const TEMPLATE: u32 = 2;
+const TEMPLATE: u32 = 3;
 
 /// An element under construction.
 pub(super) struct El {
@@ -181,6 +181,8 @@ pub(super) struct Frame<'a> {
     pub(super) backing: &'a Path,
     /// Never valid; without one QEMU's display would be open to whoever reaches it.
     pub(super) display_password: &'a str,
+    /// QEMU here has SPICE.
+    pub(super) spice: bool,
 }
 
 impl Frame<'_> {
@@ -193,8 +195,13 @@ impl Frame<'_> {
             Network::Bridge(b) => format!("bridge-{b}"),
         };
         let form = format!(
-            "{TEMPLATE}/{:?}/{}/{}/{}/{}/{network}",
-            self.accel, spec.name, spec.vcpus, spec.memory_mib, spec.image_file
+            "{TEMPLATE}/{:?}/{}/{}/{}/{}/{network}/{}",
+            self.accel,
+            spec.name,
+            spec.vcpus,
+            spec.memory_mib,
+            spec.image_file,
+            if self.spice { "spice" } else { "vnc" }
         );
         DomainMark { installation: self.installation, desktop: spec.id, generation: spec.generation, form }
     }
@@ -291,18 +298,23 @@ impl Frame<'_> {
         let agent = el("channel")
             .attr("type", "unix")
             .child(el("target").attr("type", "virtio").attr("name", "org.qemu.guest_agent.0"));
-        let display = el("graphics")
-            .attr("type", "vnc")
-            .attr("autoport", "no")
-            .attr("passwd", self.display_password)
-            .attr("passwdValidTo", "1970-01-01T00:00:01")
-            .child(el("listen").attr("type", "none"));
+        let display = |kind: &str| {
+            el("graphics")
+                .attr("type", kind)
+                .attr("autoport", "no")
+                .attr("passwd", self.display_password)
+                .attr("passwdValidTo", "1970-01-01T00:00:01")
+                .child(el("listen").attr("type", "none"))
+        };
+        // Files go through nobody's display; the guest has no channel for the clipboard either.
+        let spice = self.spice.then(|| display("spice").child(el("filetransfer").attr("enable", "no")));
         let devices = el("devices")
             .child(disk)
             .child(el("controller").attr("type", "usb").attr("model", "qemu-xhci"))
             .child(agent)
             .child(el("input").attr("type", "tablet").attr("bus", "usb"))
-            .child(display)
+            .child(display("vnc"))
+            .children(spice)
             .child(el("video").child(el("model").attr("type", "virtio").attr("heads", 1).attr("primary", "yes")))
             .child(el("memballoon").attr("model", "virtio"))
             .child(el("rng").attr("model", "virtio").child(el("backend").attr("model", "random").text("/dev/urandom")))
@@ -320,6 +332,22 @@ impl Frame<'_> {
         let interface = el("interface").attr("type", kind).child(el("mac").attr("address", mac(id.0)));
         Some(interface.children(source).child(el("model").attr("type", "virtio")))
     }
+}
+
+/// Which of a domain's displays is this one, as libvirt counts them.
+pub(super) fn graphics_place(xml: &str, display: Display) -> Option<u32> {
+    let wanted = match display {
+        Display::Vnc => "vnc",
+        Display::Spice => "spice",
+    };
+    let at = xml.split("<graphics ").skip(1).position(|g| attribute(&format!("<graphics {g}"), "type") == Some(wanted));
+    at.and_then(|at| u32::try_from(at).ok())
+}
+
+/// Whether a host's capabilities name SPICE among the displays.
+pub(super) fn offers_spice(capabilities: &str) -> bool {
+    let graphics = capabilities.split("<graphics ").nth(1).and_then(|g| g.split("</graphics>").next());
+    graphics.is_some_and(|g| g.contains("<value>spice</value>"))
 }
 
 fn clock() -> El {
@@ -359,6 +387,7 @@ mod tests {
             disk: Path::new("/d/a&b'<c>.qcow2"),
             backing: Path::new("/i/base.qcow2"),
             display_password: "x",
+            spice: true,
         }
     }
 
@@ -387,12 +416,33 @@ mod tests {
         for network in [Network::Isolated, Network::User, Network::Named("<n>".into()), Network::Bridge("br0".into())] {
             let xml = frame(Accel::Tcg, &network).domain(&spec()).unwrap();
             assert!(xml.contains("<listen type='none'/>"), "{xml}");
-            assert!(xml.contains("passwd='x' passwdValidTo='1970-01-01T00:00:01'"));
+            assert_eq!(xml.matches("<listen type='none'/>").count(), 2);
+            assert_eq!(xml.matches("passwd='x' passwdValidTo='1970-01-01T00:00:01'").count(), 2);
             assert_eq!(xml.matches("type='qcow2'").count(), 2);
             assert!(xml.contains("/d/a&amp;b&apos;&lt;c&gt;.qcow2"));
             assert_eq!(xml.contains("<interface"), network != Network::Isolated);
             assert!(!xml.contains("<n>"));
         }
+    }
+
+    #[test]
+    fn a_display_is_found_among_those_the_domain_was_started_with() {
+        let both = "<devices><graphics type='vnc' port='-1'><listen type='none'/></graphics><graphics type='spice'/>";
+        assert_eq!(graphics_place(both, Display::Vnc), Some(0));
+        assert_eq!(graphics_place(both, Display::Spice), Some(1));
+        assert_eq!(graphics_place("<graphics type='vnc' spice='no'/>", Display::Spice), None);
+        assert_eq!(graphics_place("<video><model type='qxl'/></video>", Display::Spice), None);
+    }
+
+    #[test]
+    fn a_qemu_without_spice_is_noticed() {
+        let built = |kinds: &str| format!("<graphics supported='yes'><enum name='type'>{kinds}</enum></graphics>");
+        assert!(offers_spice(&built("<value>vnc</value><value>spice</value>")));
+        assert!(!offers_spice(&built("<value>vnc</value>")));
+        assert!(!offers_spice("<video><value>spice</value></video>"));
+        let network = Network::Isolated;
+        let without = Frame { spice: false, ..frame(Accel::Tcg, &network) }.domain(&spec()).unwrap();
+        assert!(without.contains("type='vnc'") && !without.contains("spice"), "{without}");
     }
 
     #[test]
@@ -408,6 +458,7 @@ mod tests {
         ] {
             assert_ne!(form(&other), form(&s));
         }
+        assert_ne!(Frame { spice: false, ..base.clone() }.mark(&s).form, form(&s));
         assert_ne!(frame(Accel::Kvm, &network).mark(&s).form, form(&s));
         assert_ne!(frame(Accel::Tcg, &Network::User).mark(&s).form, form(&s));
     }

@@ -37,8 +37,8 @@ pub use world::{Disk, Domain, Item};
 
 use crate::uri::Uri;
 use crate::{
-    Accel, DesktopId, DesktopSpec, DesktopStats, Error, Found, HostEvent, HostInfo, Hypervisor, InstallationId,
-    Observed, OpenOptions, Power, Result, Stop, png, spec,
+    Accel, DesktopId, DesktopSpec, DesktopStats, Display, Error, Found, HostEvent, HostInfo, Hypervisor,
+    InstallationId, Observed, OpenOptions, Power, Result, Stop, png, spec,
 };
 use display::Screen;
 use world::World;
@@ -369,9 +369,12 @@ impl Hypervisor for Sim {
         Ok(mine.map(|i| Found { id: i.id, observed: i.observed(now, self.config.boot_ms) }).collect())
     }
 
-    async fn open_display(&self, id: DesktopId) -> Result<OwnedFd> {
+    async fn open_display(&self, id: DesktopId, display: Display) -> Result<OwnedFd> {
         self.enter().await?;
         self.running(id)?;
+        if display != Display::Vnc {
+            return Err(Error::Unsupported("a simulated desktop has no SPICE display".into()));
+        }
         let mut screens = self.screens();
         let viewed = screens.entry(id).or_insert_with(|| Viewed {
             screen: Screen::new(id, self.config.width, self.config.height),
