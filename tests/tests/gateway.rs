@@ -11,7 +11,7 @@ use tram_controller::domain::session::{Policy, SessionState};
 use tram_controller::services::broker;
 use tram_hypervisor::{Hypervisor, Stop};
 use tram_tests::db;
-use tram_tests::gate::{Gate, close_code, masked};
+use tram_tests::gate::{Gate, Viewer, close_code, masked};
 use tram_tests::office::Plan;
 use tram_wire::ids::SessionId;
 
@@ -71,6 +71,38 @@ async fn an_officer_types_leaves_and_finds_what_was_typed() -> Result<()> {
     assert_eq!(row.resumes, 1);
     assert!(row.first_frame_at.is_some());
     assert!(row.bytes_up > 20 && row.bytes_down > 3 * i64::from(w) * i64::from(h) * 4, "{row:?}");
+    Ok(())
+}
+
+/// The fence behind a picture comes, and goes back.
+async fn drawn(viewer: &mut Viewer) -> Result<()> {
+    let fence = viewer.read(13).await?;
+    assert_eq!((fence[0], fence[4] & 0x80, fence[8]), (248, 0x80, 4), "a fence behind each picture");
+    viewer.send(&[&[248, 0, 0, 0, 0, 0, 0, 1, 4][..], &fence[9..]].concat()).await
+}
+
+#[tokio::test]
+async fn a_viewer_that_knows_fences_gets_pictures_without_asking() -> Result<()> {
+    let (_db, gate) = gate(Plan::default(), "picture").await?;
+    let (_, ticket) = gate.ticket(0).await?;
+    let mut viewer = gate.knock(&ticket).await?;
+    let (w, h) = viewer.shake_hands().await?;
+    // Raw, Fence, ContinuousUpdates.
+    viewer.send(&[2, 0, 0, 3, 0, 0, 0, 0, 255, 255, 254, 200, 255, 255, 254, 199]).await?;
+    assert_eq!(viewer.read(1).await?, [150], "the gateway knows them too");
+    viewer.picture(w, h).await?;
+    drawn(&mut viewer).await?;
+    viewer.send(&[&[150, 1, 0, 0, 0, 0][..], &w.to_be_bytes(), &h.to_be_bytes()].concat()).await?;
+    for _ in 0..20 {
+        viewer.send(&[4, 1, 0, 0, 0, 0, 0x1e, 0xa1]).await?;
+        viewer.rectangle().await?;
+        drawn(&mut viewer).await?;
+    }
+    // Asking stays possible, and so does switching it off.
+    viewer.picture(w, h).await?;
+    drawn(&mut viewer).await?;
+    viewer.send(&[&[150, 0, 0, 0, 0, 0][..], &w.to_be_bytes(), &h.to_be_bytes()].concat()).await?;
+    assert_eq!(viewer.read(1).await?, [150]);
     Ok(())
 }
 

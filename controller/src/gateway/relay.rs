@@ -16,8 +16,9 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{ReadHalf, WriteHalf};
 
 use super::link::Link;
-use super::protocol::vnc::client::{self, Messages};
-use super::protocol::vnc::server::FirstPicture;
+use super::protocol::vnc::client;
+use super::protocol::vnc::pace::Pacer;
+use super::protocol::vnc::requests::Requests;
 use super::ws::{self, Decoder, GAP, Item, LEAST_BUFFER, Opcode, PAYLOAD_LIMIT};
 use crate::domain::session::Cut;
 
@@ -46,6 +47,8 @@ impl From<io::Error> for End {
 const SMALL: usize = 2048;
 /// Busy ones into this much; reads of it make the unmasking and the writing cheap.
 const LARGE: usize = GAP + PAYLOAD_LIMIT;
+/// Most that a short frame takes.
+const SHORT: usize = 125;
 /// Free buffers kept.
 const SPARE: usize = 64;
 /// Frames written before others get a turn.
@@ -245,33 +248,52 @@ where
         tokio::time::sleep(LAST_WORDS).await;
         End::Cut(why)
     };
-    tokio::select! {
-        end = up(inbox, to_display, link) => end.err().unwrap_or(End::Viewer),
-        end = down(from_display, viewer, link, buffers, first) => end.err().unwrap_or(End::Display),
+    let pacer = Pacer::default();
+    let end = tokio::select! {
+        end = up(inbox, to_display, link, &pacer) => end.err().unwrap_or(End::Viewer),
+        end = down(from_display, viewer, link, &pacer, buffers, first) => end.err().unwrap_or(End::Display),
         end = hard_cut => end,
-    }
+    };
+    let (pictures, paced) = pacer.pictures();
+    metrics::counter!("gateway_pictures_total", "paced" => if paced { "yes" } else { "no" }).increment(pictures);
+    end
 }
 
 async fn up<R: AsyncRead + Unpin>(
     inbox: &mut Inbox<'_, R>,
     mut display: WriteHalf<'_>,
     link: &Link,
+    pacer: &Pacer,
 ) -> Result<(), End> {
-    let mut messages = Messages::default();
+    let mut requests = Requests::default();
+    let mut out = Vec::new();
     loop {
-        let range = inbox.piece().await?;
-        link.heard(range.len());
-        if let Some(ping) = inbox.take_ping() {
-            link.ponder(&ping);
+        let piece = tokio::select! {
+            piece = inbox.piece() => Some(piece?),
+            () = pacer.ask_due(), if requests.between() => None,
+        };
+        if let Some(range) = piece {
+            link.heard(range.len());
+            if let Some(ping) = inbox.take_ping() {
+                link.ponder(&ping);
+            }
+            if std::mem::take(&mut inbox.pong) {
+                link.answered();
+            }
+            let piece = &inbox.buffer()[range];
+            if requests.feed(piece, &mut out, |ask, out| pacer.viewer(ask, out)).map_err(End::Message)? {
+                link.touched();
+            }
         }
-        if std::mem::take(&mut inbox.pong) {
-            link.answered();
+        if requests.between() {
+            pacer.take_asks(&mut out);
         }
-        let piece = &inbox.buffer()[range];
-        if messages.feed(piece).map_err(End::Message)? {
-            link.touched();
+        if !out.is_empty() {
+            display.write_all(&out).await.map_err(|_| End::Display)?;
+            out.clear();
+            // An idle viewer keeps no more than a small buffer.
+            out.shrink_to(SMALL);
         }
-        display.write_all(piece).await.map_err(|_| End::Display)?;
     }
 }
 
@@ -279,17 +301,24 @@ async fn down<W: AsyncWrite + Unpin>(
     display: ReadHalf<'_>,
     viewer: &mut W,
     link: &Link,
+    pacer: &Pacer,
     buffers: &Buffers,
     first: impl FnOnce(),
 ) -> Result<(), End> {
-    let mut picture = Some((FirstPicture::default(), first));
+    let mut first = Some(first);
     loop {
         tokio::select! {
             biased;
             why = link.cut_off() => return Err(End::Cut(why)),
             () = link.control_due() => control(viewer, link).await?,
+            () = pacer.word_due() => {
+                link.writing();
+                say(viewer, &pacer.take_words()).await?;
+                viewer.flush().await?;
+                link.written(0);
+            }
             ready = display.readable() => {
-                if ready.is_err() || !burst(&display, viewer, link, buffers, &mut picture).await? {
+                if ready.is_err() || !burst(&display, viewer, link, pacer, buffers, &mut first).await? {
                     return Err(End::Display);
                 }
             }
@@ -302,28 +331,53 @@ async fn burst<W: AsyncWrite + Unpin, F: FnOnce()>(
     display: &ReadHalf<'_>,
     viewer: &mut W,
     link: &Link,
+    pacer: &Pacer,
     buffers: &Buffers,
-    picture: &mut Option<(FirstPicture, F)>,
+    first: &mut Option<F>,
 ) -> Result<bool, End> {
     let mut buffer = Borrowed::new(buffers);
     for _ in 0..BURST {
         let n = match display.try_read(&mut buffer.1[GAP..]) {
             Ok(0) => return Ok(false),
             Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                pacer.paused();
+                return Ok(true);
+            }
             Err(_) => return Ok(false),
         };
-        let found = picture.as_mut().is_some_and(|(p, _)| p.feed(&buffer.1[GAP..GAP + n]));
+        let passed = pacer.desktop(&buffer.1[GAP..GAP + n]);
         link.writing();
-        viewer.write_all(ws::frame(&mut buffer.1, Opcode::Binary, n)).await?;
+        let mut from = 0;
+        if let Some((at, words)) = passed.put {
+            if at > 0 {
+                viewer.write_all(ws::frame(&mut buffer.1, Opcode::Binary, at)).await?;
+            }
+            say(viewer, &words).await?;
+            from = at;
+        }
+        if from < n {
+            // What has left already makes room for the header.
+            viewer.write_all(ws::frame(&mut buffer.1[from..], Opcode::Binary, n - from)).await?;
+        }
         viewer.flush().await?;
         link.written(n);
-        if found && let Some((_, first)) = picture.take() {
+        if passed.picture
+            && let Some(first) = first.take()
+        {
             first();
         }
     }
     tokio::task::yield_now().await;
     Ok(true)
+}
+
+/// Words of the gateway's own, between two messages of the desktop.
+async fn say<W: AsyncWrite + Unpin>(viewer: &mut W, words: &[u8]) -> Result<(), End> {
+    for part in words.chunks(SHORT) {
+        viewer.write_all(&ws::short_frame(Opcode::Binary, part)).await?;
+    }
+    Ok(())
 }
 
 async fn control<W: AsyncWrite + Unpin>(viewer: &mut W, link: &Link) -> Result<(), End> {

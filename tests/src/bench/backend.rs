@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -18,6 +19,8 @@ pub enum Does {
     Sink,
     /// Sends one small update and then nothing.
     Rest,
+    /// Sends one small update for each request, as QEMU does: of a screen that changes a hundred times a second.
+    Change,
 }
 
 /// A running server; its thread ends with the process.
@@ -87,6 +90,41 @@ fn serve(mut s: UnixStream, does: Does, total: &AtomicU64) -> std::io::Result<()
             s.write_all(&[0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 9, 9, 9, 9])?;
             while s.read(&mut buffer[..64])? > 0 {}
             Ok(())
+        }
+        Does::Change => change(s),
+    }
+}
+
+/// Side of the square that changes, pixels.
+const SIDE: u16 = 20;
+/// Bytes of a [`Does::Change`] update: its head, and raw pixels.
+pub const UPDATE: usize = 16 + SIDE as usize * SIDE as usize * 4;
+
+fn change(mut s: UnixStream) -> std::io::Result<()> {
+    let side = SIDE.to_be_bytes();
+    let mut update = [&[0, 0, 0, 1, 0, 0, 0, 0][..], &side, &side, &[0; 4]].concat();
+    update.resize(UPDATE, 0x55);
+    let mut last = Instant::now();
+    loop {
+        let mut kind = [0];
+        s.read_exact(&mut kind)?;
+        let rest = match kind[0] {
+            0 => 19,
+            2 => {
+                let mut count = [0; 3];
+                s.read_exact(&mut count)?;
+                usize::from(u16::from_be_bytes([count[1], count[2]])) * 4
+            }
+            3 => 9,
+            4 => 7,
+            5 => 5,
+            other => return Err(std::io::Error::other(format!("message {other}"))),
+        };
+        s.read_exact(&mut vec![0; rest])?;
+        if kind[0] == 3 {
+            std::thread::sleep((last + Duration::from_millis(10)).saturating_duration_since(Instant::now()));
+            last = Instant::now();
+            s.write_all(&update)?;
         }
     }
 }

@@ -49,7 +49,20 @@ impl Write for Stream {
 /// # Errors
 /// The refusal.
 pub fn upgrade(address: &str, path: &str, protocols: &str, tls: Option<&CertificateDer<'static>>) -> Result<Stream> {
-    let socket = TcpStream::connect(address)?;
+    upgrade_on(TcpStream::connect(address)?, address, path, protocols, tls)
+}
+
+/// Like [`upgrade`], on a connection that may have come another way.
+///
+/// # Errors
+/// The refusal.
+pub fn upgrade_on(
+    socket: TcpStream,
+    address: &str,
+    path: &str,
+    protocols: &str,
+    tls: Option<&CertificateDer<'static>>,
+) -> Result<Stream> {
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut s = match tls {

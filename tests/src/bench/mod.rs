@@ -13,6 +13,7 @@ pub mod control;
 pub mod gateway_process;
 pub mod line;
 pub mod relay;
+pub mod rfb;
 pub mod storm;
 pub mod thin;
 pub mod tunnel;

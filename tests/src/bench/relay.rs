@@ -23,7 +23,7 @@ const OPENINGS: usize = 200;
 /// p50 from connect to first byte of OpenUDS's tunnel, measured on this class of machine (the lower end).
 const OPENUDS_MS: f64 = 4.3;
 
-const PATH: &str = "/gateway/v1/vnc";
+pub(super) const PATH: &str = "/gateway/v1/vnc";
 
 /// The rows whose names are wanted.
 pub async fn rows(wanted: impl Fn(&str) -> bool) -> Vec<Row> {
@@ -83,13 +83,13 @@ impl Websockify {
     }
 }
 
-async fn ticket(gateway: &Process, n: usize) -> Result<String> {
+pub(super) async fn ticket(gateway: &Process, n: usize) -> Result<String> {
     let (_, ticket) = broker::connect(&gateway.office.app, &gateway.office.officer(n), &Office::browser(n)).await?;
     Ok(ticket.context("the desktop runs")?.secret.reveal().to_owned())
 }
 
 /// What a browser offers; its cookie goes along with the protocols, on a header line of its own.
-fn offer(ticket: &str, n: usize) -> String {
+pub(super) fn offer(ticket: &str, n: usize) -> String {
     format!("binary, {ticket}\r\nCookie: tram_session={}", Office::cookie(n))
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use tram_tests::bench::{self, agent, control, gateway_process, line, relay, storm, thin, tunnel};
+use tram_tests::bench::{self, agent, control, gateway_process, line, relay, rfb, storm, thin, tunnel};
 
 #[derive(Parser)]
 struct Args {
@@ -51,6 +51,7 @@ async fn main() -> Result<ExitCode> {
     let wanted = |name: &str| only.is_match(name);
     let mut rows = control::rows(wanted).await;
     rows.extend(relay::rows(wanted).await);
+    rows.extend(rfb::rows(wanted).await);
     rows.extend(storm::rows(wanted).await);
     rows.extend(tokio::task::block_in_place(|| tunnel::rows(wanted)));
     rows.extend(thin::rows(wanted).await);

@@ -14,7 +14,7 @@ use super::super::Gateway;
 use super::super::link::Link;
 use super::super::protocol::vnc;
 use super::super::protocol::vnc::client::Messages;
-use super::super::protocol::vnc::server::FirstPicture;
+use super::super::protocol::vnc::updates::Updates;
 use super::Entry;
 use crate::domain::session::Cut;
 use crate::domain::ticket;
@@ -142,7 +142,7 @@ async fn copy(
         }
     };
     let down = async {
-        let mut picture = Some((FirstPicture::default(), first));
+        let mut picture = Some((Updates::default(), first));
         let mut piece = Vec::new();
         loop {
             // An idle desktop holds no buffer.
@@ -159,7 +159,7 @@ async fn copy(
                 }
                 Err(_) => return End::Display,
             };
-            if picture.as_mut().is_some_and(|(p, _)| p.feed(&piece[..n]))
+            if picture.as_mut().is_some_and(|(u, _)| u.shows(&piece[..n]))
                 && let Some((_, first)) = picture.take()
             {
                 first();

@@ -22,7 +22,7 @@ pub struct Messages {
     body: u64,
 }
 
-enum Shape {
+pub(super) enum Shape {
     /// So many bytes of header are needed to go on.
     Header(usize),
     /// So many bytes follow the header. `input`: a person did this.
@@ -55,7 +55,7 @@ impl Messages {
     }
 }
 
-fn shape(h: &[u8]) -> Result<Shape, Fault> {
+pub(super) fn shape(h: &[u8]) -> Result<Shape, Fault> {
     let body = |length: u64| Ok(Shape::Body { length, input: false });
     let need = |n: usize| Ok(Shape::Header(n));
     match *h {

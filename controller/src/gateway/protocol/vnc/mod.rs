@@ -2,17 +2,21 @@
 //!
 //! To the desktop it speaks 3.8 with security None over a private socket, to the viewer 3.8 with security
 //! None inside the TLS of the WebSocket, and always asks for a shared desktop, so that no viewer can throw
-//! another out. After that bytes pass untouched. What the viewer sends is followed message by message
-//! ([`client`]) for two reasons only: to stop lengths that no honest viewer sends before they reach the
-//! hypervisor, and to know whether anybody still types. What the desktop sends is followed until the first
-//! picture ([`server`]), to measure how long a person waited for it.
+//! another out. After that pixels and input pass untouched. What the viewer sends is followed message by
+//! message ([`client`]): to stop lengths that no honest viewer sends before they reach the hypervisor, to know
+//! whether anybody still types, and to take out what concerns pacing ([`requests`]). What the desktop sends is
+//! followed by its lengths ([`updates`]): to know when a picture was there, and where one ends. [`pace`] asks
+//! for pictures in the place of a viewer that can be paced, as its [`line`](mod@line) allows.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 pub mod client;
-pub mod server;
+pub mod line;
+pub mod pace;
+pub mod requests;
+pub mod updates;
 
 /// The only version spoken.
 pub const VERSION: &[u8; 12] = b"RFB 003.008\n";

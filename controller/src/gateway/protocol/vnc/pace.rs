@@ -1,0 +1,552 @@
+//! Paces a desktop's pictures to what the viewer's line carries.
+//!
+//! QEMU sends one picture for each request and knows neither Fence nor ContinuousUpdates. A viewer that asks
+//! again after each picture gets one for each round trip, five a second at 200 ms; one that asks ahead lets
+//! pictures pile up in the line, and what was typed shows up behind all of them. So the gateway announces both
+//! to a viewer that knows them and asks the desktop itself: never with more than one request open, and for the
+//! next picture only while less is under way than the line holds. Each picture is followed by a fence, which
+//! the viewer returns when it has drawn it. Rectangles pass untouched.
+//!
+//! Other viewers are left as they are.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::client::Fault;
+use super::line::{Line, Thin};
+use super::requests::Ask;
+use super::updates::{Lost, Updates, followed};
+
+/// Pseudo-encodings of a viewer that can be paced (community RFB specification).
+const FENCE: i32 = -312;
+const CONTINUOUS_UPDATES: i32 = -313;
+
+/// `EndOfContinuousUpdates`: the first one announces that they are known.
+const END_OF_CONTINUOUS: u8 = 150;
+/// `ServerFence`, `ClientFence`.
+const FENCE_MESSAGE: u8 = 248;
+/// Flags of a fence: an answer is asked for; the ones an answer may keep.
+const REQUEST: u32 = 1 << 31;
+const KEPT: u32 = 0b111;
+/// Answered before what follows it is looked at.
+const BLOCK_BEFORE: u32 = 1;
+/// Most that waits to be said to a viewer. An honest one sets no fences of its own.
+const WORDS_LIMIT: usize = 4096;
+
+/// Quality and compression pseudo-encodings begin here: -32 to -23, -256 to -247.
+const QUALITY: i32 = -32;
+const COMPRESSION: i32 = -256;
+
+/// What one connection's two directions share.
+#[derive(Debug)]
+pub struct Pacer {
+    state: Mutex<State>,
+    ask_due: Notify,
+    word_due: Notify,
+}
+
+/// How a connection is treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// The viewer asks for its pictures itself.
+    Passing,
+    /// The gateway asks.
+    Paced,
+    /// The gateway asks, and can't follow what the desktop sends any more: it asks again whenever that pauses.
+    Blind,
+}
+
+/// A fence that is under way.
+#[derive(Debug)]
+struct Mark {
+    number: u32,
+    at: Instant,
+    /// Bytes before it, and of these those that were drawn when it left.
+    sent: u64,
+    drawn: u64,
+    /// A request was held back since the mark before.
+    held: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    mode: Mode,
+    updates: Option<Updates>,
+    /// Pixels are four bytes and eight bits a colour.
+    plain: bool,
+    /// What the viewer listed.
+    encodings: Vec<i32>,
+    /// The area the viewer wants without asking.
+    area: Option<[u8; 8]>,
+    /// A request is with the desktop.
+    open: bool,
+    /// Held back since the last mark.
+    held: bool,
+    /// For the desktop, between two messages of the viewer.
+    asks: Vec<u8>,
+    /// For the viewer, between two messages of the desktop.
+    words: Vec<u8>,
+    marks: VecDeque<Mark>,
+    number: u32,
+    sent: u64,
+    drawn: u64,
+    line: Line,
+    thin: Thin,
+    pictures: u64,
+}
+
+impl Default for Pacer {
+    fn default() -> Self {
+        let state = State {
+            mode: Mode::Passing,
+            updates: Some(Updates::default()),
+            plain: true,
+            encodings: Vec::new(),
+            area: None,
+            open: false,
+            held: false,
+            asks: Vec::new(),
+            words: Vec::new(),
+            marks: VecDeque::new(),
+            number: 0,
+            sent: 0,
+            drawn: 0,
+            line: Line::default(),
+            thin: Thin::No,
+            pictures: 0,
+        };
+        Self { state: Mutex::new(state), ask_due: Notify::new(), word_due: Notify::new() }
+    }
+}
+
+/// What a piece from the desktop means.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Pixels are or were in it.
+    pub picture: bool,
+    /// Words for the viewer, and where in the piece they fit.
+    pub put: Option<(usize, Vec<u8>)>,
+}
+
+impl Pacer {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The viewer asks; what the desktop shall know of it goes to `out`.
+    ///
+    /// # Errors
+    /// [`Fault`] if no honest viewer asks that.
+    pub fn viewer(&self, ask: Ask<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let mut state = self.state();
+        state.viewer(ask, out, Instant::now())?;
+        self.tell(&state);
+        Ok(())
+    }
+
+    /// The next piece from the desktop.
+    pub fn desktop(&self, piece: &[u8]) -> Passed {
+        let mut state = self.state();
+        let passed = state.desktop(piece, Instant::now());
+        self.tell(&state);
+        passed
+    }
+
+    /// The desktop pauses.
+    pub fn paused(&self) {
+        let mut state = self.state();
+        if state.mode == Mode::Blind {
+            state.open = false;
+            state.release();
+            self.tell(&state);
+        }
+    }
+
+    /// Waits until there is something to ask the desktop.
+    pub async fn ask_due(&self) {
+        self.ask_due.notified().await;
+    }
+
+    /// Appends what there is to ask.
+    pub fn take_asks(&self, out: &mut Vec<u8>) {
+        out.append(&mut self.state().asks);
+    }
+
+    /// Waits until there is something to say to the viewer.
+    pub async fn word_due(&self) {
+        self.word_due.notified().await;
+    }
+
+    /// What there is to say, if the desktop is between two messages.
+    pub fn take_words(&self) -> Vec<u8> {
+        let mut state = self.state();
+        let between = state.updates.as_ref().is_some_and(Updates::between);
+        if between { std::mem::take(&mut state.words) } else { Vec::new() }
+    }
+
+    /// Pictures passed so far, and whether the gateway asked for them.
+    #[must_use]
+    pub fn pictures(&self) -> (u64, bool) {
+        let state = self.state();
+        (state.pictures, state.mode != Mode::Passing)
+    }
+
+    fn tell(&self, state: &State) {
+        if !state.asks.is_empty() {
+            self.ask_due.notify_one();
+        }
+        if !state.words.is_empty() {
+            self.word_due.notify_one();
+        }
+    }
+}
+
+impl State {
+    fn viewer(&mut self, ask: Ask<'_>, out: &mut Vec<u8>, now: Instant) -> Result<(), Fault> {
+        match ask {
+            Ask::Format(message) => {
+                self.plain = plain(message);
+                if !self.plain && self.mode == Mode::Paced {
+                    self.lose();
+                }
+                out.extend_from_slice(message);
+            }
+            Ask::Encodings(list) => {
+                let able = list.contains(&FENCE) && list.contains(&CONTINUOUS_UPDATES);
+                if self.mode == Mode::Passing && able && self.plain && self.updates.is_some() {
+                    self.mode = Mode::Paced;
+                    self.words.push(END_OF_CONTINUOUS);
+                }
+                self.encodings = list;
+                out.extend_from_slice(&self.set_encodings());
+            }
+            Ask::Update(message, changes_only) => {
+                // What is open already covers changes; a whole picture was not asked for with it.
+                if self.mode == Mode::Passing || !changes_only || !self.open {
+                    self.open = true;
+                    out.extend_from_slice(message);
+                }
+            }
+            // Nobody was told that these are known, and the desktop does not know them.
+            Ask::Continuous(..) if self.mode == Mode::Passing => {}
+            Ask::Continuous(true, area) => {
+                self.area = Some(area);
+                self.release();
+            }
+            Ask::Continuous(false, _) => {
+                self.area = None;
+                self.say(&[END_OF_CONTINUOUS])?;
+            }
+            Ask::Fence(flags, payload) if flags & REQUEST != 0 => {
+                if self.mode != Mode::Passing {
+                    self.say(&fence(flags & KEPT, payload))?;
+                }
+            }
+            Ask::Fence(_, payload) => {
+                if let Ok(number) = payload.try_into().map(u32::from_be_bytes) {
+                    self.drawn(number, now);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, words: &[u8]) -> Result<(), Fault> {
+        if self.words.len() + words.len() > WORDS_LIMIT {
+            return Err(Fault("too many fences"));
+        }
+        self.words.extend_from_slice(words);
+        Ok(())
+    }
+
+    fn desktop(&mut self, piece: &[u8], now: Instant) -> Passed {
+        let Some(updates) = &mut self.updates else { return Passed { picture: true, put: None } };
+        let fed = updates.feed(piece);
+        let begun = updates.in_picture();
+        let Ok(seen) = fed.inspect_err(|Lost| self.lose()) else { return Passed { picture: true, put: None } };
+        let before = self.sent;
+        self.sent += piece.len() as u64;
+        if seen.pictures > 0 {
+            self.pictures += u64::from(seen.pictures);
+            self.open = false;
+            if self.mode == Mode::Paced {
+                self.mark(before + seen.end.unwrap_or(piece.len()) as u64, now);
+                self.release();
+            }
+        }
+        let put = seen.end.filter(|_| !self.words.is_empty()).map(|end| (end, std::mem::take(&mut self.words)));
+        Passed { picture: begun || seen.pictures > 0, put }
+    }
+
+    /// Puts a fence behind a picture.
+    fn mark(&mut self, sent: u64, now: Instant) {
+        self.number = self.number.wrapping_add(1);
+        self.words.extend_from_slice(&fence(REQUEST | BLOCK_BEFORE, &self.number.to_be_bytes()));
+        let held = std::mem::take(&mut self.held);
+        self.marks.push_back(Mark { number: self.number, at: now, sent, drawn: self.drawn, held });
+    }
+
+    /// A fence came back; those before it were passed over.
+    fn drawn(&mut self, number: u32, now: Instant) {
+        let Some(at) = self.marks.iter().position(|m| m.number == number) else { return };
+        let Some(mark) = self.marks.drain(..=at).next_back() else { return };
+        self.drawn = mark.sent;
+        self.line.sample(mark.sent - mark.drawn, now - mark.at, mark.held, now);
+        let thin = self.line.thin(self.thin, now);
+        if thin != self.thin {
+            self.thin = thin;
+            let list = self.set_encodings();
+            self.asks.extend_from_slice(&list);
+        }
+        self.release();
+    }
+
+    /// Asks for the next picture if it is time.
+    fn release(&mut self) {
+        let Some(area) = self.area.filter(|_| !self.open) else { return };
+        let under_way = self.marks.back().map_or(0, |m| m.sent).saturating_sub(self.drawn);
+        if self.mode == Mode::Paced && under_way >= self.line.holds() {
+            self.held = true;
+            return;
+        }
+        self.open = true;
+        self.asks.extend_from_slice(&[3, 1]);
+        self.asks.extend_from_slice(&area);
+    }
+
+    /// The desktop can't be followed any more.
+    fn lose(&mut self) {
+        self.updates = None;
+        self.words.clear();
+        self.marks.clear();
+        if self.mode == Mode::Paced {
+            tracing::warn!("a desktop sent what can't be followed; its viewer is no longer paced");
+            self.mode = Mode::Blind;
+            self.open = false;
+            self.release();
+        }
+    }
+
+    /// What the desktop is told that the viewer understands.
+    fn set_encodings(&self) -> Vec<u8> {
+        let paced = self.mode != Mode::Passing;
+        let list = self.encodings.iter().filter(|e| !paced || followed(**e) || level(**e).is_some());
+        let list: Vec<i32> = list.map(|e| if paced { self.thin.level(*e) } else { *e }).collect();
+        // A viewer lists at most 512: see the limit of its messages.
+        let count = u16::try_from(list.len()).unwrap_or(u16::MAX);
+        let mut message = vec![2, 0];
+        message.extend_from_slice(&count.to_be_bytes());
+        list.iter().take(count.into()).for_each(|e| message.extend_from_slice(&e.to_be_bytes()));
+        message
+    }
+}
+
+/// Where the levels of a pseudo-encoding begin, if it is one of quality or compression.
+fn level(encoding: i32) -> Option<i32> {
+    [QUALITY, COMPRESSION].into_iter().find(|base| (*base..*base + 10).contains(&encoding))
+}
+
+impl Thin {
+    /// A level as the viewer wants it, or better for a thin line.
+    fn level(self, encoding: i32) -> i32 {
+        let (quality, compression) = match self {
+            Self::No => return encoding,
+            Self::Thin => (QUALITY + 5, COMPRESSION + 6),
+            Self::Hair => (QUALITY + 2, COMPRESSION + 9),
+        };
+        match level(encoding) {
+            Some(QUALITY) => encoding.min(quality),
+            Some(_) => encoding.max(compression),
+            None => encoding,
+        }
+    }
+}
+
+fn fence(flags: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap_or(0);
+    [&[FENCE_MESSAGE, 0, 0, 0][..], &flags.to_be_bytes(), &[length], payload].concat()
+}
+
+/// Whether rectangles of this `SetPixelFormat` can be followed: 32 bits, true colour, eight bits a colour.
+fn plain(message: &[u8]) -> bool {
+    matches!(message, [_, _, _, _, 32, _, _, colour, 0, 255, 0, 255, 0, 255, ..] if *colour != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const AREA: [u8; 8] = [0, 0, 0, 0, 4, 0, 3, 0];
+    const NOTHING: [u8; 0] = [];
+
+    fn init() -> Vec<u8> {
+        [&[4, 0, 3, 0][..], &[0; 16], &[0; 4]].concat()
+    }
+
+    fn picture(w: u16, h: u16) -> Vec<u8> {
+        let pixels = usize::from(w) * usize::from(h) * 4;
+        [&[0, 0, 0, 1, 0, 0, 0, 0][..], &w.to_be_bytes(), &h.to_be_bytes(), &[0; 4], &vec![7; pixels]].concat()
+    }
+
+    fn encodings(list: &[i32]) -> Ask<'static> {
+        Ask::Encodings(list.to_vec())
+    }
+
+    fn asked(pacer: &Pacer, ask: Ask<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        pacer.viewer(ask, &mut out).unwrap();
+        pacer.take_asks(&mut out);
+        out
+    }
+
+    /// Paced, with the whole screen wanted and the first request open.
+    fn paced() -> Pacer {
+        let pacer = Pacer::default();
+        pacer.desktop(&init());
+        let told = asked(&pacer, encodings(&[7, 5, 0, -26, -254, -312, -313]));
+        // Hextile can't be followed, and the desktop knows nothing of fences.
+        let list = [7, 0, -26, -254].map(i32::to_be_bytes).concat();
+        assert_eq!(told, [&[2, 0, 0, 4][..], &list].concat());
+        assert_eq!(pacer.take_words(), [150]);
+        assert_eq!(asked(&pacer, Ask::Continuous(true, AREA)), [&[3, 1][..], &AREA].concat());
+        pacer
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_viewer_that_knows_how_is_paced() {
+        for list in [&[7, -312][..], &[7, -313], &[7, 5]] {
+            let pacer = Pacer::default();
+            pacer.desktop(&init());
+            let told = asked(&pacer, encodings(list));
+            assert_eq!(told.len(), 4 + 4 * list.len(), "its list passes as it is");
+            let request = [3, 1, 0, 0, 0, 0, 4, 0, 3, 0];
+            for _ in 0..3 {
+                assert_eq!(asked(&pacer, Ask::Update(&request, true)), request);
+            }
+            assert_eq!(pacer.desktop(&picture(2, 2)), Passed { picture: true, put: None });
+            assert_eq!(asked(&pacer, Ask::Continuous(true, AREA)), NOTHING, "the desktop would hang up");
+            assert!(pacer.take_words().is_empty());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pixels_of_another_size_are_not_followed() {
+        let pacer = Pacer::default();
+        pacer.desktop(&init());
+        let sixteen = [0, 0, 0, 0, 16, 16, 0, 1, 0, 31, 0, 63, 0, 31, 11, 5, 0, 0, 0, 0];
+        assert_eq!(asked(&pacer, Ask::Format(&sixteen)), sixteen);
+        asked(&pacer, encodings(&[7, -312, -313]));
+        assert!(pacer.take_words().is_empty(), "nothing is announced");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_request_is_open_and_the_next_waits_for_room_in_the_line() {
+        let pacer = paced();
+        assert_eq!(asked(&pacer, Ask::Update(&[3, 1, 0, 0, 0, 0, 4, 0, 3, 0], true)), NOTHING, "one is open");
+        // 40 kB each: after two more than what is allowed before anything is known is under way.
+        let picture = picture(100, 100);
+        let mut fences = Vec::new();
+        for room in [true, false] {
+            let (at, words) = pacer.desktop(&picture).put.unwrap();
+            assert_eq!((at, &words[..4], words.len()), (picture.len(), &[248, 0, 0, 0][..], 13));
+            fences.push(words[9..].to_vec());
+            let mut out = Vec::new();
+            pacer.take_asks(&mut out);
+            assert_eq!(!out.is_empty(), room);
+        }
+        tokio::time::advance(Duration::from_millis(200)).await;
+        assert_eq!(asked(&pacer, Ask::Fence(1, &[9, 9, 9, 9])), NOTHING, "a fence of its own invention");
+        assert_eq!(asked(&pacer, Ask::Fence(1, &fences[0])), [&[3, 1][..], &AREA].concat());
+        assert_eq!(asked(&pacer, Ask::Fence(1, &fences[0])), NOTHING, "once");
+        // A whole picture is asked for at once, whatever is open.
+        let whole = [3, 0, 0, 0, 0, 0, 4, 0, 3, 0];
+        assert_eq!(asked(&pacer, Ask::Update(&whole, false)), whole);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn words_wait_for_the_end_of_a_picture() {
+        let pacer = paced();
+        let picture = picture(10, 10);
+        assert_eq!(pacer.desktop(&picture[..50]), Passed { picture: true, put: None });
+        assert_eq!(asked(&pacer, Ask::Fence(REQUEST | 7, b"mine")), NOTHING);
+        assert!(pacer.take_words().is_empty(), "the viewer is in the middle of a rectangle");
+        let (at, words) = pacer.desktop(&[&picture[50..], &picture[..9]].concat()).put.unwrap();
+        assert_eq!(at, picture.len() - 50);
+        assert_eq!(words[..13], fence(7, b"mine"));
+        assert_eq!(words[13], 248);
+        let mut sent = 0;
+        let refused = std::iter::repeat_with(|| pacer.viewer(Ask::Fence(REQUEST, &[1; 64]), &mut Vec::new()))
+            .inspect(|_| sent += 1)
+            .find(Result::is_err);
+        assert!(refused.is_some() && sent < 100, "words do not pile up without end");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_followed_is_asked_for_at_every_pause() {
+        let pacer = paced();
+        assert_eq!(pacer.desktop(&[77, 1, 2]), Passed { picture: true, put: None });
+        let mut out = Vec::new();
+        pacer.take_asks(&mut out);
+        assert_eq!(out, [&[3, 1][..], &AREA].concat());
+        assert_eq!(pacer.desktop(&[1; 500]).put, None);
+        pacer.paused();
+        out.clear();
+        pacer.take_asks(&mut out);
+        assert_eq!(out, [&[3, 1][..], &AREA].concat());
+    }
+
+    /// A line of so many bytes a second and 200 ms there and back, for 20 s: pictures drawn a second, the
+    /// longest that one was under way, and the levels asked for last.
+    async fn over(rate: f64, size: u16) -> (f64, Duration, Vec<u8>) {
+        let pacer = paced();
+        let picture = picture(size, size);
+        let began = Instant::now();
+        let mut free = began;
+        let mut under_way: VecDeque<(Instant, Instant, Vec<u8>)> = VecDeque::new();
+        let (mut drawn, mut longest, mut list) = (0, Duration::ZERO, Vec::new());
+        let mut open = true;
+        while began.elapsed() < Duration::from_secs(20) {
+            if open {
+                let (_, words) = pacer.desktop(&picture).put.unwrap();
+                free = free.max(Instant::now()) + Duration::from_secs_f64(picture.len() as f64 / rate);
+                under_way.push_back((Instant::now(), free + Duration::from_millis(200), words[9..].to_vec()));
+            }
+            // The screen changes a hundred times a second.
+            tokio::time::advance(Duration::from_millis(10)).await;
+            while under_way.front().is_some_and(|(_, back, _)| *back <= Instant::now()) {
+                let (left, back, number) = under_way.pop_front().unwrap();
+                // The way there.
+                longest = longest.max(back - left);
+                drawn += 1;
+                let mut out = Vec::new();
+                pacer.viewer(Ask::Fence(1, &number), &mut out).unwrap();
+            }
+            let mut out = Vec::new();
+            pacer.take_asks(&mut out);
+            if out.first() == Some(&2) {
+                list = out[..20].to_vec();
+            }
+            open = pacer.state().open;
+        }
+        (f64::from(drawn) / 20.0, longest, list)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_pictures_do_not_wait_for_the_round_trip_and_large_ones_do_not_pile_up() {
+        let (rate, longest, _) = over(500e3, 20).await;
+        assert!(rate > 50.0, "{rate} small pictures a second over 200 ms");
+        assert!(longest < Duration::from_millis(300), "{longest:?}");
+        // 16 kB each, thirty a second at most.
+        let (rate, longest, list) = over(500e3, 64).await;
+        assert!(rate > 20.0, "{rate}: the line is used");
+        assert!(longest < Duration::from_millis(600), "{longest:?} behind a standing queue");
+        let wanted = [-27_i32, -250].map(i32::to_be_bytes).concat();
+        assert_eq!(list[12..], wanted, "a thin line gets less quality and more compression");
+        let (_, _, list) = over(50e6, 64).await;
+        assert!(list.is_empty(), "a broad one what the viewer wants: {list:?}");
+    }
+}
