@@ -1,7 +1,7 @@
 # The one list of commands. Every target stands alone: it installs and builds what it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: setup demo demo-clean test story-endpoint check bench console images help
+.PHONY: setup demo demo-clean test torture story-endpoint check bench console images help
 export ONLY
 
 help: ## this list
@@ -18,6 +18,10 @@ demo-clean: ## remove exactly what `make demo` made
 
 test: ## every test, on real libvirt and in a real browser
 	@.ci/test
+
+torture: ## 10,000 viewers that vanish at every stage of SPICE and VNC: no QEMU may die (about 5 min; TRAM_TORTURE_ROUNDS=N)
+	@.ci/setup test && . .ci/env && TRAM_TORTURE_ROUNDS=$${TRAM_TORTURE_ROUNDS:-10000} \
+	    cargo test --locked -p tram-tests --test torture -- --nocapture --include-ignored
 
 story-endpoint: ## an officer's day at an endpoint: thin line, kiosk, viewer, real desktop; line cut, controller killed
 	@.ci/setup test && images/test/build && tests/endpoint/story.sh

@@ -1,12 +1,17 @@
-//! The real viewers on a screen of their own, shown the display of a real QEMU through the agent's sockets.
+//! The real viewers on a screen of their own, shown the display of a real QEMU through the agent's sockets, and
+//! for SPICE through the gateway's guard.
 
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tram_agent::session::viewer::{self, Viewer};
+use tram_controller::gateway::protocol::spice::guard;
+use tram_controller::gateway::protocol::spice::session::Channels;
 use tram_tests::screen::{Screen, pictures, wait};
 
 const REMOTE_VIEWER: &str = "/usr/bin/remote-viewer";
@@ -46,11 +51,27 @@ async fn shown() -> Result<()> {
         Some("tiger") => (Viewer::Tiger(program), "vnc.sock"),
         _ => (Viewer::Vnc(program), "vnc.sock"),
     };
-    let display = folder.join(display);
+    let (guarded, display) = (matches!(viewer, Viewer::Spice(_)), folder.join(display));
+    let channels = Channels::default();
     let open = move |_, _| {
-        let stream = StdUnixStream::connect(&display)?;
-        stream.set_nonblocking(true)?;
-        UnixStream::from_std(stream)
+        let connect = |path: &Path| {
+            let stream = StdUnixStream::connect(path)?;
+            stream.set_nonblocking(true)?;
+            UnixStream::from_std(stream)
+        };
+        if !guarded {
+            return connect(&display);
+        }
+        // As at a gateway: the guard stands between the viewer's channels and QEMU.
+        let (viewer, mut ours) = UnixStream::pair()?;
+        let (channels, display) = (channels.clone(), display.clone());
+        tokio::spawn(async move {
+            let open = || async { connect(&display) };
+            let Ok(linked) = guard::link(&mut ours, &channels, Duration::from_secs(60), open).await else { return };
+            let (from, mut to) = ours.into_split();
+            linked.carry(&mut BufReader::new(from), &mut to, |_| {}).await;
+        });
+        Ok(viewer)
     };
     viewer::run(&viewer, &folder.join("desk"), open).await?;
     Ok(())

@@ -3,15 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::counter;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+use tram_hypervisor::Display;
 use tram_tunnel::{ReadStream, Stream, Tunnel, WriteStream};
 use tram_wire::session::{Protocol, StreamHeader};
 
 use super::super::Gateway;
 use super::super::link::Link;
+use super::super::protocol::next_piece;
+use super::super::protocol::spice::guard::{self, LinkError, Note};
+use super::super::protocol::spice::session::Channels;
+use super::super::protocol::spice::{Failure, guard::End as SpiceEnd};
 use super::super::protocol::vnc;
 use super::super::protocol::vnc::client::Messages;
 use super::super::protocol::vnc::updates::Updates;
@@ -23,8 +29,6 @@ use crate::domain::ticket;
 /// in its first second.
 const BURST: u32 = 16;
 const REFILL: Duration = Duration::from_millis(250);
-/// Read from a display at once.
-const PIECE: usize = 64 * 1024;
 
 /// Codes of streams that are broken off; those of sessions are the codes of [`Cut`].
 mod code {
@@ -39,6 +43,7 @@ mod code {
 /// Serves what the agent opens, until the tunnel is closed.
 pub(super) async fn accept(gateway: Gateway, tunnel: Tunnel, link: Arc<Link>, entry: Arc<Entry>) {
     let mut streams = JoinSet::new();
+    let channels = Channels::default();
     let (mut budget, mut filled) = (BURST, Instant::now());
     loop {
         let next = tokio::select! {
@@ -62,7 +67,11 @@ pub(super) async fn accept(gateway: Gateway, tunnel: Tunnel, link: Arc<Link>, en
             Some(Protocol::Vnc) => {
                 streams.spawn(vnc_stream(gateway.clone(), link.clone(), entry.clone(), stream));
             }
-            _ => stream.reset(code::NOT_ALLOWED),
+            Some(Protocol::Spice) => {
+                let channels = channels.clone();
+                streams.spawn(spice_stream(gateway.clone(), link.clone(), entry.clone(), stream, channels));
+            }
+            Some(Protocol::Other) | None => stream.reset(code::NOT_ALLOWED),
         }
     }
 }
@@ -100,6 +109,41 @@ async fn vnc_stream(gateway: Gateway, link: Arc<Link>, entry: Arc<Entry>, mut st
         End::Display => to_viewer.reset(Cut::DesktopGone.code()),
         End::Message(fault) => {
             tracing::warn!(session = %entry.session, fault = fault.0, "a viewer broke the rules of RFB");
+            to_viewer.reset(code::PROTOCOL);
+        }
+    }
+}
+
+async fn spice_stream(gateway: Gateway, link: Arc<Link>, entry: Arc<Entry>, mut stream: Stream, channels: Channels) {
+    let open = || gateway.open_raw(entry.session, entry.desktop, Display::Spice);
+    let linked = match guard::link(&mut stream, &channels, gateway.0.policy.handshake, open).await {
+        Ok(linked) => linked,
+        Err(LinkError::Open(Some(cut))) => return stream.reset(cut.code()),
+        // Nothing was said yet: the agent tries another viewer.
+        Err(LinkError::Open(None)) => return stream.reset(code::NOT_ALLOWED),
+        Err(LinkError::Link(Failure::Display)) => return stream.reset(Cut::DesktopGone.code()),
+        Err(LinkError::Link(why)) => {
+            counter!("gateway_spice_refused_total").increment(1);
+            tracing::warn!(session = %entry.session, error = %why, "a channel was not let in");
+            return match why {
+                // It was told in the protocol's own words, which an end at once would overtake.
+                Failure::Refused(_) => drop(stream),
+                _ => stream.reset(code::PROTOCOL),
+            };
+        }
+    };
+    let (mut from_viewer, mut to_viewer) = stream.into_split();
+    let note = |note| match note {
+        Note::Up(n) => link.heard(n),
+        Note::Input => link.touched(),
+        Note::Down(n) => link.written(n),
+        Note::Picture => gateway.first_picture_of(entry.session, entry.age, link.age()),
+    };
+    match linked.carry(&mut from_viewer, &mut to_viewer, note).await {
+        SpiceEnd::Viewer => {}
+        SpiceEnd::Display => to_viewer.reset(Cut::DesktopGone.code()),
+        SpiceEnd::TooLong => {
+            tracing::warn!(session = %entry.session, "a viewer broke the rules of SPICE");
             to_viewer.reset(code::PROTOCOL);
         }
     }
@@ -145,20 +189,7 @@ async fn copy(
         let mut picture = Some((Updates::default(), first));
         let mut piece = Vec::new();
         loop {
-            // An idle desktop holds no buffer.
-            if from_display.readable().await.is_err() {
-                return End::Display;
-            }
-            piece.resize(PIECE, 0);
-            let n = match from_display.try_read(&mut piece) {
-                Ok(0) => return End::Display,
-                Ok(n) => n,
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
-                    piece = Vec::new();
-                    continue;
-                }
-                Err(_) => return End::Display,
-            };
+            let Some(n) = next_piece(&from_display, &mut piece).await else { return End::Display };
             if picture.as_mut().is_some_and(|(u, _)| u.shows(&piece[..n]))
                 && let Some((_, first)) = picture.take()
             {
