@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # An officer's day at an endpoint against a real desktop: the agent in a network namespace of its own behind a
 # thin line (4/1 Mbit/s), a kiosk browser and a viewer on Xvfb, a demo of its own at the other end. The line is
-# cut for 20 s, the controller with its gateway is killed. Pictures are kept. About 4 min; needs root.
+# cut for 20 s and for 3 min, the controller with its gateway is killed. Pictures are kept. About 8 min; needs root.
 #   TRAM_SHOTS=folder   where the pictures go (default: story-endpoint/ in the cargo target folder)
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -134,19 +134,24 @@ guest_picture desktop
 xdotool type --delay 200 "coong vieejc cuar tooi "
 before=$(viewer)
 
-say "the line is cut for 20 s"
-cut=$SECONDS
-ip link set "$link" down
-until_is 60 lost phase
-until_is 30 "Tram desk" front
-picture line-lost
-sleep $((20 - (SECONDS - cut) > 0 ? 20 - (SECONDS - cut) : 0))
-ip link set "$link" up
-back=$SECONDS
-until_is 60 desktop phase
-echo "    back $((SECONDS - back)) s after the line"
-[ "$(viewer)" = "$before" ] || fail "another viewer runs than before the cut"
-guest_picture line-back
+# The officer is told at once, and their viewer waits: the same one goes on when the line is back.
+cut_line() { # seconds, a word for it
+    say "the line is cut for $2"
+    local cut=$SECONDS back
+    ip link set "$link" down
+    until_is 60 lost phase
+    until_is 30 "Tram desk" front
+    picture "line-lost-$1"
+    sleep $((SECONDS - cut < $1 ? $1 - (SECONDS - cut) : 0))
+    ip link set "$link" up
+    back=$SECONDS
+    until_is 60 desktop phase
+    echo "    back $((SECONDS - back)) s after the line"
+    [ "$(viewer)" = "$before" ] || fail "another viewer runs than before the cut"
+    guest_picture "line-back-$1"
+}
+cut_line 20 "20 s"
+cut_line 180 "3 min"
 
 say "the controller is killed, with its gateway, and started again"
 kill -KILL "$(cat "$data/controller.pid")"

@@ -14,6 +14,7 @@ pub mod gateway_process;
 pub mod line;
 pub mod relay;
 pub mod rfb;
+pub mod sessions;
 pub mod storm;
 pub mod thin;
 pub mod tunnel;

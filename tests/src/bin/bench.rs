@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use tram_tests::bench::{self, agent, control, gateway_process, line, relay, rfb, storm, thin, tunnel};
+use tram_tests::bench::{self, agent, control, gateway_process, line, relay, rfb, sessions, storm, thin, tunnel};
 
 #[derive(Parser)]
 struct Args {
@@ -52,6 +52,7 @@ async fn main() -> Result<ExitCode> {
     let mut rows = control::rows(wanted).await;
     rows.extend(relay::rows(wanted).await);
     rows.extend(rfb::rows(wanted).await);
+    rows.extend(sessions::rows(wanted).await);
     rows.extend(storm::rows(wanted).await);
     rows.extend(tokio::task::block_in_place(|| tunnel::rows(wanted)));
     rows.extend(thin::rows(wanted).await);
