@@ -1,7 +1,7 @@
 # The one list of commands. Every target stands alone: it installs and builds what it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: setup demo demo-clean test torture story-endpoint check bench console images help
+.PHONY: setup demo demo-clean test torture story-endpoint newcomer check bench console images help
 export ONLY
 
 help: ## this list
@@ -25,6 +25,9 @@ torture: ## 10,000 viewers that vanish at every stage of SPICE and VNC: no QEMU 
 
 story-endpoint: ## an officer's day at an endpoint: thin line, kiosk, viewer, real desktop; line cut, controller killed
 	@.ci/setup test && images/test/build && tests/endpoint/story.sh
+
+newcomer: ## `make demo` as a user with sudo on a bare Debian 13 with systemd, from nothing (15 to 40 min, needs root)
+	@.ci/setup test && tests/nspawn/newcomer.sh
 
 check: ## format, lints, floors, wire samples, OpenAPI, licences, shell scripts
 	@.ci/setup test && .ci/console && .ci/check

@@ -28,7 +28,7 @@ become_root() {
     exec sudo env "PATH=$PATH" "HOME=$HOME" "XDG_CACHE_HOME=${XDG_CACHE_HOME:-$HOME/.cache}" \
         "CARGO_TARGET_DIR=$CARGO_TARGET_DIR" "TRAM_DEMO_DATA=$data" "TRAM_DEMO_DISKS=$disks" \
         "TRAM_DEMO_ADDRESS=$address" "TRAM_DEMO_POOL=$pool" "TRAM_DEMO_ACCEL=${TRAM_DEMO_ACCEL:-auto}" \
-        "TRAM_DEMO_PORT=${TRAM_DEMO_PORT:-}" "DEMO_ONCE=${DEMO_ONCE:-}" "$0" "$@"
+        "TRAM_DEMO_PORT=${TRAM_DEMO_PORT:-}" "DEMO_ONCE=${DEMO_ONCE:-}" "TRAM_DEMO_BEGAN=${TRAM_DEMO_BEGAN:-}" "$0" "$@"
 }
 
 # json EXPRESSION: reads JSON from stdin as `d` (several values: a list of them), prints what the Python

@@ -11,7 +11,7 @@ leader=      # its process 1, seen from here
 spawned=     # systemd-nspawn itself
 
 # What a server installation has and the smallest Debian has not.
-bare=systemd-sysv,dbus,libpam-systemd,sudo,git,ca-certificates,iproute2,procps,adduser,curl
+bare=systemd-sysv,dbus,libpam-systemd,sudo,git,make,ca-certificates,iproute2,procps,adduser,curl
 
 # spawn_tar SUITE: prints the path of that suite's bare root; made once, a new one when the list changes.
 spawn_tar() {
@@ -20,7 +20,7 @@ spawn_tar() {
     if [ ! -s "$tar" ]; then
         mkdir -p "${tar%/*}"
         say "making a bare $suite (15 s)" >&2
-        mmdebstrap --quiet --variant=minbase --include="$bare" "$suite" "$tar.part" \
+        mmdebstrap --quiet --format=tar --variant=minbase --include="$bare" "$suite" "$tar.part" \
             "deb $mirror $suite main" "deb $mirror $suite-updates main" \
             "deb $mirror-security $suite-security main" >&2
         mv "$tar.part" "$tar"
@@ -40,9 +40,12 @@ spawn_boot() {
     rm -f "$machine/etc/fstab" "$machine/etc/machine-id" "$machine/etc/hostname"
     echo "tram-$suite" >"$machine/etc/hostname"
     printf '127.0.0.1 localhost tram-%s\n::1 localhost\n' "$suite" >"$machine/etc/hosts"
+    # Whoever reads TLS on the way out of this network is trusted in there as out here.
+    cp -a /usr/local/share/ca-certificates/. "$machine/usr/local/share/ca-certificates/" 2>/dev/null || true
+    [ ! -s "$machine/etc/ssl/certs/ca-certificates.crt" ] || cp -L /etc/ssl/certs/ca-certificates.crt "$machine/etc/ssl/certs/"
     # The network is this machine's own: nothing in there may set it up.
     local unit
-    for unit in systemd-networkd.service systemd-networkd.socket systemd-resolved.service \
+    for unit in systemd-firstboot.service systemd-networkd.service systemd-networkd.socket systemd-resolved.service \
         apt-daily.timer apt-daily-upgrade.timer man-db.timer; do
         ln -sf /dev/null "$machine/etc/systemd/system/$unit"
     done
