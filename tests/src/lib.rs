@@ -5,6 +5,7 @@ pub mod cable;
 pub mod db;
 pub mod device;
 pub mod gate;
+pub mod guest;
 pub mod http;
 pub mod office;
 pub mod screen;

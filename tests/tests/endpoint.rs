@@ -13,8 +13,10 @@ use serde_json::Value;
 use tram_controller::domain::session::Policy;
 use tram_controller::identity::secret::Secret;
 use tram_controller::services::{Ctx, broker};
+use tram_controller::store::Store;
 use tram_controller::store::sessions::Filter;
 use tram_tests::db;
+use tram_tests::guest::Guest;
 use tram_tests::office::Plan;
 use tram_tests::screen::{Screen, pictures, wait};
 use tram_tests::tunnels::Commune;
@@ -147,7 +149,12 @@ impl Desk {
     }
 
     fn viewer(&self) -> Option<u32> {
-        let is = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.contains("xtigervnc"));
+        self.process("xtigervnc")
+    }
+
+    /// The desk's process of this name.
+    fn process(&self, name: &str) -> Option<u32> {
+        let is = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.contains(name));
         self.processes().into_iter().find(is)
     }
 
@@ -178,13 +185,76 @@ impl Desk {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_officers_morning() -> Result<()> {
-    let db = db::sqlite().await?;
-    let commune = Commune::open(&db.store, Plan::default(), "picture", Policy::default()).await?;
+/// A commune whose officers have the password.
+async fn commune(store: &Store, display: &str) -> Result<Commune> {
+    let commune = Commune::open(store, Plan::default(), display, Policy::default()).await?;
     let office = &commune.gate.office;
     let hash = office.app.passwords.hash(&Secret::from_text(PASSWORD)).await?;
     office.sql(&format!("UPDATE users SET password_hash = '{hash}'")).await?;
+    Ok(commune)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_display_comes_by_spice_and_stays_over_a_cut() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut guest = Guest::start(folder.path())?;
+    let db = db::sqlite().await?;
+    let commune = commune(&db.store, &format!("picture&displays={}", folder.path().display())).await?;
+    let office = &commune.gate.office;
+    let state = tempfile::tempdir()?;
+    commune.device().await?.save(state.path())?;
+    let mut desk = Desk::start(state.path(), folder.path())?;
+    desk.until("sign_in")?;
+    desk.until_front("Tram desk")?;
+    wait("the line", || Ok((desk.view()?["cause"] == "fine").then_some(())))?;
+    desk.picture("spice-sign-in")?;
+    desk.sign_in(&["officer0", PASSWORD])?;
+    desk.until("desktop")?;
+    let viewer = wait("remote-viewer", || Ok(desk.process("remote-viewer")))?;
+    // What QEMU drew went through the gateway: a window that complains has colours as well.
+    let drawn = "SELECT COUNT(*) FROM sessions WHERE first_frame_at IS NOT NULL";
+    for tries in 0.. {
+        if office.count(drawn).await? == 1 {
+            break;
+        }
+        ensure!(tries < 600, "no picture: {}", desk.screen.windows()?);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let file = pictures().join("endpoint-spice.png");
+    // The firmware's words are more than one colour; the page has more, but then it is in front.
+    let shown = |desk: &Desk| {
+        wait("the desktop's picture", || {
+            let front = desk.front()?;
+            let viewer = front.contains("Tram") && !front.contains("Tram desk");
+            Ok((viewer && desk.screen.picture(&file)? > 2).then_some(()))
+        })
+        .with_context(|| format!("{:?}; {}", desk.front(), desk.screen.windows().unwrap_or_default()))
+    };
+    shown(&desk)?;
+    assert_eq!(desk.leaks(&[PASSWORD, "tds1_", "vdt1_"]), [""; 0]);
+
+    commune.cable.cut();
+    desk.until("lost")?;
+    desk.until_front("Tram desk")?;
+    commune.cable.mend();
+    desk.until("desktop")?;
+    shown(&desk)?;
+    assert_eq!(desk.process("remote-viewer"), Some(viewer), "the same viewer goes on");
+
+    // One that vanishes at once, with all its channels, costs nothing but itself.
+    std::process::Command::new("kill").args(["-KILL", &viewer.to_string()]).status()?;
+    wait("another viewer", || Ok(desk.process("remote-viewer").filter(|v| *v != viewer)))?;
+    shown(&desk)?;
+    ensure!(guest.lives()?, "QEMU died with its viewer");
+    ensure!(desk.process("xtigervnc").is_none(), "it fell back to VNC");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_officers_morning() -> Result<()> {
+    let db = db::sqlite().await?;
+    let commune = commune(&db.store, "picture").await?;
+    let office = &commune.gate.office;
     let (state, folder) = (tempfile::tempdir()?, tempfile::tempdir()?);
     // A name that would like to be a command, an option or a page.
     let trap = folder.path().join("trap");

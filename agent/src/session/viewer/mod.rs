@@ -61,6 +61,14 @@ impl Viewer {
         }
     }
 
+    /// Bytes of the longest answer that only refuses.
+    fn refusal(&self) -> usize {
+        match self {
+            Self::Spice(_) => spice::REFUSAL,
+            Self::Vnc(_) | Self::Tiger(_) => 0,
+        }
+    }
+
     /// How it can be reached.
     #[must_use]
     pub fn kind(&self) -> Kind {

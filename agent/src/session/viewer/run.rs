@@ -6,8 +6,8 @@ use std::path::Path;
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes};
@@ -86,7 +86,7 @@ where
     let mut carried = JoinSet::new();
     let patience = Instant::now() + FIRST_CONNECTION;
     let mut connected = false;
-    let heard = Arc::new(AtomicBool::new(false));
+    let heard = Arc::new(AtomicUsize::new(0));
     loop {
         let accepted = async {
             if connected { Ok(listener.accept(pid).await) } else { timeout_at(patience, listener.accept(pid)).await }
@@ -98,7 +98,7 @@ where
             }
             Some(ended) = carried.join_next() => {
                 // The first connection was refused: the viewer would only show its own words for that.
-                if !heard.load(Ordering::Relaxed) && matches!(ended, Ok(Err(_))) {
+                if heard.load(Ordering::Relaxed) <= viewer.refusal() && matches!(ended, Ok(Err(_))) {
                     return Err(ViewerError::NotSpoken);
                 }
             }
@@ -124,7 +124,7 @@ fn start(viewer: &Viewer, arguments: Vec<OsString>) -> io::Result<Child> {
 }
 
 /// One connection of the viewer becomes one stream to the desktop.
-async fn carry<S, F>(viewer: Viewer, mut local: Box<dyn Local>, open: F, heard: Arc<AtomicBool>) -> io::Result<()>
+async fn carry<S, F>(viewer: Viewer, mut local: Box<dyn Local>, open: F, heard: Arc<AtomicUsize>) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
     F: Fn(Class, Class) -> io::Result<S>,
@@ -132,26 +132,31 @@ where
     let mut first = vec![0; viewer.first_words()];
     timeout(FIRST_WORDS, local.read_exact(&mut first)).await.map_err(|_| io::ErrorKind::TimedOut)??;
     let (up, down) = viewer.classes(&first);
-    let mut stream = Noting { stream: open(up, down)?, heard };
+    let mut stream = Noting { stream: open(up, down)?, heard, refusal: viewer.refusal() };
     stream.write_all(&first).await?;
     copy_bidirectional_with_sizes(&mut local, &mut stream, PIECE, PIECE).await?;
     Ok(())
 }
 
-/// A stream that notes that the desktop said something.
+/// A stream that notes how much the desktop said. One that ends after a refusal at most has failed: to the
+/// viewer it would be a reason for a window with words of its own.
 struct Noting<S> {
     stream: S,
-    heard: Arc<AtomicBool>,
+    /// Bytes heard on all connections of the viewer.
+    heard: Arc<AtomicUsize>,
+    refusal: usize,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Noting<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let done = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.heard.store(true, Ordering::Relaxed);
+        let (before, room) = (buf.filled().len(), buf.remaining() > 0);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let n = buf.filled().len() - before;
+        let heard = self.heard.fetch_add(n, Ordering::Relaxed) + n;
+        if n == 0 && room && heard <= self.refusal {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionRefused.into()));
         }
-        done
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -221,6 +226,28 @@ mod tests {
         let script = r#"exec 3<>"/dev/tcp/127.0.0.1/$to"; exec sleep 1000"#;
         let viewer = Viewer::Vnc(program(dir.path(), script));
         let refuse = |_, _| -> io::Result<DuplexStream> { Err(io::ErrorKind::ConnectionReset.into()) };
+        let done = timeout(SOON, run(&viewer, &dir.path().join("desk"), refuse)).await.unwrap();
+        assert!(matches!(done, Err(ViewerError::NotSpoken)), "{done:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_in_the_protocols_own_words_is_one_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = r#"exec python3 -c '
+import socket, sys, time
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1].removeprefix("spice+unix://"))
+s.sendall(bytes(64))
+time.sleep(1000)' "${!#}""#;
+        let viewer = Viewer::Spice(program(dir.path(), script));
+        let refuse = |_, _| -> io::Result<DuplexStream> {
+            let (ours, mut theirs) = tokio::io::duplex(1024);
+            tokio::spawn(async move {
+                let _ = theirs.read(&mut [0; 64]).await;
+                let _ = theirs.write_all(&[0; super::super::spice::REFUSAL]).await;
+            });
+            Ok(ours)
+        };
         let done = timeout(SOON, run(&viewer, &dir.path().join("desk"), refuse)).await.unwrap();
         assert!(matches!(done, Err(ViewerError::NotSpoken)), "{done:?}");
     }

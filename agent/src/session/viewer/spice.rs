@@ -9,6 +9,9 @@ use super::super::listen::Place;
 /// Link header (16 bytes), connection id (4), channel type (1).
 pub(super) const FIRST_WORDS: usize = 21;
 
+/// The answer that refuses a link (header 16 bytes, reply 178); one that lets the viewer in is longer.
+pub(super) const REFUSAL: usize = 194;
+
 pub(super) fn arguments(place: &Place) -> Vec<OsString> {
     let mut to = OsString::new();
     match place {

@@ -12,6 +12,7 @@
 //! | `stubborn` | 0 | 1: guests ignore a graceful stop |
 //! | `images` | 0 | 1: the golden image's file must exist |
 //! | `display` | `picture` | `picture`, `flood` or `sink` (see [`Mode`]) |
+//! | `displays` | none | folder with `vnc.sock` and `spice.sock` of a real QEMU, which stand for every desktop's displays |
 //! | `width`, `height` | 640, 400 | size of the display |
 //!
 //! A file named `offline` in the state folder makes the host unreachable until it is removed.
@@ -22,6 +23,7 @@ mod world;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -69,6 +71,7 @@ struct Config {
     stubborn: bool,
     images: bool,
     mode: Mode,
+    displays: Option<PathBuf>,
     width: u16,
     height: u16,
 }
@@ -372,6 +375,11 @@ impl Hypervisor for Sim {
     async fn open_display(&self, id: DesktopId, display: Display) -> Result<OwnedFd> {
         self.enter().await?;
         self.running(id)?;
+        if let Some(folder) = &self.config.displays {
+            let socket = folder.join(if display == Display::Vnc { "vnc.sock" } else { "spice.sock" });
+            let stream = UnixStream::connect(socket).map_err(|e| Error::Refused(format!("no display: {e}")))?;
+            return Ok(stream.into());
+        }
         if display != Display::Vnc {
             return Err(Error::Unsupported("a simulated desktop has no SPICE display".into()));
         }
@@ -425,6 +433,7 @@ impl Config {
             stubborn: false,
             images: false,
             mode: Mode::Picture,
+            displays: None,
             width: 640,
             height: 400,
         };
@@ -443,6 +452,7 @@ impl Config {
                 "images" => c.images = number::<u8>(key, value)? != 0,
                 "width" => c.width = number(key, value)?,
                 "height" => c.height = number(key, value)?,
+                "displays" => c.displays = Some(PathBuf::from(value)),
                 "display" => {
                     c.mode = match value.as_str() {
                         "picture" => Mode::Picture,

@@ -3,16 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::counter;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+use tram_hypervisor::Display;
 use tram_tunnel::{ReadStream, Stream, Tunnel, WriteStream};
 use tram_wire::session::{Protocol, StreamHeader};
 
 use super::super::Gateway;
 use super::super::link::Link;
 use super::super::protocol::next_piece;
+use super::super::protocol::spice::guard::{self, LinkError, Note};
+use super::super::protocol::spice::session::Channels;
+use super::super::protocol::spice::{Failure, guard::End as SpiceEnd};
 use super::super::protocol::vnc;
 use super::super::protocol::vnc::client::Messages;
 use super::super::protocol::vnc::updates::Updates;
@@ -38,6 +43,7 @@ mod code {
 /// Serves what the agent opens, until the tunnel is closed.
 pub(super) async fn accept(gateway: Gateway, tunnel: Tunnel, link: Arc<Link>, entry: Arc<Entry>) {
     let mut streams = JoinSet::new();
+    let channels = Channels::default();
     let (mut budget, mut filled) = (BURST, Instant::now());
     loop {
         let next = tokio::select! {
@@ -61,8 +67,11 @@ pub(super) async fn accept(gateway: Gateway, tunnel: Tunnel, link: Arc<Link>, en
             Some(Protocol::Vnc) => {
                 streams.spawn(vnc_stream(gateway.clone(), link.clone(), entry.clone(), stream));
             }
-            // Behind the guard it works in front of QEMU, but not yet from end to end: the agent takes VNC.
-            _ => stream.reset(code::NOT_ALLOWED),
+            Some(Protocol::Spice) => {
+                let channels = channels.clone();
+                streams.spawn(spice_stream(gateway.clone(), link.clone(), entry.clone(), stream, channels));
+            }
+            Some(Protocol::Other) | None => stream.reset(code::NOT_ALLOWED),
         }
     }
 }
@@ -100,6 +109,41 @@ async fn vnc_stream(gateway: Gateway, link: Arc<Link>, entry: Arc<Entry>, mut st
         End::Display => to_viewer.reset(Cut::DesktopGone.code()),
         End::Message(fault) => {
             tracing::warn!(session = %entry.session, fault = fault.0, "a viewer broke the rules of RFB");
+            to_viewer.reset(code::PROTOCOL);
+        }
+    }
+}
+
+async fn spice_stream(gateway: Gateway, link: Arc<Link>, entry: Arc<Entry>, mut stream: Stream, channels: Channels) {
+    let open = || gateway.open_raw(entry.session, entry.desktop, Display::Spice);
+    let linked = match guard::link(&mut stream, &channels, gateway.0.policy.handshake, open).await {
+        Ok(linked) => linked,
+        Err(LinkError::Open(Some(cut))) => return stream.reset(cut.code()),
+        // Nothing was said yet: the agent tries another viewer.
+        Err(LinkError::Open(None)) => return stream.reset(code::NOT_ALLOWED),
+        Err(LinkError::Link(Failure::Display)) => return stream.reset(Cut::DesktopGone.code()),
+        Err(LinkError::Link(why)) => {
+            counter!("gateway_spice_refused_total").increment(1);
+            tracing::warn!(session = %entry.session, error = %why, "a channel was not let in");
+            return match why {
+                // It was told in the protocol's own words, which an end at once would overtake.
+                Failure::Refused(_) => drop(stream),
+                _ => stream.reset(code::PROTOCOL),
+            };
+        }
+    };
+    let (mut from_viewer, mut to_viewer) = stream.into_split();
+    let note = |note| match note {
+        Note::Up(n) => link.heard(n),
+        Note::Input => link.touched(),
+        Note::Down(n) => link.written(n),
+        Note::Picture => gateway.first_picture_of(entry.session, entry.age, link.age()),
+    };
+    match linked.carry(&mut from_viewer, &mut to_viewer, note).await {
+        SpiceEnd::Viewer => {}
+        SpiceEnd::Display => to_viewer.reset(Cut::DesktopGone.code()),
+        SpiceEnd::TooLong => {
+            tracing::warn!(session = %entry.session, "a viewer broke the rules of SPICE");
             to_viewer.reset(code::PROTOCOL);
         }
     }
