@@ -29,7 +29,7 @@ const CALLERS: [&str; 5] = ["nobody", "officer", "support elsewhere", "support",
 /// first (401), `3` not for this role (403), `4` not there for this caller (404), `2` names what is not there
 /// for this caller (422). What destroys comes last,
 /// since all callers share one world.
-const TABLE: [(&str, &str); 44] = [
+const TABLE: [(&str, &str); 50] = [
     ("audit_list", "1333y"),
     ("desktops_get_one", "134yy"),
     ("desktops_list", "13yyy"),
@@ -58,6 +58,12 @@ const TABLE: [(&str, &str); 44] = [
     ("sessions_connect", "1y333"),
     ("sessions_ticket", "1y333"),
     ("sessions_present", "1y333"),
+    ("sessions_list_assists", "1y4yy"),
+    ("sessions_ask_assist", "134yy"),
+    ("sessions_assist_ticket", "134yy"),
+    ("sessions_ask_control", "134yy"),
+    ("sessions_answer_assist", "1y333"),
+    ("sessions_end_assist", "1y4yy"),
     ("pools_set_policy", "1333y"),
     ("desktops_start", "1333y"),
     ("hosts_change", "1333y"),
@@ -242,6 +248,8 @@ fn body_of(operation: &str, w: &World) -> Option<Value> {
             json!({"name": "another", "site_code": COMMUNE, "image_id": w.image, "size": 1, "persistent": false})
         }
         "pools_change" => json!({"size": 2}),
+        "sessions_ask_assist" => json!({"reason": "the printer"}),
+        "sessions_answer_assist" => json!({"assist": Uuid::nil(), "question": "watch", "allow": true}),
         "sessions_connect" | "sessions_ticket" | "pools_set_policy" => json!({}),
         _ => return None,
     })

@@ -47,6 +47,8 @@ id! {
     DesktopId,
     /// One use of one desktop by one person, over any number of reconnects.
     SessionId,
+    /// One look of support at a session.
+    AssistId,
     /// A set of alike desktops made from one image for one site.
     PoolId,
     /// A hypervisor host.

@@ -39,6 +39,7 @@ fn v1_routes() -> OpenApiRouter<Api> {
             .merge(v1::pools::routes())
             .merge(v1::desktops::routes())
             .merge(v1::sessions::routes())
+            .merge(v1::assists::routes())
             .merge(v1::endpoints::routes())
             .merge(v1::sites::routes())
             .merge(v1::support::routes())

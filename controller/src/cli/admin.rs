@@ -11,6 +11,7 @@ use tram_wire::ids::PoolId;
 
 use super::{admin_people, endpoint, open};
 use crate::config::Config;
+use crate::domain::assist::Consent;
 use crate::domain::host::AccelSetting;
 use crate::domain::policy::PoolPolicy;
 use crate::identity::tls;
@@ -142,6 +143,9 @@ pub(super) enum Pool {
         /// Bandwidth cap of one session, kbit/s.
         #[arg(long)]
         kbit: Option<u32>,
+        /// What officers say before support looks at their session: none, notify or ask.
+        #[arg(long)]
+        assist: Option<Consent>,
         /// Whether text may be copied between the desktop and where it is used.
         #[arg(long)]
         clipboard: Option<bool>,
@@ -292,9 +296,10 @@ async fn pool(app: &App, ctx: &Ctx, p: Pool) -> Result<()> {
             let p = pools::resize(app, ctx, id, size, force).await.map_err(explain)?;
             println!("{} shall have {} desktops", p.pool.name, p.pool.size);
         }
-        Pool::Policy { name, idle_minutes, grace_minutes, longest_minutes, kbit, clipboard, audio, usb } => {
+        Pool::Policy { name, idle_minutes, grace_minutes, longest_minutes, kbit, assist, clipboard, audio, usb } => {
             let id = pool_id(app, ctx, &name).await?;
-            let policy = PoolPolicy { idle_minutes, grace_minutes, longest_minutes, clipboard, audio, usb, kbit };
+            let policy =
+                PoolPolicy { idle_minutes, grace_minutes, longest_minutes, clipboard, audio, usb, kbit, assist };
             let p = pools::set_policy(app, ctx, id, policy).await.map_err(explain)?;
             println!("{}", serde_json::to_string(&p.pool.policy)?);
         }

@@ -4,6 +4,7 @@
 mod text_enum;
 
 pub mod access;
+pub mod assist;
 pub mod credential;
 pub mod day;
 pub mod desktop;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::assist::Consent;
 use super::session::Policy;
 
 /// The longest anything may be set to: a year; more is a slip of the finger.
@@ -36,6 +37,9 @@ pub struct PoolPolicy {
     /// Bandwidth cap of one session towards the viewer, kbit/s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kbit: Option<u32>,
+    /// What an officer says before support looks at their session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assist: Option<Consent>,
 }
 
 impl PoolPolicy {
@@ -79,6 +83,8 @@ pub struct SessionPolicy {
     pub usb: bool,
     /// Bandwidth cap towards the viewer, kbit/s; none: uncapped.
     pub kbit: Option<u32>,
+    /// What its officer says before support looks at it.
+    pub assist: Consent,
 }
 
 impl Default for SessionPolicy {
@@ -101,6 +107,7 @@ impl SessionPolicy {
             audio: pool.audio.unwrap_or(true),
             usb: pool.usb.unwrap_or(false),
             kbit: pool.kbit,
+            assist: pool.assist.unwrap_or(Consent::Ask),
         }
     }
 

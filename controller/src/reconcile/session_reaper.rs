@@ -1,11 +1,12 @@
-//! Who waits and may be served, sessions nobody came back to, sessions whose desktop or gateway is gone, and old tickets.
+//! Who waits and may be served, sessions nobody came back to, sessions whose desktop or gateway is gone, support that
+//! may not look any more, and old tickets.
 
 use std::time::Duration;
 
 use super::World;
 use super::driver::Reconciler;
 use crate::nudge::Kind;
-use crate::services::{App, Result, broker};
+use crate::services::{App, Result, assists, broker};
 
 /// The reconciler.
 pub struct SessionReaper;
@@ -28,7 +29,7 @@ impl Reconciler for SessionReaper {
 /// # Errors
 /// Only those of the store.
 pub async fn pass(app: &App) -> Result<usize> {
-    let changed = broker::reap(app).await? + broker::serve_line(app).await?;
+    let changed = broker::reap(app).await? + broker::serve_line(app).await? + assists::reap(app).await?;
     if changed > 0 {
         tracing::info!(changed, "sessions changed by themselves");
     }

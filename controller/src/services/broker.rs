@@ -21,6 +21,7 @@ use crate::domain::ticket::{Binding, Protocol};
 use crate::domain::time::Time;
 use crate::identity::secret::{self, Secret};
 use crate::store::Tx;
+use crate::store::assists::Assist;
 use crate::store::audit::Entry;
 use crate::store::desktops::Want;
 use crate::store::sessions::{Candidate, Filter, Session};
@@ -56,6 +57,8 @@ pub struct View {
     pub queue: Option<Queue>,
     /// The limit that is near, and when it is reached.
     pub closing: Option<(Limit, Time)>,
+    /// Support that looks at it, or asks to.
+    pub assist: Option<Assist>,
 }
 
 /// What a waiting officer is told.
@@ -245,7 +248,12 @@ pub async fn list(app: &App, ctx: &Ctx, mut filter: Filter) -> Result<(Vec<View>
     let (rows, total) = app.store.sessions(&filter).await?;
     let boot = usual_boot(app).await?;
     let queues = waiting::queues(app, &rows, boot, ctx.now).await?;
-    Ok((rows.into_iter().zip(queues).map(|(s, q)| view_at(s, q, boot, ctx.now)).collect(), total))
+    let mut assists = app.store.live_assists().await?;
+    let views = rows.into_iter().zip(queues).map(|(s, q)| {
+        let assist = assists.iter().position(|a| a.session_id == s.id).map(|at| assists.swap_remove(at));
+        View { assist, ..view_at(s, q, boot, ctx.now) }
+    });
+    Ok((views.collect(), total))
 }
 
 /// One session the caller may see.
@@ -520,7 +528,8 @@ async fn usual_boot(app: &App) -> Result<Duration> {
 async fn view(app: &App, row: Session, now: Time) -> Result<View> {
     let boot = usual_boot(app).await?;
     let queue = waiting::queues(app, std::slice::from_ref(&row), boot, now).await?.pop().flatten();
-    Ok(view_at(row, queue, boot, now))
+    let assist = app.store.live_assists().await?.into_iter().find(|a| a.session_id == row.id);
+    Ok(View { assist, ..view_at(row, queue, boot, now) })
 }
 
 fn view_at(row: Session, queue: Option<Queue>, boot: Duration, now: Time) -> View {
@@ -532,16 +541,16 @@ fn view_at(row: Session, queue: Option<Queue>, boot: Duration, now: Time) -> Vie
         let (progress, estimate_s) = progress(code, now.since(started_at), boot).unzip();
         Step { code, started_at, estimate_s, progress }
     });
-    View { closing: row.closing(now), session: row, state, step, queue }
+    View { closing: row.closing(now), session: row, state, step, queue, assist: None }
 }
 
-fn officer(ctx: &Ctx) -> Result<UserId> {
+pub(super) fn officer(ctx: &Ctx) -> Result<UserId> {
     match &ctx.caller {
         Caller::User { id, role: Role::Officer, .. } => Ok(*id),
         _ => Err(Error::Forbidden("A-105", "only officers have desktops".into())),
     }
 }
 
-fn not_found() -> Error {
+pub(super) fn not_found() -> Error {
     Error::NotFound("S-404", "there is no such session".into())
 }

@@ -14,6 +14,7 @@ use crate::domain::time::Time;
 use crate::store::audit::Entry;
 use crate::store::{Store, StoreError, Tx};
 
+pub mod assists;
 pub mod audit;
 pub mod broker;
 pub mod desk;

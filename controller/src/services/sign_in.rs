@@ -289,6 +289,19 @@ pub async fn still(app: &App, visit: &Visit) -> Result<Visit> {
     Ok(look_up(app, Door::browser(&visit.ctx.ip), &visit.token_hash).await?.0)
 }
 
+/// Who a browser's sign-in stands for now: with the role and the sites of today, not of when it began. `None`
+/// once it is over.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub async fn caller_of(app: &App, token_hash: &[u8; 32]) -> Result<Option<Caller>> {
+    match look_up(app, Door::browser(""), token_hash).await {
+        Ok((visit, _)) => Ok(Some(visit.ctx.caller)),
+        Err(Error::Unauthenticated(..)) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// A sign-in that is good at this door, and when it was last used.
 async fn look_up(app: &App, door: Door<'_>, token_hash: &[u8; 32]) -> Result<(Visit, Time)> {
     let now = app.clock.now();

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::domain::time::Time;
 use crate::nudge::{Bus, Change, Kind};
 
+pub mod assists;
 pub mod audit;
 pub mod desktops;
 pub mod endpoints;

@@ -10,7 +10,7 @@ use crate::domain::desktop::{DesiredDesktop, DesktopState};
 use crate::domain::experience::{self, Experience, Measured};
 use crate::domain::policy::{PoolPolicy, SessionPolicy};
 use crate::domain::session::{Elsewhere, EndReason, Limit, SessionState, Standing, warn_before};
-use crate::domain::ticket::Binding;
+use crate::domain::ticket::{Binding, Place};
 use crate::domain::time::Time;
 use crate::nudge::Kind;
 
@@ -127,11 +127,17 @@ impl Session {
     /// Where its viewer is, unless that is the place with this key (see [`Tx::place_key`]).
     #[must_use]
     pub fn elsewhere(&self, key: &[u8]) -> Option<Elsewhere> {
-        let place = self.holder_kind.as_deref()?.parse().ok()?;
+        let place = self.place()?;
         let other = self.state == SessionState::Active && self.holder.as_deref().is_some_and(|h| h != key);
         // While a viewer is connected, that is when it came.
         let since = Time::from_micros(self.last_active_at);
         other.then(|| Elsewhere { place, name: self.holder_name.clone(), since })
+    }
+
+    /// What kind of place its viewer is at, or was last.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        self.holder_kind.as_deref()?.parse().ok()
     }
 
     /// For [`crate::domain::session::over`].
@@ -256,6 +262,11 @@ pub(super) fn scope_list(scope: &Scope) -> Option<Json<Vec<String>>> {
 }
 
 impl Store {
+    /// See [`Tx::db_now`].
+    pub(super) fn db_now(&self) -> &'static str {
+        db_now(matches!(self.db, Db::Postgres(_)))
+    }
+
     /// Sessions, newest first, and how many match in all.
     ///
     /// # Errors
@@ -308,6 +319,14 @@ impl Store {
     }
 }
 
+/// See [`Tx::db_now`].
+fn db_now(postgres: bool) -> &'static str {
+    match postgres {
+        false => "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
+        true => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+    }
+}
+
 fn uuid_literal(postgres: bool, id: Uuid) -> String {
     if postgres { format!("'{id}'::uuid") } else { format!("x'{}'", id.simple()) }
 }
@@ -316,10 +335,7 @@ impl Tx {
     /// The database's own time, microseconds, as an SQL expression: tickets and gateways' signs of life
     /// are judged by it, so that a controller with a wrong clock changes nothing.
     pub(super) fn db_now(&self) -> &'static str {
-        match self.inner {
-            TxInner::Sqlite(_) => "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
-            TxInner::Postgres(_) => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
-        }
+        db_now(matches!(self.inner, TxInner::Postgres(_)))
     }
 
     /// Makes this user's other transactions of this kind wait; whether the user may act. `None`: no such user.

@@ -477,6 +477,79 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/sessions/{id}/assists": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The latest 20 assists of a session, newest first. */
+        get: operations["sessions_list_assists"];
+        put?: never;
+        /** Asks to look at a session, as its policy wants it: the officer is asked, told, or neither. Nobody is put out. */
+        post: operations["sessions_ask_assist"];
+        /**
+         * Stops the session's assist: by its officer at any moment, by who asked for it, or by others of support. Stopping
+         *     what is over does nothing.
+         */
+        delete: operations["sessions_end_assist"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{id}/assists/answer": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** The officer of the session says yes or no, within 30 seconds; no answer is a no. */
+        post: operations["sessions_answer_assist"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{id}/assists/control": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Who looks asks to use keyboard and mouse, too; the officer is asked again. */
+        post: operations["sessions_ask_control"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{id}/assists/ticket": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A ticket for the second display, for the browser that asked; it opens nothing else. */
+        post: operations["sessions_assist_ticket"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/sessions/{id}/present": {
         parameters: {
             query?: never;
@@ -623,6 +696,60 @@ export interface components {
          * @enum {string}
          */
         AccelSetting: "auto" | "kvm" | "tcg";
+        /** @description One look of support at a session. */
+        Assist: {
+            /** @description When it was asked for. */
+            asked_at: components["schemas"]["Time"];
+            began_at?: components["schemas"]["Time"] | null;
+            /** @description What the officer says first. */
+            consent: components["schemas"]["Consent"];
+            /** @description Whether keys and mouse pass. */
+            control: components["schemas"]["Control"];
+            control_due_at?: components["schemas"]["Time"] | null;
+            /** @description When the state it is in runs out. */
+            due_at: components["schemas"]["Time"];
+            /**
+             * @description Why it ended: `refused`, `expired`, `unused`, `officer`, `supporter`, `staff`, `left`, `session_over`,
+             *     `not_allowed`, `longest` or `gateway_lost`.
+             */
+            end_reason?: string | null;
+            ended_at?: components["schemas"]["Time"] | null;
+            /** @description Who ended it. */
+            ended_by?: string | null;
+            /**
+             * Format: uuid
+             * @description Id.
+             */
+            id: string;
+            /** @description Why. */
+            reason: string;
+            /** @description Where it is. */
+            state: components["schemas"]["AssistState"];
+            /** @description Who looks, or asks to. */
+            supporter: components["schemas"]["Supporter"];
+        };
+        /** @description The officer's answer. */
+        AssistAnswer: {
+            /** @description Yes or no. */
+            allow: boolean;
+            /**
+             * Format: uuid
+             * @description Which assist is meant: an answer for one is none for the next.
+             */
+            assist: string;
+            /** @description What was asked. */
+            question: components["schemas"]["Question"];
+        };
+        /** @description Asks to look. */
+        AssistRequest: {
+            /** @description Why: one line of at most 200 characters, which the officer reads. */
+            reason: string;
+        };
+        /**
+         * @description Where an assist is.
+         * @enum {string}
+         */
+        AssistState: "asked" | "allowed" | "active" | "ended";
         /** @description One act. */
         AuditRow: {
             /** @description What, as `resource.verb`. */
@@ -661,6 +788,16 @@ export interface components {
             session: components["schemas"]["Session"];
             ticket?: components["schemas"]["Ticket"] | null;
         };
+        /**
+         * @description What an officer says before somebody looks.
+         * @enum {string}
+         */
+        Consent: "none" | "notify" | "ask";
+        /**
+         * @description Whether support's keys and mouse reach the desktop.
+         * @enum {string}
+         */
+        Control: "none" | "asked" | "granted" | "refused";
         /** @description How many. */
         Count: {
             /**
@@ -1189,6 +1326,48 @@ export interface components {
          */
         Owner: "capacity" | "network" | "host" | "desktop";
         /** @description A page of a list. */
+        Page_Assist: {
+            /** @description The rows. */
+            items: {
+                /** @description When it was asked for. */
+                asked_at: components["schemas"]["Time"];
+                began_at?: components["schemas"]["Time"] | null;
+                /** @description What the officer says first. */
+                consent: components["schemas"]["Consent"];
+                /** @description Whether keys and mouse pass. */
+                control: components["schemas"]["Control"];
+                control_due_at?: components["schemas"]["Time"] | null;
+                /** @description When the state it is in runs out. */
+                due_at: components["schemas"]["Time"];
+                /**
+                 * @description Why it ended: `refused`, `expired`, `unused`, `officer`, `supporter`, `staff`, `left`, `session_over`,
+                 *     `not_allowed`, `longest` or `gateway_lost`.
+                 */
+                end_reason?: string | null;
+                ended_at?: components["schemas"]["Time"] | null;
+                /** @description Who ended it. */
+                ended_by?: string | null;
+                /**
+                 * Format: uuid
+                 * @description Id.
+                 */
+                id: string;
+                /** @description Why. */
+                reason: string;
+                /** @description Where it is. */
+                state: components["schemas"]["AssistState"];
+                /** @description Who looks, or asks to. */
+                supporter: components["schemas"]["Supporter"];
+            }[];
+            /** @description Pass as `cursor` for the next page; absent on the last. */
+            next?: string | null;
+            /**
+             * Format: int64
+             * @description Rows that match in all.
+             */
+            total: number;
+        };
+        /** @description A page of a list. */
         Page_AuditRow: {
             /** @description The rows. */
             items: {
@@ -1524,6 +1703,7 @@ export interface components {
         Page_Session: {
             /** @description The rows. */
             items: {
+                assist?: components["schemas"]["Assist"] | null;
                 /**
                  * Format: int64
                  * @description Bytes to viewers, of finished connections.
@@ -1786,6 +1966,8 @@ export interface components {
         };
         /** @description A pool's own policy. What it leaves out is as configured for the whole controller. */
         PoolPolicy: {
+            /** @default null */
+            assist: components["schemas"]["Consent"] | null;
             /**
              * @description Sound is carried.
              * @default null
@@ -1860,6 +2042,11 @@ export interface components {
             /** @description What is wrong. */
             message: string;
         };
+        /**
+         * @description What an officer is asked.
+         * @enum {string}
+         */
+        Question: "watch" | "control";
         /** @description Why a verdict is what it is. */
         Reason: {
             /** @description Which check. */
@@ -1890,6 +2077,7 @@ export interface components {
         Segment: "line" | "ticket" | "display" | "picture" | "round_trip" | "stalls";
         /** @description One officer's use of one desktop, over any number of connections. */
         Session: {
+            assist?: components["schemas"]["Assist"] | null;
             /**
              * Format: int64
              * @description Bytes to viewers, of finished connections.
@@ -1980,6 +2168,11 @@ export interface components {
         };
         /** @description The policy of one session, as it was when the session got its desktop. */
         SessionPolicy: {
+            /**
+             * @description What its officer says before support looks at it.
+             * @default ask
+             */
+            assist: components["schemas"]["Consent"];
             /**
              * @description Sound is carried.
              * @default true
@@ -2156,6 +2349,13 @@ export interface components {
         Support: {
             /** @description Its telephone number; empty: none is configured. */
             phone: string;
+        };
+        /** @description Who looks. */
+        Supporter: {
+            /** @description Name. */
+            display_name: string;
+            /** @description Sign-in name. */
+            username: string;
         };
         /** @description A temperature sensor. */
         Temperature: {
@@ -3617,6 +3817,222 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sessions_list_assists: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Assist"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sessions_ask_assist: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AssistRequest"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Assist"];
+                };
+            };
+            /** @description S-110 nobody works in it; S-111 somebody assists already */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sessions_end_assist: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sessions_answer_assist: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AssistAnswer"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Assist"];
+                };
+            };
+            /** @description S-112 it is not asked any more */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sessions_ask_control: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Assist"];
+                };
+            };
+            /** @description S-113 the caller's own assist is not under way */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sessions_assist_ticket: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Ticket"];
+                };
+            };
+            /** @description S-113 not allowed, or not any more */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
             };
             "4XX": {
                 headers: {

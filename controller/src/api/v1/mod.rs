@@ -3,6 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+pub mod assists;
 pub mod audit;
 pub mod desktops;
 pub mod endpoints;

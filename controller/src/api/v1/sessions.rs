@@ -10,6 +10,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Page;
+use super::assists::Assist;
 use crate::api::Api;
 use crate::api::error::{ApiError, Problem};
 use crate::api::extract::{Signed, ValidJson, Visitor};
@@ -60,6 +61,8 @@ pub struct Session {
     pub policy: SessionPolicy,
     /// The limit that is near.
     pub closing: Option<SessionClosing>,
+    /// Support that looks at it, or asks to.
+    pub assist: Option<Assist>,
     /// How it felt at its last connection.
     pub experience: SessionExperience,
     /// Connections after the first.
@@ -234,6 +237,7 @@ impl From<broker::View> for Session {
             end_note: s.end_note,
             policy: s.policy,
             closing: v.closing.map(|(why, at)| SessionClosing { why, at }),
+            assist: v.assist.map(Assist::from),
             resumes: s.resumes,
             bytes_up: s.bytes_up,
             bytes_down: s.bytes_down,
@@ -244,11 +248,16 @@ impl From<broker::View> for Session {
 
 impl Ticket {
     fn new(api: &Api, t: &broker::Ticket) -> Self {
+        Self::at(api, t, "vnc")
+    }
+
+    /// For this door of the gateway.
+    pub(super) fn at(api: &Api, t: &broker::Ticket, door: &str) -> Self {
         // https becomes wss, http (tests, a proxy's inner side) ws.
         let base = api.app.public_url.replacen("http", "ws", 1);
         Self {
             ticket: t.secret.reveal().to_owned(),
-            url: format!("{base}/gateway/v1/vnc"),
+            url: format!("{base}/gateway/v1/{door}"),
             expires_in: t.expires_in.as_secs(),
         }
     }
