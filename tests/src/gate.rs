@@ -122,12 +122,20 @@ impl Gate {
     /// # Errors
     /// The refusal.
     pub async fn knock_from(&self, ticket: &str, origin: &str) -> Result<Viewer, WsError> {
-        let mut request = format!("ws://{}/gateway/v1/vnc", self.address).into_client_request()?;
+        self.knock_at("vnc", ticket, &self.cookie(ticket), origin).await
+    }
+
+    /// Knocks at any door with any cookie.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn knock_at(&self, door: &str, ticket: &str, cookie: &str, origin: &str) -> Result<Viewer, WsError> {
+        let mut request = format!("ws://{}/gateway/v1/{door}", self.address).into_client_request()?;
         let headers = request.headers_mut();
         headers.insert("origin", origin.parse().map_err(|_| WsError::AttackAttempt)?);
         headers
             .insert("sec-websocket-protocol", format!("binary, {ticket}").parse().map_err(|_| WsError::AttackAttempt)?);
-        headers.insert("cookie", self.cookie(ticket).parse().map_err(|_| WsError::AttackAttempt)?);
+        headers.insert("cookie", cookie.parse().map_err(|_| WsError::AttackAttempt)?);
         let socket = TcpStream::connect(self.address).await?;
         socket.set_nodelay(true)?;
         let (stream, response) = tokio_tungstenite::client_async(request, socket).await?;
@@ -163,7 +171,8 @@ impl Gate {
     }
 
     /// The cookie header that goes with a ticket.
-    fn cookie(&self, ticket: &str) -> String {
+    #[must_use]
+    pub fn cookie(&self, ticket: &str) -> String {
         let known = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
         format!("tram_session={}", known.get(ticket).map_or("", String::as_str))
     }

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tram_wire::ids::{DesktopId, SessionId};
 
+use super::protocol::vnc::requests::Rights;
 use crate::domain::experience::{self, Experience};
 use crate::domain::session::{Cut, Policy};
 
@@ -30,6 +31,7 @@ pub struct Link {
     /// Which connection of the session it is; a tunnel that comes back is the next one.
     epoch: AtomicI64,
     began: Instant,
+    rights: Mutex<Rights>,
     cut: watch::Sender<Option<Cut>>,
     /// Wakes the way down for what is due besides pictures.
     wake: Notify,
@@ -63,6 +65,7 @@ impl Link {
             desktop,
             epoch: AtomicI64::new(epoch),
             began: Instant::now(),
+            rights: Mutex::default(),
             cut: watch::Sender::new(None),
             wake: Notify::new(),
             ping_due: AtomicBool::new(false),
@@ -94,6 +97,17 @@ impl Link {
 
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// What its viewer may send to the desktop.
+    #[must_use]
+    pub fn rights(&self) -> Rights {
+        *self.rights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes that, from the viewer's next message on.
+    pub fn grant(&self, rights: Rights) {
+        *self.rights.lock().unwrap_or_else(PoisonError::into_inner) = rights;
     }
 
     /// Ends the connection; the first reason counts.

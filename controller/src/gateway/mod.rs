@@ -3,6 +3,7 @@
 //! A viewer's way in: [`admit`] reads the request and the broker redeems its ticket; the connection is
 //! upgraded; the desktop's display is opened by the host's backend; both RFB handshakes end here
 //! ([`protocol`]); [`relay`] copies until one side ends or the [`watch`](Gateway::watch) cuts the [`link`].
+//! Support looks at a session through a door and a display of its own ([`assist`]).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -28,6 +29,7 @@ use tram_wire::ids::{DesktopId, SessionId};
 use uuid::Uuid;
 
 pub mod admit;
+pub mod assist;
 pub mod link;
 pub mod protocol;
 pub mod relay;
@@ -73,6 +75,7 @@ struct Inner {
     id: Uuid,
     links: Mutex<HashMap<SessionId, Arc<Link>>>,
     tunnels: tunnel::Tunnels,
+    assists: assist::Assists,
     half_open: HalfOpen,
     buffers: Buffers,
     stopping: AtomicBool,
@@ -89,6 +92,7 @@ impl Gateway {
             id: Uuid::now_v7(),
             links: Mutex::default(),
             tunnels: tunnel::Tunnels::default(),
+            assists: assist::Assists::default(),
             half_open: HalfOpen::default(),
             buffers: Buffers::default(),
             stopping: AtomicBool::new(false),
@@ -97,7 +101,10 @@ impl Gateway {
 
     /// Its routes.
     pub fn router(&self) -> Router {
-        Router::new().route("/gateway/v1/vnc", get(enter)).with_state(self.clone())
+        Router::new()
+            .route("/gateway/v1/vnc", get(enter))
+            .route("/gateway/v1/assist", get(assist::enter))
+            .with_state(self.clone())
     }
 
     /// Live connections.
@@ -110,8 +117,9 @@ impl Gateway {
     pub async fn drain(&self) {
         self.0.stopping.store(true, Ordering::SeqCst);
         self.links().values().for_each(|l| l.cut(Cut::Restart));
+        self.0.assists.cut_all(Cut::Restart);
         let until = Instant::now() + GOODBYE;
-        while self.connections() > 0 && Instant::now() < until {
+        while self.connections() + self.assists() > 0 && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -119,6 +127,10 @@ impl Gateway {
     /// Watches over all connections: cuts those whose session, user or desktop says so, and those over a
     /// limit. Runs until dropped.
     pub async fn watch(&self) {
+        tokio::join!(self.watch_sessions(), self.watch_assists());
+    }
+
+    async fn watch_sessions(&self) {
         let mut changes = self.0.app.store.bus().listen();
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -134,7 +146,7 @@ impl Gateway {
                     Err(RecvError::Closed) => tokio::time::sleep(LOOK_EVERY).await,
                 }
             }
-            if alive.elapsed() >= ALIVE_EVERY && self.connections() > 0 {
+            if alive.elapsed() >= ALIVE_EVERY && self.connections() + self.assists() > 0 {
                 alive = Instant::now();
                 if let Err(e) = broker::gateway_alive(&self.0.app, self.0.id).await {
                     tracing::warn!(error = %e, "the gateway could not say that it lives");
@@ -228,15 +240,10 @@ impl Gateway {
             Ok(stream) => self.serve(&mut inbox, &mut viewer, (stream, opened), &ticket, peer, slot).await,
             Err(cut) => End::Cut(cut),
         };
-        let (code, reason) = self.last_words(end, &ticket).await;
+        let (code, reason) = self.last_words(end, ticket.session_id).await;
         counter!("gateway_closed_total", "code" => code.to_string()).increment(1);
         tracing::info!(session = %ticket.session_id, code, reason, "a viewer is gone");
-        let goodbye = async {
-            if viewer.write_all(&ws::close_frame(code, &reason)).await.is_ok() && viewer.shutdown().await.is_ok() {
-                inbox.drain().await;
-            }
-        };
-        let _ = timeout(GOODBYE, goodbye).await;
+        goodbye(&mut inbox, &mut viewer, code, &reason).await;
     }
 
     /// The desktop's RFB display, through its side of the handshake.
@@ -379,24 +386,24 @@ impl Gateway {
     }
 
     /// Close code and reason of an end.
-    async fn last_words(&self, end: End, ticket: &Redeemed) -> (u16, String) {
+    async fn last_words(&self, end: End, id: SessionId) -> (u16, String) {
         let cut = match end {
             End::Viewer => return (1000, String::new()),
             End::Frame(f) => return (f.code(), f.code().to_string()),
             End::Message(m) => {
-                tracing::warn!(session = %ticket.session_id, fault = m.0, "a viewer broke the rules of RFB");
+                tracing::warn!(session = %id, fault = m.0, "a viewer broke the rules of RFB");
                 return (1002, "1002".into());
             }
             End::Cut(cut) => cut,
-            End::Display => self.why_closed(ticket).await,
+            End::Display => self.why_closed(id).await,
         };
         (cut.code(), cut.code().to_string())
     }
 
     /// Why a display closed by itself.
-    async fn why_closed(&self, ticket: &Redeemed) -> Cut {
+    async fn why_closed(&self, id: SessionId) -> Cut {
         let asked = async {
-            let row = self.0.app.store.session(ticket.session_id).await.ok().flatten();
+            let row = self.0.app.store.session(id).await.ok().flatten();
             if let Some(cut) = session::verdict(i64::MAX, row.as_ref().map(|r| r.standing()).as_ref()) {
                 return cut;
             }
@@ -409,6 +416,20 @@ impl Gateway {
         };
         timeout(Duration::from_secs(1), asked).await.unwrap_or(Cut::DesktopGone)
     }
+}
+
+/// A close frame, and what the viewer still sends until it closes.
+async fn goodbye<R, W>(inbox: &mut Inbox<'_, R>, viewer: &mut W, code: u16, reason: &str)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let said = async {
+        if viewer.write_all(&ws::close_frame(code, reason)).await.is_ok() && viewer.shutdown().await.is_ok() {
+            inbox.drain().await;
+        }
+    };
+    let _ = timeout(GOODBYE, said).await;
 }
 
 /// The handshake with the viewer.
@@ -444,8 +465,7 @@ async fn note_refusal(app: App, ticket: String, peer: IpAddr) {
 
 /// `GET /gateway/v1/vnc`.
 async fn enter(State(gateway): State<Gateway>, mut request: Request) -> Response<Body> {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|c| c.0.ip());
-    let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical();
+    let peer = peer_of(&request);
     let knock = match admit::knock(request.headers(), &gateway.0.app.public_url) {
         Ok(knock) => knock,
         Err(refusal) => return refusal.response(),
@@ -457,6 +477,17 @@ async fn enter(State(gateway): State<Gateway>, mut request: Request) -> Response
         Err(refusal) => return refusal.response(),
     };
     tokio::spawn(gateway.carry(upgrade, ticket, peer, slot));
+    switching(accept)
+}
+
+/// Address of who knocks.
+fn peer_of(request: &Request) -> IpAddr {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|c| c.0.ip());
+    peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical()
+}
+
+/// The door is open; `accept` answers the key.
+fn switching(accept: String) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();

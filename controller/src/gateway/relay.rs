@@ -281,6 +281,7 @@ async fn up<R: AsyncRead + Unpin>(
                 link.answered();
             }
             let piece = &inbox.buffer()[range];
+            requests.grant(link.rights());
             if requests.feed(piece, &mut out, |ask, out| pacer.viewer(ask, out)).map_err(End::Message)? {
                 link.touched();
             }

@@ -263,7 +263,7 @@ pub async fn began(app: &App, opened: &Opened, gateway: Uuid, ip: &str) -> Resul
     Ok(true)
 }
 
-/// The viewer of an assist went away.
+/// The viewer of an assist went away, or was cut off because it is over.
 ///
 /// # Errors
 /// Only those of the store.
@@ -271,7 +271,8 @@ pub async fn left(app: &App, opened: &Opened) -> Result<()> {
     let mut tx = app.store.begin().await?;
     tx.hold_session(opened.session).await?;
     if let Some(a) = tx.hold_assist(opened.session).await?.filter(|a| a.id == opened.assist) {
-        finish(&mut tx, &Ctx::system(app.clock.now()), &a, AssistEnd::Left).await?;
+        let why = assist::over(&standing_of(app, &a).await?).unwrap_or(AssistEnd::Left);
+        finish(&mut tx, &Ctx::system(app.clock.now()), &a, why).await?;
         tx.commit().await?;
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! What a paced viewer sends: most of it passes, what concerns pacing is taken out whole.
+//! What a paced viewer sends: most of it passes, what concerns pacing is taken out whole, and what a guest of the
+//! session has no right to is dropped.
 
 use super::client::{Fault, Shape, shape};
 
@@ -7,6 +8,34 @@ const SET_ENCODINGS: u8 = 2;
 const UPDATE_REQUEST: u8 = 3;
 const CONTINUOUS_UPDATES: u8 = 150;
 const FENCE: u8 = 248;
+const KEY: u8 = 4;
+const POINTER: u8 = 5;
+const QEMU: u8 = 255;
+/// Pseudo-encoding of the extended clipboard: the desktop's text goes only to viewers that list it.
+const CLIPBOARD: i32 = 0xc0a1_e5ce_u32.cast_signed();
+
+/// What may reach the desktop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rights {
+    /// Everything: the session's own viewer.
+    #[default]
+    Own,
+    /// Only what asks for pictures.
+    Look,
+    /// That, keys and mouse. The clipboard and the screen's size stay the officer's.
+    Control,
+}
+
+impl Rights {
+    /// Whether a message that does not concern pacing passes; `header` is whole.
+    fn pass(self, header: &[u8]) -> bool {
+        match self {
+            Self::Own => true,
+            Self::Look => false,
+            Self::Control => matches!(header, [KEY | POINTER, ..] | [QEMU, 0, ..]),
+        }
+    }
+}
 
 /// A whole message that concerns pacing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +61,9 @@ pub struct Requests {
     body: u64,
     /// The current message is taken out.
     taken: bool,
+    /// The current message is dropped.
+    dropped: bool,
+    rights: Rights,
 }
 
 impl Requests {
@@ -39,6 +71,11 @@ impl Requests {
     #[must_use]
     pub fn between(&self) -> bool {
         self.held.is_empty() && self.body == 0
+    }
+
+    /// What may pass from the next message on.
+    pub fn grant(&mut self, rights: Rights) {
+        self.rights = rights;
     }
 
     /// Takes the next piece of the stream: what passes goes to `out`, the rest to `ask`, which may put
@@ -62,7 +99,7 @@ impl Requests {
                 let (now, rest) = piece.split_at(n);
                 if self.taken {
                     self.held.extend_from_slice(now)
-                } else {
+                } else if !self.dropped {
                     out.extend_from_slice(now)
                 }
                 (piece, self.body) = (rest, self.body - n as u64);
@@ -71,16 +108,23 @@ impl Requests {
                 piece = rest;
                 self.held.push(byte);
                 let Shape::Body { length, input } = shape(&self.held)? else { continue };
-                any_input |= input;
                 self.body = length;
                 self.taken = [SET_PIXEL_FORMAT, SET_ENCODINGS, UPDATE_REQUEST, CONTINUOUS_UPDATES, FENCE]
                     .contains(&self.held[0]);
-                if !self.taken {
+                self.dropped = !self.taken && !self.rights.pass(&self.held);
+                any_input |= input && !self.dropped;
+                if self.dropped {
+                    self.held.clear();
+                } else if !self.taken {
                     out.append(&mut self.held);
                 }
             }
             if self.body == 0 && self.taken {
-                ask(read(&self.held)?, out)?;
+                let mut words = read(&self.held)?;
+                if let (Ask::Encodings(list), true) = (&mut words, self.rights != Rights::Own) {
+                    list.retain(|e| *e != CLIPBOARD);
+                }
+                ask(words, out)?;
                 self.taken = false;
                 self.held = Vec::new();
             }
@@ -144,5 +188,58 @@ mod tests {
         let mut requests = Requests::default();
         requests.feed(&text[..10], &mut Vec::new(), |_, _| Ok(())).unwrap();
         assert!(!requests.between(), "nothing may be put into the middle of a text");
+    }
+
+    #[test]
+    fn a_guest_reaches_the_desktop_with_nothing_they_have_no_right_to() {
+        let key = vec![4, 1, 0, 0, 0, 0, 0, 97];
+        let pointer = vec![5, 1, 0, 5, 0, 5];
+        let text = [&[6, 0, 0, 0, 0, 0, 0, 5][..], b"hello"].concat();
+        let rich_text = [&[6, 0, 0, 0, 255, 255, 255, 250][..], b"extend"].concat();
+        let qemu_key = vec![255, 0, 0, 1, 0, 0, 0, 97, 0, 0, 0, 30];
+        let sound = vec![255, 1, 0, 0];
+        let format = vec![255, 1, 0, 2, 3, 2, 0, 0, 0, 1];
+        let size = [&[251, 0, 2, 0, 2, 0, 1, 0][..], &[0; 16]].concat();
+        let power = vec![250, 0, 1, 2];
+        let request = vec![3, 1, 0, 0, 0, 0, 2, 0, 1, 0];
+        let encodings = [&[2, 0, 0, 2][..], &CLIPBOARD.to_be_bytes(), &7_i32.to_be_bytes()].concat();
+        let all =
+            [&key, &request, &pointer, &text, &rich_text, &qemu_key, &sound, &encodings, &format, &size, &power, &key];
+        let stream = all.map(Clone::clone).concat();
+        let own = [&key, &pointer, &text, &rich_text, &qemu_key, &sound, &format, &size, &power, &key];
+        for (rights, passes, listed) in [
+            (Rights::Own, own.map(Clone::clone).concat(), vec![CLIPBOARD, 7]),
+            (Rights::Look, vec![], vec![7]),
+            (Rights::Control, [&key[..], &pointer, &qemu_key, &key].concat(), vec![7]),
+        ] {
+            for step in 1..40 {
+                let (mut requests, mut out, mut asked, mut input) =
+                    (Requests::default(), Vec::new(), Vec::new(), false);
+                requests.grant(rights);
+                for piece in stream.chunks(step) {
+                    let fed = requests.feed(piece, &mut out, |ask, _| {
+                        asked.push(format!("{ask:?}"));
+                        Ok(())
+                    });
+                    input |= fed.unwrap();
+                }
+                assert_eq!(out, passes, "{rights:?} in steps of {step}");
+                assert_eq!(input, rights != Rights::Look, "{rights:?}: what is dropped is no input");
+                let wanted = [Ask::Update(&request, true), Ask::Encodings(listed.clone())];
+                assert_eq!(asked, wanted.map(|a| format!("{a:?}")), "{rights:?} in steps of {step}");
+                assert!(requests.between());
+            }
+        }
+        // Rights change between messages, never inside one.
+        let (mut requests, mut out) = (Requests::default(), Vec::new());
+        requests.grant(Rights::Look);
+        requests.feed(&key[..4], &mut out, |_, _| Ok(())).unwrap();
+        requests.grant(Rights::Control);
+        requests.feed(&key[4..], &mut out, |_, _| Ok(())).unwrap();
+        assert_eq!(out, [0; 0]);
+        requests.feed(&key, &mut out, |_, _| Ok(())).unwrap();
+        assert_eq!(out, key);
+        // A broken message is one for a guest, too.
+        assert!(requests.feed(&[6, 0, 0, 0, 0x7f, 255, 255, 255], &mut out, |_, _| Ok(())).is_err());
     }
 }

@@ -1,0 +1,233 @@
+//! Support looks through the gateway: beside the officer, with no more rights than were given, until it is stopped.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Error as WsError;
+use tram_controller::domain::access::{Role, Scope};
+use tram_controller::domain::assist::Question;
+use tram_controller::domain::session::Policy;
+use tram_controller::identity::secret;
+use tram_controller::services::{Ctx, assists, broker};
+use tram_tests::db;
+use tram_tests::gate::{Gate, Viewer};
+use tram_tests::office::Plan;
+use tram_wire::ids::{SessionId, UserId};
+
+/// The machine may be slow and busy; the time is no part of the claim.
+const PATIENCE: Duration = Duration::from_secs(60);
+const COOKIE: &str = "the-browser-of-support";
+
+/// A gate with somebody of support who is signed in.
+struct Room {
+    gate: Gate,
+    support: UserId,
+}
+
+impl Room {
+    async fn open(display: &str) -> Result<(db::TestDb, Self)> {
+        let db = db::sqlite().await?;
+        let gate = Gate::open(&db.store, Plan::default(), display, Policy::default()).await?;
+        let support = gate.office.add_user("support", Role::Support, None).await?;
+        gate.office.sign_in(support, COOKIE).await?;
+        Ok((db, Self { gate, support }))
+    }
+
+    fn ctx(&self) -> Ctx {
+        self.gate.office.caller(self.support, "support", Role::Support, Scope::All)
+    }
+
+    /// Asks, gets the first officer's yes, and a ticket.
+    async fn ticket(&self, session: SessionId) -> Result<String> {
+        let app = &self.gate.office.app;
+        let me = secret::hash(COOKIE);
+        let asked = assists::ask(app, &self.ctx(), &me, session, "the printer").await?;
+        let officer = self.gate.office.officer(0);
+        assists::answer(app, &officer, session, asked.id, Question::Watch, true).await?;
+        Ok(assists::ticket(app, &self.ctx(), &me, session).await?.secret.reveal().to_owned())
+    }
+
+    async fn knock(&self, door: &str, ticket: &str, cookie: &str) -> Result<Viewer, WsError> {
+        let origin = format!("http://{}", self.gate.address);
+        self.gate.knock_at(door, ticket, cookie, &origin).await
+    }
+
+    async fn look(&self, session: SessionId) -> Result<Viewer> {
+        let ticket = self.ticket(session).await?;
+        let mut viewer = self.knock("assist", &ticket, &format!("tram_session={COOKIE}")).await?;
+        viewer.shake_hands().await?;
+        self.until("the assist is live", || self.gate.gateway.assists() == 1).await?;
+        Ok(viewer)
+    }
+
+    async fn until(&self, what: &str, mut so: impl FnMut() -> bool) -> Result<()> {
+        let since = Instant::now();
+        while !so() {
+            anyhow::ensure!(since.elapsed() < PATIENCE, "waited in vain: {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    /// Until what waits to be read by a viewer does not grow any more.
+    async fn fills(&self, socket: &tokio::net::TcpStream) -> Result<()> {
+        let (mut all, mut had, mut still) = (vec![0; 64 << 20], 0, 0);
+        while still < 20 {
+            let have = socket.peek(&mut all).await?;
+            still = if have > had { 0 } else { still + 1 };
+            had = have;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    async fn end_reason(&self, session: SessionId) -> Result<Option<String>> {
+        let since = Instant::now();
+        loop {
+            let last = self.gate.office.app.store.assists_of(session, 1).await?.pop().context("an assist")?;
+            if last.end_reason.is_some() || since.elapsed() > PATIENCE {
+                return Ok(last.end_reason);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Everything a viewer can send that is no request for pictures. The simulated desktop hangs up at messages it does
+/// not know, as most of these are.
+fn forbidden() -> Vec<u8> {
+    [
+        &[4, 1, 0, 0, 0, 0, 0x1e, 0xa1][..],
+        &[5, 1, 0, 5, 0, 5],
+        &[6, 0, 0, 0, 0, 0, 0, 3, b'a', b'b', b'c'],
+        &[6, 0, 0, 0, 255, 255, 255, 253, b'a', b'b', b'c'],
+        &[255, 0, 0, 1, 0, 0, 0, 97, 0, 0, 0, 30],
+        &[255, 1, 0, 0],
+        &[250, 0, 1, 2],
+        &[251, 0, 2, 0, 2, 0, 0, 0],
+    ]
+    .concat()
+}
+
+#[tokio::test]
+async fn who_looks_changes_nothing_until_they_may() -> Result<()> {
+    let (_db, room) = Room::open("picture").await?;
+    let gate = &room.gate;
+    let (session, mut officer) = gate.view(0).await?;
+    let before = officer.picture(640, 400).await?;
+    let mut support = room.look(session).await?;
+    assert_eq!(support.picture(640, 400).await?, before, "the same desktop");
+    support.send(&forbidden()).await?;
+    // In the order of the stream: the answer to this comes after all that was sent before it.
+    assert_eq!(support.picture(640, 400).await?, before, "and it is still there");
+    assert_eq!(officer.picture(640, 400).await?, before);
+    officer.send(&[4, 1, 0, 0, 0, 0, 0x1e, 0xa2]).await?;
+    let typed = officer.picture(640, 400).await?;
+    assert!(typed != before && support.picture(640, 400).await? == typed, "the officer works on and is seen to");
+
+    let app = &gate.office.app;
+    let asked = assists::ask_control(app, &room.ctx(), &secret::hash(COOKIE), session).await?;
+    support.send(&forbidden()).await?;
+    assert_eq!(support.picture(640, 400).await?, typed, "asking is not having");
+    assists::answer(app, &gate.office.officer(0), session, asked.id, Question::Control, true).await?;
+    let since = Instant::now();
+    loop {
+        support.send(&[4, 1, 0, 0, 0, 0, 0x1e, 0xa3]).await?;
+        if support.picture(640, 400).await? != typed {
+            break;
+        }
+        anyhow::ensure!(since.elapsed() < PATIENCE, "control never came");
+    }
+    // Control is keys and mouse: the rest would make the simulated desktop hang up.
+    support.send(&forbidden()[14..25]).await?;
+    support.send(&[250, 0, 1, 2, 251, 0, 2, 0, 2, 0, 0, 0, 255, 1, 0, 0]).await?;
+    support.picture(640, 400).await?;
+
+    assists::end(app, &gate.office.officer(0), session).await?;
+    assert_eq!(timeout(PATIENCE, support.closed()).await??, 4000);
+    assert_eq!(room.end_reason(session).await?.as_deref(), Some("officer"));
+    officer.picture(640, 400).await?;
+    assert_eq!(app.store.session(session).await?.context("a row")?.epoch, 1, "one connection, from beginning to end");
+    Ok(())
+}
+
+#[tokio::test]
+async fn neither_door_takes_the_others_ticket() -> Result<()> {
+    let (_db, room) = Room::open("picture").await?;
+    let (session, _officer) = room.gate.view(0).await?;
+    let look = room.ticket(session).await?;
+    let (mine, theirs) = (format!("tram_session={COOKIE}"), room.gate.cookie("none"));
+    let (_, work) = room.gate.ticket(0).await?;
+    let officers = room.gate.cookie(&work);
+    for (door, ticket, cookie) in [
+        ("vnc", &look, &mine),
+        ("vnc", &look, &officers),
+        ("assist", &work, &officers),
+        ("assist", &work, &mine),
+        ("assist", &look, &officers),
+        ("assist", &look, &theirs),
+        ("assist", &"vat1_x".to_owned(), &mine),
+    ] {
+        let Err(WsError::Http(refused)) = room.knock(door, ticket, cookie).await else { panic!("{door} opened") };
+        let body = String::from_utf8_lossy(refused.body().as_deref().unwrap_or_default()).into_owned();
+        assert!(refused.status() == 403 && body.contains("G-101"), "{door}: {body}");
+    }
+    assert!(room.knock("assist", &look, &mine).await.is_ok(), "unspent by all that");
+    let Err(WsError::Http(again)) = room.knock("assist", &look, &mine).await else { panic!("opened twice") };
+    assert_eq!(again.status(), 403);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stop_cuts_a_viewer_that_takes_nothing() -> Result<()> {
+    let (_db, room) = Room::open("flood").await?;
+    let (session, _officer) = room.gate.view(0).await?;
+    let mut support = room.look(session).await?;
+    // Asks for pictures without end and never reads one.
+    let ask = [3, 0, 0, 0, 0, 0, 2, 128, 1, 144];
+    support.send(&ask).await?;
+    support.stream.get_mut().flush().await?;
+    room.fills(support.stream.get_ref()).await?;
+    let since = Instant::now();
+    assists::end(&room.gate.office.app, &room.gate.office.officer(0), session).await?;
+    room.until("the desktop's side is closed", || room.gate.gateway.assists() == 0).await?;
+    println!("stopped after {} ms", since.elapsed().as_millis());
+    assert_eq!(room.end_reason(session).await?.as_deref(), Some("officer"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_ends_the_right_to_look_ends_the_look() -> Result<()> {
+    for (how, reason) in [
+        ("DELETE FROM web_sessions WHERE user_id IN (SELECT id FROM users WHERE username = 'support')", "not_allowed"),
+        ("UPDATE users SET disabled = 1 WHERE username = 'support'", "not_allowed"),
+        ("UPDATE assists SET due_at = asked_at", "longest"),
+    ] {
+        let (_db, room) = Room::open("picture").await?;
+        let (session, mut officer) = room.gate.view(0).await?;
+        let mut support = room.look(session).await?;
+        room.gate.office.sql(how).await?;
+        assert_eq!(timeout(PATIENCE, support.closed()).await??, 4000, "{how}");
+        assert_eq!(room.end_reason(session).await?.as_deref(), Some(reason), "{how}");
+        officer.picture(640, 400).await?;
+    }
+    let (_db, room) = Room::open("picture").await?;
+    let (session, mut officer) = room.gate.view(0).await?;
+    let mut support = room.look(session).await?;
+    broker::end(&room.gate.office.app, &room.gate.office.officer(0), session).await?;
+    assert_eq!(timeout(PATIENCE, support.closed()).await??, 4000);
+    assert_eq!(timeout(PATIENCE, officer.closed()).await??, 4000);
+    assert_eq!(room.end_reason(session).await?.as_deref(), Some("session_over"));
+
+    let (_db, room) = Room::open("picture").await?;
+    let (session, mut officer) = room.gate.view(0).await?;
+    drop(room.look(session).await?);
+    assert_eq!(room.end_reason(session).await?.as_deref(), Some("left"), "the mark goes when nobody looks");
+    officer.picture(640, 400).await?;
+    room.look(session).await?;
+    room.gate.gateway.drain().await;
+    assert_eq!(room.gate.gateway.assists(), 0);
+    Ok(())
+}
