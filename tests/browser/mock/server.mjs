@@ -179,6 +179,30 @@ export async function startMock(port = 0) {
       world.emit('session', [world.sessionRow(session)])
       return [202, null]
     }],
+    ['GET', '/sessions/:id/assists', ({ id }) => page(world.assists.of(id))],
+    ['POST', '/sessions/:id/assists', ({ id, who, body }) => {
+      if (found(world.sessions, id).state !== 'active') throw new Refusal(409, 'S-110', 'Nobody works in it.')
+      if (world.assists.live(id)) throw new Refusal(409, 'S-111', 'Somebody assists already.')
+      return world.assists.ask(id, who.user, body.reason)
+    }],
+    ['POST', '/sessions/:id/assists/answer', ({ id, body }) => {
+      const assist = world.assists.live(id)
+      if (assist?.id !== body.assist) throw new Refusal(409, 'S-112', 'Not asked any more.')
+      return world.assists.answer(assist, body.question, body.allow)
+    }],
+    ['POST', '/sessions/:id/assists/control', ({ id }) => world.assists.askControl(world.assists.live(id))],
+    ['POST', '/sessions/:id/assists/ticket', ({ id, url }) => {
+      const assist = world.assists.live(id)
+      if (assist?.state !== 'allowed') throw new Refusal(409, 'S-113', 'Not allowed.')
+      const ticket = `vat1_${randomBytes(32).toString('base64url')}`
+      world.assists.tickets.set(hash(ticket), assist.id)
+      return { ticket, url: `ws://${url.host}/gateway/v1/assist`, expires_in: 30 }
+    }],
+    ['DELETE', '/sessions/:id/assists', ({ id, who }) => {
+      const assist = world.assists.live(id)
+      if (assist) world.assists.end(assist, who.user.role === 'officer' ? 'officer' : 'supporter')
+      return undefined
+    }],
     ['GET', '/audit', () => page(world.audits)],
   ].map(([method, path, handler]) => {
     const pattern = new RegExp(`^/api/v1${path.replace(':id', '(?<id>[\\w-]+)')}$`)
@@ -236,6 +260,16 @@ export async function startMock(port = 0) {
   const sockets = new WebSocketServer({ noServer: true, handleProtocols: () => 'binary' })
   server.on('upgrade', (req, socket, head) => {
     const ticket = (req.headers['sec-websocket-protocol'] ?? '').split(',').map((p) => p.trim())[1] ?? ''
+    if (req.url === '/gateway/v1/assist') {
+      const assist = world.assists.tickets.get(hash(ticket))
+      world.assists.tickets.delete(hash(ticket))
+      if (!assist) return void socket.end('HTTP/1.1 403 Forbidden\r\nconnection: close\r\n\r\n')
+      sockets.handleUpgrade(req, socket, head, (ws) => {
+        world.assists.begin(assist, ws)
+        serveRfb(ws, desktopState)
+      })
+      return
+    }
     const sessionId = world.tickets.get(hash(ticket))
     world.tickets.delete(hash(ticket))
     const session = world.sessions.find((s) => s.id === sessionId)

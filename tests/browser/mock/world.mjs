@@ -1,5 +1,6 @@
 // A small world behind the mock API: rows, a clock that moves desktops along, and a change feed.
 import { randomUUID } from 'node:crypto'
+import { Assists } from './assists.mjs'
 
 const now = () => new Date().toISOString()
 const ago = (seconds) => new Date(Date.now() - seconds * 1000).toISOString()
@@ -46,6 +47,7 @@ export class World {
     this.pools = []
     this.desktops = []
     this.sessions = []
+    this.assists = new Assists(this)
     this.endpoints = [endpoint('may-co-loa-01', 'online', 'ok'), endpoint('may-co-loa-02', 'silent', 'crit')]
     this.users = [
       user('vanhanh', 'Trần Văn Hành', 'operator', null),
@@ -164,6 +166,7 @@ export class World {
     return {
       ...session,
       desktop: pick(desktop, 'id', 'name', 'state'),
+      assist: this.assists.live(session.id) ?? null,
       step: session.state === 'starting' ? { code: desktop.state, started_at: session.created_at, estimate_s: 6 } : null,
     }
   }

@@ -84,6 +84,18 @@ export const endSession = (id: string, reason?: string) =>
 /** The officer says that they are still there. */
 export const present = (id: string) =>
   body(api.POST('/api/v1/sessions/{id}/present', { params: { path: { id } } }))
+export const assists = (id: string) => body(api.GET('/api/v1/sessions/{id}/assists', { params: { path: { id } } }))
+export const askAssist = (id: string, reason: string) =>
+  body(api.POST('/api/v1/sessions/{id}/assists', { params: { path: { id } }, body: { reason } }))
+export const answerAssist = (id: string, assist: string, question: 'watch' | 'control', allow: boolean) =>
+  body(api.POST('/api/v1/sessions/{id}/assists/answer', { params: { path: { id } }, body: { assist, question, allow } }))
+export const askControl = (id: string) =>
+  body(api.POST('/api/v1/sessions/{id}/assists/control', { params: { path: { id } } }))
+export const assistTicket = (id: string) =>
+  body(api.POST('/api/v1/sessions/{id}/assists/ticket', { params: { path: { id } } }))
+/** Stops whoever watches, or asks to. */
+export const endAssist = (id: string) =>
+  body(api.DELETE('/api/v1/sessions/{id}/assists', { params: { path: { id } } }))
 export const setPoolPolicy = (id: string, policy: PoolPolicy) =>
   body(api.PUT('/api/v1/pools/{id}/policy', { params: { path: { id } }, body: policy }))
 

@@ -16,5 +16,6 @@ export const keys = {
   pool: (id: string) => ['pool', id] as const,
   desktop: (id: string) => ['desktop', id] as const,
   endpoint: (id: string) => ['endpoint', id] as const,
+  assists: (id: string) => ['assists', id] as const,
   session: (id: string) => ['session', id] as const,
 }

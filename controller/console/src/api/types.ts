@@ -24,6 +24,7 @@ export type Token = Schemas['Token']
 export type TokenCreate = Schemas['TokenCreate']
 export type TokenCreated = Schemas['TokenCreated']
 export type Session = Schemas['Session']
+export type Assist = Schemas['Assist']
 export type Ticket = Schemas['Ticket']
 export type AuditRow = Schemas['AuditRow']
 

@@ -1,4 +1,5 @@
 import { Navigate, Route, Routes } from 'react-router'
+import { AssistPage } from '../pages/AssistPage'
 import { AuditPage } from '../pages/AuditPage'
 import { DesktopsPage } from '../pages/DesktopsPage'
 import { EndpointPage } from '../pages/EndpointPage'
@@ -19,6 +20,7 @@ export default function StaffRoutes({ role }: { role: 'operator' | 'support' }) 
   const operator = role === 'operator'
   return (
     <Routes>
+      <Route path="/sessions/:id/assist" element={<AssistPage />} />
       <Route element={<Shell />}>
         <Route index element={operator ? <OverviewPage /> : <Navigate to="/endpoints" replace />} />
         <Route path="/endpoints" element={<EndpointsPage />} />

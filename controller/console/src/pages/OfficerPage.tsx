@@ -12,6 +12,8 @@ import { Icon } from '../ui/icons'
 import { Facts } from '../ui/page'
 import { StatePill } from '../ui/state'
 import { Ago } from '../ui/time'
+import { AssistNote } from '../viewer/assist'
+import { AssistHistory } from './AssistHistory'
 
 /** The officer's one page: a big button, and what is known of their desktop. */
 export function OfficerPage() {
@@ -60,6 +62,9 @@ export function OfficerPage() {
                 </Title>
                 <StatePill group="session.state" state={live.state} />
               </Group>
+              {live.assist && (
+                <AssistNote sessionId={live.id} assist={live.assist} changed={() => void query.refetch()} />
+              )}
               <Facts
                 rows={[
                   [t('desktop.one'), live.desktop?.name],
@@ -67,6 +72,7 @@ export function OfficerPage() {
                   [t('session.lastActive'), <Ago key="b" at={live.last_active_at} />],
                 ]}
               />
+              <AssistHistory sessionId={live.id} live={live.assist?.id} />
               {live.state === 'disconnected' && <Text size="sm">{t('officer.kept')}</Text>}
               <Group>
                 <Button variant="default" onClick={() => setEnding(true)}>

@@ -16,6 +16,7 @@ const NUMBERS = [
   ['longest_minutes', 'longest'],
   ['kbit', 'kbit'],
 ] as const
+const CONSENTS = ['ask', 'notify', 'none'] as const
 const SWITCHES = ['clipboard', 'audio', 'usb'] as const
 
 /** The pool's own limits for sessions to come; an empty field is as configured. */
@@ -72,6 +73,14 @@ export function PolicyForm({ pool, opened, onClose }: { pool: Pool; opened: bool
                 onChange={(value) => setPolicy({ ...policy, [field]: value === null ? undefined : value === 'yes' })}
               />
             ))}
+            <Select
+              label={t('pool.policy.assist')}
+              placeholder={t('pool.policy.usual')}
+              clearable
+              data={CONSENTS.map((value) => ({ value, label: t(`pool.policy.consent.${value}`) }))}
+              value={policy.assist ?? null}
+              onChange={(value) => setPolicy({ ...policy, assist: CONSENTS.find((one) => one === value) ?? null })}
+            />
           </SimpleGrid>
           {error !== undefined && <ErrorPanel error={error} />}
           <Group justify="flex-end">

@@ -1,5 +1,6 @@
-import { Modal, Stack, Text } from '@mantine/core'
+import { Button, Group, Modal, Stack, Text } from '@mantine/core'
 import { useTranslation } from 'react-i18next'
+import { useNavigate } from 'react-router'
 import type { Session } from '../api/types'
 import { useFormat } from '../i18n/useFormat'
 import { Facts } from '../ui/page'
@@ -15,6 +16,7 @@ const FULL = 3
 export function SessionModal({ session, onClose }: { session: Session; onClose: () => void }) {
   const { t } = useTranslation()
   const format = useFormat()
+  const navigate = useNavigate()
   const { segments, guilty } = session.experience
   const blamed = segments.find((part) => part.name === guilty)
   return (
@@ -32,6 +34,9 @@ export function SessionModal({ session, onClose }: { session: Session; onClose: 
             [t('desktop.one'), session.desktop.name || '—'],
             [t('session.opened'), <Ago key="o" at={session.created_at} both />],
             [t('session.resumes'), format.number(session.resumes)],
+            ...(session.assist
+              ? [[t('assist.by'), `${session.assist.supporter.display_name} · ${t(`assist.state.${session.assist.state}`)}`] as [string, string]]
+              : []),
             ...(session.end_note ? [[t('session.reason'), session.end_note] as [string, string]] : []),
           ]}
         />
@@ -45,6 +50,13 @@ export function SessionModal({ session, onClose }: { session: Session; onClose: 
             <Bar key={part.name} part={part} guilty={part.name === guilty} />
           ))}
         </Stack>
+        {session.state === 'active' && (
+          <Group>
+            <Button variant="default" onClick={() => void navigate(`/sessions/${session.id}/assist`)}>
+              {t('assist.watch')}
+            </Button>
+          </Group>
+        )}
         {segments.length > 0 && (
           <Text size="xs" className="quiet">
             {t('session.slow.legend')}

@@ -11,7 +11,9 @@ import { Icon } from '../ui/icons'
 import { useNow } from '../ui/time'
 import type { View } from './machine'
 import { clock } from '../i18n/format'
+import { AssistNote } from './assist'
 import { ClosingNote } from './closing'
+import { useLiveSession } from './liveSession'
 import { LineProgress, StartProgress } from './progress'
 import { useViewer } from './useViewer'
 
@@ -39,6 +41,7 @@ export function ViewerPage() {
   const leave = () => void navigate('/')
   const sessionId = 'session' in view ? view.session?.id : undefined
   const open = view.phase === 'open'
+  const live = useLiveSession(open ? sessionId : undefined)
   const name = 'session' in view ? view.session?.desktop?.name : undefined
 
   const fullScreen = async () => {
@@ -103,7 +106,8 @@ export function ViewerPage() {
       <div className="viewer-screen">
         <div ref={screen} className="viewer-canvas" data-testid="screen" />
         <Over view={view} retryNow={retryNow} restart={restart} leave={leave} />
-        <ClosingNote sessionId={open ? sessionId : undefined} />
+        <ClosingNote session={live} />
+        {live?.assist && <AssistNote sessionId={live.id} assist={live.assist} />}
         {inputMethod && open && (
           <div className="viewer-note" role="status">
             {t('viewer.inputMethod')}

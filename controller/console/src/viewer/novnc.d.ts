@@ -3,6 +3,7 @@ declare module '@novnc/novnc' {
   export default class RFB extends EventTarget {
     constructor(target: HTMLElement, channel: WebSocket, options?: { shared?: boolean })
     scaleViewport: boolean
+    viewOnly: boolean
     clipViewport: boolean
     resizeSession: boolean
     focusOnClick: boolean

@@ -17,7 +17,7 @@ function openElsewhere(error: unknown): OpenPlace | undefined {
   return problem.code === 'S-106' ? (problem.extra.elsewhere as OpenPlace | undefined) : undefined
 }
 
-function gatewayUrl(url: string): string {
+export function gatewayUrl(url: string): string {
   const absolute = new URL(url, window.location.href)
   absolute.protocol = absolute.protocol.replace('http', 'ws')
   return absolute.href
