@@ -43,6 +43,8 @@ spawn_boot() {
     # Whoever reads TLS on the way out of this network is trusted in there as out here.
     cp -a /usr/local/share/ca-certificates/. "$machine/usr/local/share/ca-certificates/" 2>/dev/null || true
     [ ! -s "$machine/etc/ssl/certs/ca-certificates.crt" ] || cp -L /etc/ssl/certs/ca-certificates.crt "$machine/etc/ssl/certs/"
+    # Node.js from the registry does not ask the system whom to trust.
+    echo NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt >>"$machine/etc/environment"
     # The network is this machine's own: nothing in there may set it up.
     local unit
     for unit in systemd-firstboot.service systemd-networkd.service systemd-networkd.socket systemd-resolved.service \
