@@ -61,7 +61,7 @@ impl Gate {
             image_dir: "/nonexistent".into(),
             disk_dir: "/nonexistent".into(),
         };
-        let options = OpenOptions { owner, accel: AccelPolicy::Auto, deadline: Duration::from_secs(5) };
+        let options = OpenOptions { owner, accel: AccelPolicy::Auto, deadline: Duration::from_secs(5), tls: None };
         let sim = Arc::new(Sim::open(&format!("sim:///one?display={display}&memory_mib=9000000"), options)?);
         for (n, id) in office.desktops.iter().enumerate() {
             let spec = DesktopSpec {

@@ -17,7 +17,7 @@ const FOREIGN: DesktopId = DesktopId(Uuid::from_u128(7));
 /// The simulated host as somebody else would see it.
 fn peek(state: &Path) -> Result<Sim> {
     let owner = Owner { installation: InstallationId(Uuid::nil()), image_dir: "/".into(), disk_dir: "/".into() };
-    let options = OpenOptions { owner, accel: AccelPolicy::Auto, deadline: Duration::from_secs(5) };
+    let options = OpenOptions { owner, accel: AccelPolicy::Auto, deadline: Duration::from_secs(5), tls: None };
     Ok(Sim::open(&format!("sim:///sim?state={}", state.display()), options)?)
 }
 

@@ -59,6 +59,36 @@ impl Error {
         }
     }
 
+    /// The part that is not the variant's own sentence.
+    pub(crate) fn inner(&self) -> String {
+        match self {
+            Self::Unreachable(t)
+            | Self::Busy(t)
+            | Self::NotFound(t)
+            | Self::Full(t)
+            | Self::Invalid(t)
+            | Self::Unsupported(t)
+            | Self::Refused(t) => t.clone(),
+            Self::Timeout(after) => after.as_secs().to_string(),
+            Self::Overloaded => String::new(),
+        }
+    }
+
+    /// Puts an error together again from its code and [`Error::inner`].
+    pub(crate) fn from_code(code: &str, inner: String) -> Self {
+        match code {
+            "H-101" => Self::Unreachable(inner),
+            "H-102" => Self::Timeout(std::time::Duration::from_secs(inner.parse().unwrap_or(0))),
+            "H-103" => Self::Overloaded,
+            "H-104" => Self::Busy(inner),
+            "H-105" => Self::NotFound(inner),
+            "H-106" => Self::Full(inner),
+            "H-107" => Self::Invalid(inner),
+            "H-108" => Self::Unsupported(inner),
+            _ => Self::Refused(inner),
+        }
+    }
+
     /// Short stable code, shown to people and used in metrics.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -72,6 +102,30 @@ impl Error {
             Self::Invalid(_) => "H-107",
             Self::Unsupported(_) => "H-108",
             Self::Refused(_) => "H-109",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_survives_being_taken_apart() {
+        let t = || "why".to_owned();
+        for e in [
+            Error::Unreachable(t()),
+            Error::Timeout(std::time::Duration::from_secs(40)),
+            Error::Overloaded,
+            Error::Busy(t()),
+            Error::NotFound(t()),
+            Error::Full(t()),
+            Error::Invalid(t()),
+            Error::Unsupported(t()),
+            Error::Refused(t()),
+        ] {
+            let again = Error::from_code(e.code(), e.inner());
+            assert_eq!((again.code(), again.to_string()), (e.code(), e.to_string()));
         }
     }
 }

@@ -17,6 +17,7 @@ pub use tram_wire::ids::{DesktopId, InstallationId};
 pub mod error;
 pub mod image;
 pub mod libvirt;
+pub mod node;
 pub mod overlay;
 pub mod png;
 pub mod sim;
@@ -73,6 +74,8 @@ pub struct OpenOptions {
     pub accel: AccelPolicy,
     /// Longest time any single call may take before the caller is told [`Error::Timeout`].
     pub deadline: Duration,
+    /// How to prove ourselves to a node; only `node:` addresses need it.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 /// One host as it is now.
@@ -152,7 +155,7 @@ pub struct Observed {
 }
 
 /// One desktop found on the host that carries our mark.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// Which desktop.
     pub id: DesktopId,
@@ -171,7 +174,8 @@ pub enum Stop {
 }
 
 /// A display server of a desktop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Display {
     /// RFB; every desktop has it.
     Vnc,
@@ -191,7 +195,8 @@ pub struct DesktopStats {
 }
 
 /// Something happened on the host. Events may be lost: they only hasten the next look.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum HostEvent {
     /// This desktop changed (started, stopped, crashed, its guest agent came or went).
     Desktop(DesktopId),
@@ -247,7 +252,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn events(&self) -> broadcast::Receiver<HostEvent>;
 }
 
-/// Opens the backend a URI names: `sim:///NAME?cpus=N&memory_mib=N&delay_ms=N…`, or any libvirt URI
+/// Opens the backend a URI names: `sim:///NAME?cpus=N&memory_mib=N&delay_ms=N…`, `node://HOST[:PORT]` for a
+/// host with a node of its own (see [`node`]), or any libvirt URI
 /// (`qemu:///system`, `test+unix:///default?socket=…`). Opening does not need the host to be up: a
 /// libvirt backend connects, and reconnects, by itself.
 ///
@@ -256,6 +262,9 @@ pub trait Hypervisor: Send + Sync + 'static {
 pub fn open(uri: &str, options: OpenOptions) -> Result<Arc<dyn Hypervisor>> {
     if uri.starts_with("sim:") {
         return Ok(Arc::new(sim::Sim::open(uri, options)?));
+    }
+    if uri.starts_with("node:") {
+        return Ok(Arc::new(node::Remote::open(uri, options)?));
     }
     libvirt::open(uri, options)
 }

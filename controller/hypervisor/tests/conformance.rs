@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::pki::{Authority, Served};
 use common::{Daemon, Place, event, found, sees, spec, until};
 use tram_hypervisor::overlay::{self, State};
 use tram_hypervisor::{
@@ -22,8 +23,8 @@ use uuid::Uuid;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A backend under test and what it can't do.
-struct Case {
-    name: &'static str,
+struct Case<'a> {
+    name: &'a str,
     hv: Arc<dyn Hypervisor>,
     place: Place,
     /// Disks are files in `place`.
@@ -35,13 +36,13 @@ struct Case {
     foreign: Vec<DesktopId>,
 }
 
-impl Case {
+impl Case<'_> {
     fn skip(&self, what: &str) {
         eprintln!("{}: skipped, this backend can't do it: {what}", self.name);
     }
 }
 
-async fn suite(case: &Case) {
+async fn suite(case: &Case<'_>) {
     host(case).await;
     nothing_is_there(case).await;
     a_life(case).await;
@@ -54,14 +55,14 @@ async fn suite(case: &Case) {
     eprintln!("{}: conforms", case.name);
 }
 
-async fn host(case: &Case) {
+async fn host(case: &Case<'_>) {
     let info = case.hv.host_info().await.unwrap();
     assert!(!info.hostname.is_empty() && info.cpus > 0 && info.memory_mib > 0 && info.disk_mib > 0, "{info:?}");
     assert!(info.disk_free_mib <= info.disk_mib);
     assert!(info.accel_reason.ends_with('.') && !info.accel_code.is_empty(), "{info:?}");
 }
 
-async fn nothing_is_there(case: &Case) {
+async fn nothing_is_there(case: &Case<'_>) {
     let (hv, id) = (&case.hv, DesktopId(Uuid::now_v7()));
     assert_eq!(sees(hv, id).await, Default::default());
     for gone in [
@@ -77,7 +78,7 @@ async fn nothing_is_there(case: &Case) {
     hv.ensure_absent(id).await.unwrap();
 }
 
-async fn a_life(case: &Case) {
+async fn a_life(case: &Case<'_>) {
     let hv = &case.hv;
     let mut s = spec("life-1");
     let mut events = hv.events();
@@ -204,7 +205,7 @@ fn greet_display(fd: std::os::fd::OwnedFd) {
 }
 
 /// Somebody copied one of our domains, mark and all (`virt-clone` does that).
-async fn a_copy_is_not_ours(case: &Case, virsh: impl Fn(&[&str]) -> String) {
+async fn a_copy_is_not_ours(case: &Case<'_>, virsh: impl Fn(&[&str]) -> String) {
     let s = spec("copied");
     case.hv.ensure_disk(&s).await.unwrap();
     case.hv.ensure_defined(&s).await.unwrap();
@@ -223,7 +224,7 @@ async fn a_copy_is_not_ours(case: &Case, virsh: impl Fn(&[&str]) -> String) {
     virsh(&["undefine", "copy"]);
 }
 
-async fn a_rebuild(case: &Case) {
+async fn a_rebuild(case: &Case<'_>) {
     let hv = &case.hv;
     let s = spec("rebuilt");
     hv.ensure_disk(&s).await.unwrap();
@@ -256,7 +257,7 @@ async fn a_rebuild(case: &Case) {
     hv.ensure_absent(s.id).await.unwrap();
 }
 
-async fn hostile_input(case: &Case) {
+async fn hostile_input(case: &Case<'_>) {
     let hv = &case.hv;
     for name in ["a<b", "a&b", "a\0b", "a\nb", "../../etc/x", "", "x'y", "q\"", &"n".repeat(10_240), "-rf", "ế"] {
         let s = DesktopSpec { name: name.into(), ..spec("x") };
@@ -289,7 +290,7 @@ async fn hostile_input(case: &Case) {
     assert_eq!(found(hv).await, [], "nothing half done");
 }
 
-async fn same_name(case: &Case) {
+async fn same_name(case: &Case<'_>) {
     let hv = &case.hv;
     let (first, second) = (spec("twin"), spec("twin"));
     hv.ensure_defined(&first).await.unwrap();
@@ -300,7 +301,7 @@ async fn same_name(case: &Case) {
     hv.ensure_absent(first.id).await.unwrap();
 }
 
-async fn foreign(case: &Case) {
+async fn foreign(case: &Case<'_>) {
     let hv = &case.hv;
     assert!(!case.foreign.is_empty());
     for id in &case.foreign {
@@ -335,7 +336,7 @@ async fn foreign(case: &Case) {
     }
 }
 
-async fn many(case: &Case) {
+async fn many(case: &Case<'_>) {
     let specs: Vec<_> = (0..20).map(|n| spec(&format!("many-{n}"))).collect();
     let started = Instant::now();
     let tasks: Vec<_> = specs
@@ -433,6 +434,34 @@ async fn libvirts_test_driver_over_rpc_conforms() {
     assert!(list.lines().any(|l| l == "test"), "the driver's own domain is still there: {list}");
 }
 
+/// The same suite once more, with a node and its connections in between: on what simulates, and on libvirt.
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_behind_a_node_conform() {
+    let daemon = Daemon::start();
+    let authority = Authority::new();
+    for name in ["simulated host", "libvirt"] {
+        let place = Place::new();
+        let real = name == "libvirt";
+        let simulated = format!("sim:///one?images=1&state={}", place.folder.path().join("world").display());
+        let mut foreign = vec![DesktopId(Uuid::now_v7())];
+        if !real {
+            let sim = tram_hypervisor::sim::Sim::open(&simulated, place.options(DEADLINE)).unwrap();
+            sim.add_foreign(foreign[0], "not-yours").unwrap();
+        }
+        let uri = if real { daemon.test_uri() } else { simulated };
+        let node = Served::start(&uri, place.options(DEADLINE), &authority).await;
+        let hv = node.backend(place.options(DEADLINE), &authority);
+        // The test driver's world lives as long as somebody is connected, and here that is the node.
+        hv.host_info().await.unwrap();
+        if real {
+            foreign = plant(|file| drop(daemon.test_driver(&["define", file.to_str().unwrap()])), "test");
+        }
+        let name = format!("a node before {name}");
+        let case = Case { name: &name, hv, place, files: real, display: !real, reset: true, stats: !real, foreign };
+        suite(&case).await;
+    }
+}
+
 /// The image the guest tests boot. Missing is a failure: a run that skips in silence proves nothing.
 fn test_image() -> Option<PathBuf> {
     if std::env::var_os("TRAM_SKIP_QEMU").is_some() {
@@ -472,7 +501,7 @@ async fn qemu_conforms_and_boots_a_guest_to_its_agent() {
 }
 
 /// From an overlay to a guest agent that answers, a picture, and off again because the guest agreed.
-async fn boots(daemon: &Daemon, case: &Case, image: &Path) {
+async fn boots(daemon: &Daemon, case: &Case<'_>, image: &Path) {
     let golden = case.place.owner.image_dir.join("tram-test.qcow2");
     std::os::unix::fs::symlink(image.canonicalize().unwrap(), &golden).unwrap();
     let size = image.metadata().unwrap().len();

@@ -107,7 +107,7 @@ async fn child_that_provisions() {
         image_dir: folder.join("images"),
         disk_dir: folder.join("disks"),
     };
-    let options = OpenOptions { owner, accel: AccelPolicy::Tcg, deadline: Duration::from_secs(60) };
+    let options = OpenOptions { owner, accel: AccelPolicy::Tcg, deadline: Duration::from_secs(60), tls: None };
     let hv = open(&uri, options).unwrap();
     for result in provision(&hv).await {
         result.unwrap();

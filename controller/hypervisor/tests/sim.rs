@@ -45,7 +45,7 @@ async fn child_that_provisions() {
     // No folder of its own: a killed process can't remove it.
     let state = Path::new(&state);
     let owner = Owner { installation: InstallationId(Uuid::nil()), image_dir: state.into(), disk_dir: state.into() };
-    let options = OpenOptions { owner, accel: AccelPolicy::Auto, deadline: DEADLINE };
+    let options = OpenOptions { owner, accel: AccelPolicy::Auto, deadline: DEADLINE, tls: None };
     provision(&Sim::open(&format!("sim:///t?state={}", state.display()), options).unwrap()).await.unwrap();
 }
 

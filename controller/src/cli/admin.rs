@@ -15,7 +15,7 @@ use crate::domain::assist::Consent;
 use crate::domain::host::AccelSetting;
 use crate::domain::policy::PoolPolicy;
 use crate::identity::tls;
-use crate::services::{App, Ctx, desktops, hosts, images, pools};
+use crate::services::{App, Ctx, desktops, hosts, images, nodes, pools};
 use crate::store::desktops::{Filter, Want};
 
 #[derive(Debug, Subcommand)]
@@ -35,6 +35,9 @@ pub(super) enum Admin {
     /// Hypervisor hosts.
     #[command(subcommand)]
     Host(Host),
+    /// Nodes: what a hypervisor host other than this one runs.
+    #[command(subcommand)]
+    Node(Node),
     /// Golden images.
     #[command(subcommand)]
     Image(Image),
@@ -56,7 +59,7 @@ pub(super) enum Host {
         /// Name.
         #[arg(long)]
         name: String,
-        /// libvirt URI, such as qemu:///system.
+        /// libvirt URI, such as qemu:///system, or node://HOST[:PORT] for a host with a node.
         #[arg(long)]
         uri: String,
         /// Acceleration: auto, kvm or tcg.
@@ -65,6 +68,22 @@ pub(super) enum Host {
     },
     /// List hosts.
     List(Json),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Node {
+    /// Write the settings and the certificate of a node into a folder, to be carried to its host.
+    Issue {
+        /// Name of the host.
+        #[arg(long)]
+        name: String,
+        /// Names and addresses controllers reach it by.
+        #[arg(long, value_delimiter = ',', required = true)]
+        names: Vec<String>,
+        /// Folder for node.toml, node.pem and ca.pem.
+        #[arg(long)]
+        out: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -217,6 +236,7 @@ pub(super) async fn run(config: &Config, admin: Admin) -> Result<()> {
         Admin::User(u) => admin_people::user(&app, u).await,
         Admin::Site(s) => admin_people::site(&app, s).await,
         Admin::Host(h) => host(&app, &ctx, h).await,
+        Admin::Node(n) => node(&app, &ctx, n).await,
         Admin::Image(i) => image(&app, &ctx, i).await,
         Admin::Pool(p) => pool(&app, &ctx, p).await,
         Admin::Desktop(d) => desktop(&app, &ctx, d).await,
@@ -240,6 +260,24 @@ async fn host(app: &App, ctx: &Ctx, h: Host) -> Result<()> {
             )?;
         }
     }
+    Ok(())
+}
+
+async fn node(app: &App, ctx: &Ctx, n: Node) -> Result<()> {
+    let Node::Issue { name, names, out } = n;
+    let issued = nodes::issue(app, ctx, &name, &names).await?;
+    for (file, text, mode) in [
+        ("node.toml", &issued.settings, 0o644),
+        ("ca.pem", &issued.authority, 0o644),
+        ("node.pem", &issued.certificate, 0o600),
+    ] {
+        tls::write(&out.join(file), text.as_bytes(), mode)?;
+    }
+    println!("{}: node.toml, node.pem (secret) and ca.pem, good until {}", out.display(), issued.not_after);
+    println!("carry them to /etc/tram of {name}, run `tram-controller node` there, and then here:");
+    let host = names.first().map_or("HOST", String::as_str);
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    println!("  tram-controller admin host add --name {name} --uri node://{host}");
     Ok(())
 }
 

@@ -21,6 +21,7 @@ mod admin_people;
 mod doctor;
 mod endpoint;
 mod listener;
+mod node;
 mod server;
 mod status;
 
@@ -42,6 +43,12 @@ struct Cli {
 enum Command {
     /// Run the controller: API, console, gateway and reconcilers in one process.
     Server,
+    /// Run the node of this hypervisor host: the one process here that holds libvirt's socket.
+    Node {
+        /// Its settings, made by `admin node issue`.
+        #[arg(long, value_name = "FILE", default_value = "/etc/tram/node.toml")]
+        settings: PathBuf,
+    },
     /// Bring the database up to this version.
     Migrate,
     /// Look for what is wrong with this installation.
@@ -90,6 +97,12 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         println!("{}", crate::api::router::openapi().to_pretty_json()?);
         return Ok(ExitCode::SUCCESS);
     }
+    if let Command::Node { settings } = &cli.command {
+        let env = |name: &str, usual: &str| std::env::var(name).unwrap_or_else(|_| usual.into());
+        telemetry::logging(&env("TRAM_LOG_FORMAT", "text"), &env("TRAM_LOG_LEVEL", "info"));
+        node::run(settings).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let config = Config::load(cli.config.as_deref(), &cli.data, |k| std::env::var(k).ok())?;
     match cli.command {
         Command::Server => {
@@ -106,7 +119,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             telemetry::logging(&config.log_format, "warn");
             admin::run(&config, admin).await?;
         }
-        Command::Openapi => {}
+        Command::Openapi | Command::Node { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
 }

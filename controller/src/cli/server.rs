@@ -22,7 +22,7 @@ use crate::reconcile::host_inventory::HostInventory;
 use crate::reconcile::pool_size::PoolSize;
 use crate::reconcile::session_reaper::SessionReaper;
 use crate::reconcile::{World, desktop_lifecycle, driver};
-use crate::services::{App, endpoints};
+use crate::services::{App, endpoints, nodes};
 use crate::store::{Db, listen};
 use crate::telemetry;
 
@@ -51,7 +51,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
         app: app.clone(),
         fleet: fleet.clone(),
         worker: Uuid::now_v7(),
-        open: opener(&config, &app),
+        open: opener(&config, &app)?,
         stop: stop.clone(),
     };
     let mut tasks = JoinSet::new();
@@ -115,25 +115,30 @@ fn spawn_until(tasks: &mut JoinSet<()>, stop: &CancellationToken, work: impl Fut
     });
 }
 
-fn opener(config: &Config, app: &App) -> Arc<dyn Fn(&crate::store::hosts::Host) -> OpenOptions + Send + Sync> {
+type Opener = Arc<dyn Fn(&crate::store::hosts::Host) -> OpenOptions + Send + Sync>;
+
+fn opener(config: &Config, app: &App) -> Result<Opener> {
+    let now = app.clock.now();
+    let tls = nodes::open_ca(app, now)?.controller(now)?;
     let owner = Owner {
         installation: app.installation,
         image_dir: config.image_dir.clone(),
         disk_dir: config.disk_dir.clone(),
     };
-    Arc::new(move |host| OpenOptions {
+    Ok(Arc::new(move |host| OpenOptions {
         owner: owner.clone(),
+        tls: Some(tls.clone()),
         accel: match host.accel_policy {
             AccelSetting::Auto => AccelPolicy::Auto,
             AccelSetting::Kvm => AccelPolicy::Kvm,
             AccelSetting::Tcg => AccelPolicy::Tcg,
         },
         deadline: DEADLINE,
-    })
+    }))
 }
 
 /// Waits for SIGTERM or Ctrl-C.
-async fn stopped() -> Result<()> {
+pub(super) async fn stopped() -> Result<()> {
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         _ = term.recv() => {}

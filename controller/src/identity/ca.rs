@@ -4,22 +4,17 @@
 //! Agents trust this CA and nothing else, so losing the file means enrolling every endpoint again: it
 //! belongs into every backup. Several controllers on one PostgreSQL must share it.
 
-use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, SanType,
 };
-use rustls::pki_types::pem::PemObject;
+use rustls::CertificateError;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{CertificateError, RootCertStore};
 use sha2::{Digest, Sha256};
 use tram_wire::SERVER_NAME;
 use tram_wire::enrol::Issued;
@@ -27,33 +22,14 @@ use tram_wire::ids::EndpointId;
 use tram_wire::refusal::Refusal;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+pub use super::authority::CaError;
+use super::authority::{self, Authority, BACKDATE, life, named};
 use crate::domain::endpoint::CERTIFICATE_LIFE;
 use crate::domain::time::Time;
 
 const FILE: &str = "device-ca.pem";
-const DAY: Duration = Duration::from_secs(86_400);
-const CA_LIFE: Duration = Duration::from_secs(20 * 365 * 86_400);
 /// The listener's certificate is made at every start, so this only bounds the longest uptime.
 const SERVER_LIFE: Duration = Duration::from_secs(3 * 365 * 86_400);
-/// Certificates begin this long before they are made: an endpoint's clock may run behind.
-const BACKDATE: Duration = DAY;
-
-/// Why the CA can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum CaError {
-    /// Its file can't be read or written.
-    #[error("the device CA {0} can't be used: {1}")]
-    File(PathBuf, io::Error),
-    /// Its file holds something else.
-    #[error("the device CA {0} is damaged ({1}); restore it from a backup")]
-    Damaged(PathBuf, String),
-    /// A certificate request that isn't one, isn't signed by its own key, or isn't for a P-256 key.
-    #[error("the certificate request is not acceptable: {0}")]
-    Request(&'static str),
-    /// A certificate couldn't be made.
-    #[error("a certificate could not be made: {0}")]
-    Make(#[from] rcgen::Error),
-}
 
 /// The CA, opened.
 pub struct DeviceCa {
@@ -75,39 +51,9 @@ impl DeviceCa {
     /// # Errors
     /// [`CaError::File`], [`CaError::Damaged`].
     pub fn open(data: &Path, now: Time) -> Result<Self, CaError> {
-        let path = data.join(FILE);
-        let fault = |e| CaError::File(path.clone(), e);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                create(data, &path, &generate(now)?).map_err(fault)?;
-                // Whoever won the race: this is the one that counts.
-                fs::read_to_string(&path).map_err(fault)?
-            }
-            Err(e) => return Err(fault(e)),
-        };
-        Self::from_pem(&text).map_err(|why| CaError::Damaged(path, why))
-    }
-
-    fn from_pem(text: &str) -> Result<Self, String> {
-        let said = |e: &dyn std::fmt::Display| e.to_string();
-        let der = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|e| said(&e))?;
-        let key = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).map_err(|e| said(&e))?;
-        let key = KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).map_err(|e| said(&e))?;
-        let (_, parsed) = X509Certificate::from_der(&der).map_err(|e| said(&e))?;
-        if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
-            return Err("the key is not the certificate's".to_owned());
-        }
-        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|e| said(&e))?;
-        let mut roots = RootCertStore::empty();
-        roots.add(der.clone()).map_err(|e| said(&e))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(|e| said(&e))?;
-        let begin = text.find("-----BEGIN CERTIFICATE-----").ok_or("no certificate in it")?;
-        let end = "-----END CERTIFICATE-----";
-        let stop = text[begin..].find(end).ok_or("no whole certificate in it")? + begin + end.len();
-        Ok(Self { issuer, der, pem: format!("{}\n", &text[begin..stop]), verifier })
+        let Authority { issuer, der, pem } = Authority::open(data, FILE, "Tram device authority", now)?;
+        let verifier = authority::verifier(&der).map_err(|e| CaError::Damaged(data.join(FILE), e))?;
+        Ok(Self { issuer, der, pem, verifier })
     }
 
     /// The CA certificate, PEM.
@@ -198,53 +144,15 @@ impl DeviceCa {
     }
 }
 
-fn named(common: &str) -> DistinguishedName {
-    let mut dn = DistinguishedName::new();
-    dn.push(DnType::CommonName, common);
-    dn
-}
-
-fn life(params: &mut CertificateParams, from: Time, to: Time) {
-    let date = |t: Time| {
-        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(t.micros() / 1_000_000).unwrap_or(0))
-    };
-    params.not_before = date(from);
-    params.not_after = date(to);
-}
-
-/// A new CA: key, then certificate, PEM.
-fn generate(now: Time) -> Result<String, CaError> {
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let mut params = CertificateParams::default();
-    params.distinguished_name = named("Tram device authority");
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    life(&mut params, now.minus(BACKDATE), now.plus(CA_LIFE));
-    let certificate = params.self_signed(&key)?;
-    Ok(format!("{}{}", key.serialize_pem(), certificate.pem()))
-}
-
-/// Puts the file there whole, unless somebody else just did: a second CA would orphan the endpoints of
-/// the first.
-fn create(data: &Path, path: &Path, text: &str) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(data)?;
-    let part = data.join(format!(".{FILE}.{}", uuid::Uuid::new_v4()));
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    let linked = match fs::hard_link(&part, path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    };
-    fs::remove_file(&part)?;
-    linked?;
-    fs::File::open(data)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
+    use rcgen::{BasicConstraints, IsCa};
+    use rustls::pki_types::pem::PemObject;
+
+    use super::super::authority::DAY;
     use super::*;
 
     const NOON: Time = Time::from_micros(1_795_000_000_000_000);

@@ -1,6 +1,8 @@
 //! Floor 2: passwords, secrets and certificates. No storage.
 
+mod authority;
 pub mod ca;
+pub mod nodes;
 pub mod password;
 pub mod secret;
 pub mod tls;

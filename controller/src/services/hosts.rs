@@ -36,7 +36,11 @@ pub async fn put(app: &App, ctx: &Ctx, host_name: &str, uri: &str, accel: AccelS
     ctx.require(&[Role::Operator])?;
     name::check(host_name).map_err(|m| Error::field("name", "H-201", m))?;
     if uri.len() > 500 || !uri.contains(":///") && !uri.contains("://") || uri.chars().any(char::is_control) {
-        return Err(Error::field("uri", "H-202", "the address must be a libvirt URI such as qemu:///system"));
+        return Err(Error::field(
+            "uri",
+            "H-202",
+            "the address must be a libvirt URI such as qemu:///system, or node://HOST for a host with a node",
+        ));
     }
     let mut tx = app.store.begin().await?;
     let id = tx.put_host(HostId(Uuid::now_v7()), host_name, uri, accel, ctx.now).await?;

@@ -100,6 +100,7 @@ impl Plant {
                 owner: owner.clone(),
                 accel: AccelPolicy::Tcg,
                 deadline: Duration::from_secs(40),
+                tls: None,
             }),
             stop: stop.clone(),
         };

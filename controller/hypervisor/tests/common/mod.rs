@@ -1,6 +1,8 @@
 //! A libvirtd of the tests' own, which they may kill and freeze, and small helpers.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod pki;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -192,7 +194,7 @@ impl Place {
     }
 
     pub fn options(&self, deadline: Duration) -> OpenOptions {
-        OpenOptions { owner: self.owner.clone(), accel: AccelPolicy::Auto, deadline }
+        OpenOptions { owner: self.owner.clone(), accel: AccelPolicy::Auto, deadline, tls: None }
     }
 }
 

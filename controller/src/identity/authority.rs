@@ -1,0 +1,152 @@
+//! A certificate authority in one file of the data folder: key and certificate together, 0600, made on first use.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256,
+};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::domain::time::Time;
+
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
+const LIFE: Duration = Duration::from_secs(20 * 365 * 86_400);
+/// Certificates begin this long before they are made: the other end's clock may run behind.
+pub(super) const BACKDATE: Duration = DAY;
+
+/// Why an authority can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    /// Its file can't be read or written.
+    #[error("the certificate authority {0} can't be used: {1}")]
+    File(PathBuf, io::Error),
+    /// Its file holds something else.
+    #[error("the certificate authority {0} is damaged ({1}); restore it from a backup")]
+    Damaged(PathBuf, String),
+    /// A certificate request that isn't one, isn't signed by its own key, or isn't for a P-256 key.
+    #[error("the certificate request is not acceptable: {0}")]
+    Request(&'static str),
+    /// A certificate couldn't be made.
+    #[error("a certificate could not be made: {0}")]
+    Make(#[from] rcgen::Error),
+}
+
+/// An authority, opened.
+pub(super) struct Authority {
+    pub(super) issuer: Issuer<'static, KeyPair>,
+    pub(super) der: CertificateDer<'static>,
+    /// The certificate alone.
+    pub(super) pem: String,
+}
+
+impl Authority {
+    /// Opens the authority in `file` of a data folder; makes it, under this name, if there is none.
+    ///
+    /// # Errors
+    /// [`CaError::File`], [`CaError::Damaged`].
+    pub(super) fn open(data: &Path, file: &str, name: &str, now: Time) -> Result<Self, CaError> {
+        let path = data.join(file);
+        let fault = |e| CaError::File(path.clone(), e);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                create(data, file, &generate(name, now)?).map_err(fault)?;
+                // Whoever won the race: this is the one that counts.
+                fs::read_to_string(&path).map_err(fault)?
+            }
+            Err(e) => return Err(fault(e)),
+        };
+        Self::from_pem(&text).map_err(|why| CaError::Damaged(path, why))
+    }
+
+    fn from_pem(text: &str) -> Result<Self, String> {
+        let said = |e: &dyn std::fmt::Display| e.to_string();
+        let der = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|e| said(&e))?;
+        let key = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).map_err(|e| said(&e))?;
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).map_err(|e| said(&e))?;
+        let (_, parsed) = X509Certificate::from_der(&der).map_err(|e| said(&e))?;
+        if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
+            return Err("the key is not the certificate's".to_owned());
+        }
+        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|e| said(&e))?;
+        let begin = text.find("-----BEGIN CERTIFICATE-----").ok_or("no certificate in it")?;
+        let end = "-----END CERTIFICATE-----";
+        let stop = text[begin..].find(end).ok_or("no whole certificate in it")? + begin + end.len();
+        Ok(Self { issuer, der, pem: format!("{}\n", &text[begin..stop]) })
+    }
+}
+
+/// What an authority's certificate vouches for.
+///
+/// # Errors
+/// It is no authority's.
+pub(super) fn roots(der: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(der.clone()).map_err(|e| e.to_string())?;
+    Ok(Arc::new(roots))
+}
+
+/// Judges clients by an authority.
+///
+/// # Errors
+/// It is no authority's certificate.
+pub(super) fn verifier(der: &CertificateDer<'static>) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    WebPkiClientVerifier::builder_with_provider(roots(der)?, provider).build().map_err(|e| e.to_string())
+}
+
+/// A subject of one common name.
+pub(super) fn named(common: &str) -> DistinguishedName {
+    let mut dn = DistinguishedName::new();
+    dn.push(DnType::CommonName, common);
+    dn
+}
+
+/// From when to when a certificate is good.
+pub(super) fn life(params: &mut CertificateParams, from: Time, to: Time) {
+    let date = |t: Time| {
+        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(t.micros() / 1_000_000).unwrap_or(0))
+    };
+    params.not_before = date(from);
+    params.not_after = date(to);
+}
+
+/// A new one: key, then certificate, PEM.
+fn generate(name: &str, now: Time) -> Result<String, CaError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    life(&mut params, now.minus(BACKDATE), now.plus(LIFE));
+    let certificate = params.self_signed(&key)?;
+    Ok(format!("{}{}", key.serialize_pem(), certificate.pem()))
+}
+
+/// Puts the file there whole, unless somebody else just did: a second authority would orphan what the first one
+/// signed.
+fn create(data: &Path, file: &str, text: &str) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(data)?;
+    let part = data.join(format!(".{file}.{}", uuid::Uuid::new_v4()));
+    let mut written = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+    written.write_all(text.as_bytes())?;
+    written.sync_all()?;
+    let linked = match fs::hard_link(&part, data.join(file)) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    };
+    fs::remove_file(&part)?;
+    linked?;
+    fs::File::open(data)?.sync_all()
+}
