@@ -17,10 +17,19 @@ impl Guest {
     /// # Errors
     /// QEMU can't be started, or its sockets don't come.
     pub fn start(folder: &Path) -> Result<Self> {
+        Self::start_with(folder, &[])
+    }
+
+    /// The same with more words for QEMU.
+    ///
+    /// # Errors
+    /// As for [`Guest::start`].
+    pub fn start_with(folder: &Path, more: &[&str]) -> Result<Self> {
         let spice = format!("unix=on,addr={},disable-ticketing=on", folder.join("spice.sock").display());
         let child = Command::new("qemu-system-x86_64")
             .args(["-accel", "tcg", "-m", "64", "-nodefaults", "-vga", "std", "-display", "none", "-spice", &spice])
             .args(["-vnc", &format!("unix:{}", folder.join("vnc.sock").display())])
+            .args(more)
             .stdin(Stdio::null())
             .spawn()?;
         let guest = Self(child);
