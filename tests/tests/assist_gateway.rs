@@ -11,6 +11,7 @@ use tram_controller::domain::assist::Question;
 use tram_controller::domain::session::Policy;
 use tram_controller::identity::secret;
 use tram_controller::services::{Ctx, assists, broker};
+use tram_controller::store::Db;
 use tram_tests::db;
 use tram_tests::gate::{Gate, Viewer};
 use tram_tests::office::Plan;
@@ -229,5 +230,34 @@ async fn what_ends_the_right_to_look_ends_the_look() -> Result<()> {
     room.look(session).await?;
     room.gate.gateway.drain().await;
     assert_eq!(room.gate.gateway.assists(), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_nobody_could_stop_does_not_go_on() -> Result<()> {
+    let (_db, room) = Room::open("picture").await?;
+    let (session, mut officer) = room.gate.view(0).await?;
+    let mut support = room.look(session).await?;
+    let Db::Sqlite { write, read } = room.gate.office.app.store.db() else { anyhow::bail!("SQLite was asked for") };
+    write.close().await;
+    read.close().await;
+    assert_eq!(timeout(PATIENCE, support.closed()).await??, 4000, "without a database a stop would not be heard");
+    officer.picture(640, 400).await?;
+    assert_eq!(room.gate.gateway.connections(), 1, "who works goes on working");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_end_that_could_not_be_written_down_is_written_later() -> Result<()> {
+    let (_db, room) = Room::open("picture").await?;
+    let (session, _officer) = room.gate.view(0).await?;
+    let support = room.look(session).await?;
+    let app = &room.gate.office.app;
+    room.gate.office.sql("ALTER TABLE assists RENAME TO assists_away").await?;
+    drop(support);
+    room.until("the desktop's side is closed", || room.gate.gateway.assists() == 0).await?;
+    room.gate.office.sql("ALTER TABLE assists_away RENAME TO assists").await?;
+    assert_eq!(room.end_reason(session).await?.as_deref(), Some("left"));
+    assert!(assists::standings(app).await?.is_empty());
     Ok(())
 }
