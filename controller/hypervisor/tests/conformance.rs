@@ -126,7 +126,7 @@ async fn a_life(case: &Case<'_>) {
         case.skip("statistics of running desktops only");
     }
     if case.display {
-        greet_display(hv.open_display(s.id, Display::Vnc).await.unwrap());
+        two_look(hv, s.id).await;
         if case.files {
             greet_spice(hv.open_display(s.id, Display::Spice).await.unwrap());
         } else {
@@ -173,7 +173,35 @@ fn greet_spice(fd: std::os::fd::OwnedFd) {
 }
 
 /// RFB 3.8 up to the size of the screen; security None, because the descriptor itself is the right.
-fn greet_display(fd: std::os::fd::OwnedFd) {
+/// A second viewer of a desktop does not put out the first.
+async fn two_look(hv: &Arc<dyn Hypervisor>, id: DesktopId) {
+    let mut first = greet_display(hv.open_display(id, Display::Vnc).await.unwrap());
+    let mut second = greet_display(hv.open_display(id, Display::Vnc).await.unwrap());
+    for viewer in [&mut second, &mut first] {
+        // One pixel, whether it changed or not.
+        viewer.write_all(&[3, 0, 0, 0, 0, 0, 0, 1, 0, 1]).unwrap();
+        let mut kind = [9; 2];
+        viewer.read_exact(&mut kind).unwrap();
+        assert_eq!(kind[0], 0, "a FramebufferUpdate");
+        read_rectangles(viewer);
+    }
+}
+
+/// The rest of an update: rectangles of raw pixels, since no other encoding was asked for.
+fn read_rectangles(s: &mut UnixStream) {
+    let mut count = [0; 2];
+    s.read_exact(&mut count).unwrap();
+    for _ in 0..u16::from_be_bytes(count) {
+        let mut head = [0; 12];
+        s.read_exact(&mut head).unwrap();
+        assert_eq!(head[8..], [0; 4], "raw");
+        let side = |at: usize| usize::from(u16::from_be_bytes([head[at], head[at + 1]]));
+        s.read_exact(&mut vec![0; side(4) * side(6) * 4]).unwrap();
+    }
+}
+
+/// The first picture was asked for and read.
+fn greet_display(fd: std::os::fd::OwnedFd) -> UnixStream {
     let mut s = UnixStream::from(fd);
     s.set_nonblocking(false).unwrap();
     s.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -202,6 +230,8 @@ fn greet_display(fd: std::os::fd::OwnedFd) {
     let mut update = [9; 2];
     s.read_exact(&mut update).unwrap();
     assert_eq!(update[0], 0, "a FramebufferUpdate");
+    read_rectangles(&mut s);
+    s
 }
 
 /// Somebody copied one of our domains, mark and all (`virt-clone` does that).
@@ -524,7 +554,7 @@ async fn boots(daemon: &Daemon, case: &Case<'_>, image: &Path) {
     eprintln!("QEMU: guest agent after {:?}", started.elapsed());
     let name = daemon.qemu(&["qemu-agent-command", &s.name, r#"{"execute":"guest-get-host-name"}"#]);
     assert!(name.contains("\"boots-1\""), "the guest took its name from us: {name}");
-    greet_display(hv.open_display(s.id, Display::Vnc).await.unwrap());
+    drop(greet_display(hv.open_display(s.id, Display::Vnc).await.unwrap()));
 
     // A display does not stand behind slow work.
     let other = spec("slow-start");
