@@ -230,7 +230,7 @@ async fn channel(
         let open = || guest.open("spice", tcp);
         let Ok(linked) = guard::link(&mut ours, &channels, SOON, open).await else { return };
         let (from, mut to) = ours.into_split();
-        linked.carry(&mut BufReader::new(from), &mut to, |_| {}).await;
+        linked.carry(&mut BufReader::new(from), &mut to, |_| {}, || std::future::ready(usize::MAX)).await;
     });
     Ok((viewer, task))
 }

@@ -54,7 +54,7 @@ async fn shown() -> Result<()> {
                     let _ = std::fs::write(&drawn, "");
                 }
             };
-            linked.carry(&mut BufReader::new(from), &mut to, note).await;
+            linked.carry(&mut BufReader::new(from), &mut to, note, || std::future::ready(usize::MAX)).await;
         });
         Ok(viewer)
     };

@@ -1,15 +1,17 @@
 //! One live connection, as its relay and the watch over all of them see it.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tram_wire::ids::{DesktopId, SessionId};
 
+use super::limit::Bucket;
 use super::protocol::vnc::requests::Rights;
 use crate::domain::experience::{self, Experience};
+use crate::domain::policy::SessionPolicy;
 use crate::domain::session::{Cut, Policy};
 
 /// How often a viewer is asked for a sign of life.
@@ -32,6 +34,8 @@ pub struct Link {
     epoch: AtomicI64,
     began: Instant,
     rights: Mutex<Rights>,
+    /// Cap on what goes to the viewer.
+    bucket: Mutex<Option<Bucket>>,
     cut: watch::Sender<Option<Cut>>,
     /// Wakes the way down for what is due besides pictures.
     wake: Notify,
@@ -66,6 +70,7 @@ impl Link {
             epoch: AtomicI64::new(epoch),
             began: Instant::now(),
             rights: Mutex::default(),
+            bucket: Mutex::default(),
             cut: watch::Sender::new(None),
             wake: Notify::new(),
             ping_due: AtomicBool::new(false),
@@ -110,6 +115,40 @@ impl Link {
         *self.rights.lock().unwrap_or_else(PoisonError::into_inner) = rights;
     }
 
+    /// Takes on what its session's policy says of the clipboard, of sound and of bandwidth.
+    pub fn obey(&self, policy: &SessionPolicy) {
+        self.grant(Rights::Own { clipboard: policy.clipboard, sound: policy.audio });
+        *self.bucket() = policy.kbit.map(|kbit| Bucket::new(kbit, self.began.elapsed()));
+    }
+
+    fn bucket(&self) -> MutexGuard<'_, Option<Bucket>> {
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of pictures that may be read now for the viewer.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn room_now(&self) -> Result<usize, Duration> {
+        match &mut *self.bucket() {
+            Some(bucket) => bucket.room(self.began.elapsed()),
+            None => Ok(usize::MAX),
+        }
+    }
+
+    /// The same, waited for.
+    pub async fn room(&self) -> usize {
+        loop {
+            match self.room_now() {
+                Ok(bytes) => return bytes,
+                Err(wait) => {
+                    metrics::counter!("gateway_capped_waits_total").increment(1);
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
     /// Ends the connection; the first reason counts.
     pub fn cut(&self, why: Cut) {
         self.cut.send_if_modified(|c| c.is_none() && c.replace(why).is_none());
@@ -147,6 +186,9 @@ impl Link {
             self.feel(|e| e.written(took));
         }
         self.down.fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some(bucket) = self.bucket().as_mut().filter(|_| bytes > 0) {
+            bucket.spend(bytes, self.began.elapsed());
+        }
     }
 
     /// The viewer asked for a sign of life.

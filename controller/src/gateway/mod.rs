@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 pub mod admit;
 pub mod assist;
+mod limit;
 pub mod link;
 pub mod protocol;
 pub mod relay;
@@ -319,6 +320,7 @@ impl Gateway {
         };
         drop(slot);
         let link = Arc::new(Link::new(ticket.session_id, ticket.desktop_id, epoch));
+        link.obey(&ticket.policy);
         if let Some(old) = self.links().insert(ticket.session_id, link.clone()) {
             old.cut(Cut::TakenOver);
         }

@@ -318,7 +318,7 @@ async fn down<W: AsyncWrite + Unpin>(
                 viewer.flush().await?;
                 link.written(0);
             }
-            ready = display.readable() => {
+            ready = async { link.room().await; display.readable().await } => {
                 if ready.is_err() || !burst(&display, viewer, link, pacer, buffers, &mut first).await? {
                     return Err(End::Display);
                 }
@@ -338,7 +338,9 @@ async fn burst<W: AsyncWrite + Unpin, F: FnOnce()>(
 ) -> Result<bool, End> {
     let mut buffer = Borrowed::new(buffers);
     for _ in 0..BURST {
-        let n = match display.try_read(&mut buffer.1[GAP..]) {
+        // What is over the cap stays with the desktop, which then draws less often.
+        let Ok(room) = link.room_now() else { return Ok(true) };
+        let n = match display.try_read(&mut buffer.1[GAP..GAP + room.min(PAYLOAD_LIMIT)]) {
             Ok(0) => return Ok(false),
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{App, Result};
 use crate::domain::access::Role;
+use crate::domain::policy::SessionPolicy;
 use crate::domain::session::{self, Cut};
 use crate::domain::ticket::Protocols;
 use crate::identity::secret::{self, Secret};
@@ -25,6 +26,8 @@ pub struct Returned {
     pub epoch: i64,
     /// What its streams may carry.
     pub protocols: Protocols,
+    /// What the session may do.
+    pub policy: SessionPolicy,
     /// For the next time; this one is void now.
     pub token: Secret,
 }
@@ -89,7 +92,7 @@ pub async fn again(
     let token = Secret::generate(RETURN_PREFIX);
     tx.put_return(id, &token.hashed(), endpoint, found.protocols, epoch).await?;
     tx.commit().await?;
-    Ok(Some(Returned { desktop: desktop.into(), epoch, protocols: found.protocols, token }))
+    Ok(Some(Returned { desktop: desktop.into(), epoch, protocols: found.protocols, policy: found.policy, token }))
 }
 
 async fn attach(

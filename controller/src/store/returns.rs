@@ -3,16 +3,20 @@
 use tram_wire::ids::{EndpointId, SessionId};
 
 use super::{Result, Tx, exec_tx, on_tx};
+use crate::domain::policy::SessionPolicy;
 use crate::domain::ticket::Protocols;
 
 /// What a token opens.
-#[derive(Clone, Copy, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Return {
     /// The session's epoch when its endpoint connected: a higher one says that somebody took over.
     pub epoch: i64,
     /// What its streams may carry.
     #[sqlx(try_from = "String")]
     pub protocols: Protocols,
+    /// What the session may do.
+    #[sqlx(json)]
+    pub policy: SessionPolicy,
 }
 
 impl Tx {
@@ -57,7 +61,8 @@ impl Tx {
         endpoint: EndpointId,
     ) -> Result<Option<Return>> {
         Ok(on_tx!(self, c => sqlx::query_as(
-            "SELECT r.epoch, r.protocols FROM session_returns r JOIN endpoints e ON e.id = r.endpoint_id \
+            "SELECT r.epoch, r.protocols, s.policy FROM session_returns r JOIN endpoints e ON e.id = r.endpoint_id \
+             JOIN sessions s ON s.id = r.session_id \
              WHERE r.session_id = $1 AND r.token_hash = $2 AND r.endpoint_id = $3 AND e.revoked_at IS NULL")
             .bind(session.0).bind(&hash[..]).bind(endpoint.0).fetch_optional(c))?)
     }

@@ -24,6 +24,7 @@ use tram_wire::version;
 use super::admit::Slot;
 use super::link::Link;
 use super::{Gateway, note_refusal};
+use crate::domain::policy::SessionPolicy;
 use crate::domain::session::Cut;
 use crate::domain::ticket::{self, Binding, Protocols};
 use crate::identity::secret::Secret;
@@ -87,6 +88,7 @@ struct Entry {
     protocols: Protocols,
     epoch: i64,
     token: Secret,
+    policy: SessionPolicy,
     /// How old its ticket was, microseconds.
     age: i64,
 }
@@ -172,6 +174,7 @@ impl Gateway {
                         protocols: r.protocols,
                         epoch: r.epoch,
                         token: r.token,
+                        policy: r.policy,
                         age: 0,
                     }),
                     Ok(None) => Err(Denial::Ticket),
@@ -185,7 +188,7 @@ impl Gateway {
     async fn redeem(&self, caller: Caller, ticket: String) -> Result<Entry, Denial> {
         let app = &self.0.app;
         let proved = Binding::Endpoint { id: caller.endpoint, certificate: caller.certificate };
-        let Redeemed { session_id, desktop_id, protocols, age, .. } =
+        let Redeemed { session_id, desktop_id, protocols, age, policy, .. } =
             match broker::redeem(app, &ticket, &proved, None).await {
                 Ok(Some(redeemed)) => redeemed,
                 Ok(None) => {
@@ -202,11 +205,12 @@ impl Gateway {
         };
         let token = tunnels::promise(app, session_id, caller.endpoint, protocols, epoch).await;
         let token = token.map_err(|e| unavailable(&e))?;
-        Ok(Entry { session: session_id, desktop: desktop_id, protocols, epoch, token, age })
+        Ok(Entry { session: session_id, desktop: desktop_id, protocols, epoch, token, policy, age })
     }
 
     async fn carry_tunnel(&self, caller: Caller, tunnel: Tunnel, drive: carry::Drive, entry: Entry) {
         let link = Arc::new(Link::new(entry.session, entry.desktop, entry.epoch));
+        link.obey(&entry.policy);
         let (coming, arrivals) = mpsc::channel(4);
         let seat = Seat { endpoint: caller.endpoint, link: link.clone(), coming };
         self.0.tunnels.map().insert(entry.session, seat);

@@ -19,7 +19,7 @@ use super::super::protocol::spice::guard::{self, LinkError, Note};
 use super::super::protocol::spice::session::Channels;
 use super::super::protocol::spice::{Failure, guard::End as SpiceEnd};
 use super::super::protocol::vnc;
-use super::super::protocol::vnc::client::Messages;
+use super::super::protocol::vnc::requests::{Ask, Requests};
 use super::super::protocol::vnc::updates::Updates;
 use super::Entry;
 use crate::domain::session::Cut;
@@ -43,7 +43,7 @@ mod code {
 /// Serves what the agent opens, until the tunnel is closed.
 pub(super) async fn accept(gateway: Gateway, tunnel: Tunnel, link: Arc<Link>, entry: Arc<Entry>) {
     let mut streams = JoinSet::new();
-    let channels = Channels::default();
+    let channels = Channels::default().with_sound(entry.policy.audio);
     let (mut budget, mut filled) = (BURST, Instant::now());
     loop {
         let next = tokio::select! {
@@ -139,7 +139,8 @@ async fn spice_stream(gateway: Gateway, link: Arc<Link>, entry: Arc<Entry>, mut 
         Note::Down(n) => link.written(n),
         Note::Picture => gateway.first_picture_of(entry.session, entry.age, link.age()),
     };
-    match linked.carry(&mut from_viewer, &mut to_viewer, note).await {
+    let link: &Link = &link;
+    match linked.carry(&mut from_viewer, &mut to_viewer, note, || link.room()).await {
         SpiceEnd::Viewer => {}
         SpiceEnd::Display => to_viewer.reset(Cut::DesktopGone.code()),
         SpiceEnd::TooLong => {
@@ -166,7 +167,8 @@ async fn copy(
 ) -> End {
     let (from_display, mut to_display) = display.split();
     let up = async {
-        let mut messages = Messages::default();
+        let (mut requests, mut out) = (Requests::default(), Vec::new());
+        requests.grant(link.rights());
         loop {
             let piece = match from_viewer.fill_buf().await {
                 Ok(piece) if !piece.is_empty() => piece,
@@ -174,22 +176,28 @@ async fn copy(
             };
             let n = piece.len();
             link.heard(n);
-            match messages.feed(piece) {
+            let put = |ask: Ask<'_>, out: &mut Vec<u8>| {
+                ask.put(out);
+                Ok(())
+            };
+            match requests.feed(piece, &mut out, put) {
                 Ok(true) => link.touched(),
                 Ok(false) => {}
                 Err(fault) => return End::Message(fault),
             }
-            if to_display.write_all(piece).await.is_err() {
+            from_viewer.consume(n);
+            if to_display.write_all(&out).await.is_err() {
                 return End::Display;
             }
-            from_viewer.consume(n);
+            out.clear();
         }
     };
     let down = async {
         let mut picture = Some((Updates::default(), first));
         let mut piece = Vec::new();
         loop {
-            let Some(n) = next_piece(&from_display, &mut piece).await else { return End::Display };
+            let most = link.room().await;
+            let Some(n) = next_piece(&from_display, &mut piece, most).await else { return End::Display };
             if picture.as_mut().is_some_and(|(u, _)| u.shows(&piece[..n]))
                 && let Some((_, first)) = picture.take()
             {

@@ -187,10 +187,18 @@ async fn admit(held: &mut Held, words: &[u8]) -> Result<(), Failure> {
 
 impl Linked {
     /// Both ways until one side ends. A viewer that does not read holds one piece here; QEMU feels it.
-    pub async fn carry<R, W>(mut self, from_viewer: &mut R, to_viewer: &mut W, note: impl Fn(Note)) -> End
+    /// `room` waits until pictures may be read, and says how many bytes of them.
+    pub async fn carry<R, W, F>(
+        mut self,
+        from_viewer: &mut R,
+        to_viewer: &mut W,
+        note: impl Fn(Note),
+        room: impl Fn() -> F,
+    ) -> End
     where
         R: AsyncBufRead + Unpin,
         W: AsyncWrite + Unpin,
+        F: Future<Output = usize>,
     {
         let Held { display, beginning } = &mut self.held;
         let Some(display) = display.as_mut() else { return End::Display };
@@ -230,7 +238,8 @@ impl Linked {
             let mut frames = matches!(kind, Kind::Main | Kind::Display).then(|| Frames::new(DOWNWARD_LIMIT));
             let mut piece = Vec::new();
             loop {
-                let Some(n) = next_piece(&from_display, &mut piece).await else { return End::Display };
+                let most = if kind == Kind::Display { room().await } else { usize::MAX };
+                let Some(n) = next_piece(&from_display, &mut piece, most).await else { return End::Display };
                 if kind != Kind::Display {
                     beginning.store(false, Ordering::Relaxed);
                 }

@@ -17,8 +17,17 @@ enum Main {
 }
 
 /// The session's channels; cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct Channels(Arc<Mutex<Main>>);
+#[derive(Clone, Debug)]
+pub struct Channels {
+    main: Arc<Mutex<Main>>,
+    sound: bool,
+}
+
+impl Default for Channels {
+    fn default() -> Self {
+        Self { main: Arc::default(), sound: true }
+    }
+}
 
 /// A channel's right to be there. Dropping that of `MAIN` makes room for the next one.
 #[derive(Debug)]
@@ -29,7 +38,13 @@ pub struct Seat {
 
 impl Channels {
     fn main(&self) -> MutexGuard<'_, Main> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.main.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same with or without sound, as policy says.
+    #[must_use]
+    pub fn with_sound(self, sound: bool) -> Self {
+        Self { sound, ..self }
     }
 
     /// Judges a link. A second `MAIN` never takes over: a viewer that is started anew has closed its old one,
@@ -38,6 +53,9 @@ impl Channels {
     /// # Errors
     /// [`Refusal`].
     pub fn enter(&self, link: &Link) -> Result<Seat, Refusal> {
+        if link.kind == Kind::Playback && !self.sound {
+            return Err(Refusal::Permission);
+        }
         let mut main = self.main();
         match (link.kind, *main) {
             (Kind::Main, _) if link.connection != 0 => return Err(Refusal::ConnectionId),
@@ -101,6 +119,10 @@ mod tests {
         other.enter(&link(0, Kind::Main)).unwrap().named(78);
         drop(enter(77, Kind::Display).unwrap());
         enter(77, Kind::Cursor).unwrap();
+        enter(77, Kind::Playback).unwrap();
+        let silent = channels.clone().with_sound(false);
+        assert_eq!(silent.enter(&link(77, Kind::Playback)).unwrap_err(), Refusal::Permission, "policy");
+        silent.enter(&link(77, Kind::Cursor)).unwrap();
         drop(main);
         assert!(enter(77, Kind::Cursor).is_err(), "the id goes with its MAIN");
         enter(0, Kind::Main).unwrap();

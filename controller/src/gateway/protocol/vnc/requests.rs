@@ -10,27 +10,55 @@ const CONTINUOUS_UPDATES: u8 = 150;
 const FENCE: u8 = 248;
 const KEY: u8 = 4;
 const POINTER: u8 = 5;
+const CUT_TEXT: u8 = 6;
 const QEMU: u8 = 255;
+const QEMU_SOUND: u8 = 1;
+/// Pseudo-encoding of sound.
+const SOUND: i32 = -259;
 /// Pseudo-encoding of the extended clipboard: the desktop's text goes only to viewers that list it.
 const CLIPBOARD: i32 = 0xc0a1_e5ce_u32.cast_signed();
 
 /// What may reach the desktop.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rights {
-    /// Everything: the session's own viewer.
-    #[default]
-    Own,
+    /// The session's own viewer: everything but what its policy forbids.
+    Own {
+        /// Text may be copied, both ways.
+        clipboard: bool,
+        /// Sound may be asked for.
+        sound: bool,
+    },
     /// Only what asks for pictures.
     Look,
     /// That, keys and mouse. The clipboard and the screen's size stay the officer's.
     Control,
 }
 
+impl Default for Rights {
+    fn default() -> Self {
+        Self::Own { clipboard: true, sound: true }
+    }
+}
+
 impl Rights {
+    /// Whether a viewer may list an encoding: the desktop sends some things only to those that do.
+    fn list(self, encoding: i32) -> bool {
+        match (self, encoding) {
+            (Self::Own { clipboard, .. }, CLIPBOARD) => clipboard,
+            (Self::Own { sound, .. }, SOUND) => sound,
+            (_, CLIPBOARD | SOUND) => false,
+            _ => true,
+        }
+    }
+
     /// Whether a message that does not concern pacing passes; `header` is whole.
     fn pass(self, header: &[u8]) -> bool {
         match self {
-            Self::Own => true,
+            Self::Own { clipboard, sound } => match header {
+                [CUT_TEXT, ..] => clipboard,
+                [QEMU, QEMU_SOUND, ..] => sound,
+                _ => true,
+            },
             Self::Look => false,
             Self::Control => matches!(header, [KEY | POINTER, ..] | [QEMU, 0, ..]),
         }
@@ -50,6 +78,31 @@ pub enum Ask<'a> {
     Continuous(bool, [u8; 8]),
     /// A mark that came back, or one the viewer set.
     Fence(u32, &'a [u8]),
+}
+
+impl Ask<'_> {
+    /// As it is sent, for a stream that is not paced.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Format(m) | Self::Update(m, _) => out.extend_from_slice(m),
+            Self::Encodings(list) => {
+                let n = u16::try_from(list.len()).unwrap_or(u16::MAX);
+                out.extend_from_slice(&[SET_ENCODINGS, 0]);
+                out.extend_from_slice(&n.to_be_bytes());
+                out.extend(list.iter().take(n.into()).flat_map(|e| e.to_be_bytes()));
+            }
+            Self::Continuous(on, area) => {
+                out.extend_from_slice(&[CONTINUOUS_UPDATES, u8::from(*on)]);
+                out.extend_from_slice(area);
+            }
+            Self::Fence(flags, payload) => {
+                out.extend_from_slice(&[FENCE, 0, 0, 0]);
+                out.extend_from_slice(&flags.to_be_bytes());
+                out.push(u8::try_from(payload.len()).unwrap_or(u8::MAX));
+                out.extend_from_slice(payload);
+            }
+        }
+    }
 }
 
 /// Follows a viewer's messages however the stream is cut.
@@ -121,8 +174,8 @@ impl Requests {
             }
             if self.body == 0 && self.taken {
                 let mut words = read(&self.held)?;
-                if let (Ask::Encodings(list), true) = (&mut words, self.rights != Rights::Own) {
-                    list.retain(|e| *e != CLIPBOARD);
+                if let Ask::Encodings(list) = &mut words {
+                    list.retain(|e| self.rights.list(*e));
                 }
                 ask(words, out)?;
                 self.taken = false;
@@ -185,6 +238,14 @@ mod tests {
             assert_eq!(asked, wanted.map(|a| format!("{a:?}")), "in steps of {step}");
             assert!(requests.between());
         }
+        // Unpaced, what is allowed arrives as it was sent.
+        let (mut requests, mut out) = (Requests::default(), Vec::new());
+        let put = |ask: Ask<'_>, out: &mut Vec<u8>| {
+            ask.put(out);
+            Ok(())
+        };
+        requests.feed(&stream, &mut out, put).unwrap();
+        assert_eq!(out, stream);
         let mut requests = Requests::default();
         requests.feed(&text[..10], &mut Vec::new(), |_, _| Ok(())).unwrap();
         assert!(!requests.between(), "nothing may be put into the middle of a text");
@@ -202,13 +263,24 @@ mod tests {
         let size = [&[251, 0, 2, 0, 2, 0, 1, 0][..], &[0; 16]].concat();
         let power = vec![250, 0, 1, 2];
         let request = vec![3, 1, 0, 0, 0, 0, 2, 0, 1, 0];
-        let encodings = [&[2, 0, 0, 2][..], &CLIPBOARD.to_be_bytes(), &7_i32.to_be_bytes()].concat();
+        let listed = [CLIPBOARD, SOUND, 7].map(i32::to_be_bytes).concat();
+        let encodings = [&[2, 0, 0, 3][..], &listed].concat();
         let all =
             [&key, &request, &pointer, &text, &rich_text, &qemu_key, &sound, &encodings, &format, &size, &power, &key];
         let stream = all.map(Clone::clone).concat();
         let own = [&key, &pointer, &text, &rich_text, &qemu_key, &sound, &format, &size, &power, &key];
         for (rights, passes, listed) in [
-            (Rights::Own, own.map(Clone::clone).concat(), vec![CLIPBOARD, 7]),
+            (Rights::default(), own.map(Clone::clone).concat(), vec![CLIPBOARD, SOUND, 7]),
+            (
+                Rights::Own { clipboard: false, sound: true },
+                [&key, &pointer, &qemu_key, &sound, &format, &size, &power, &key].map(Clone::clone).concat(),
+                vec![SOUND, 7],
+            ),
+            (
+                Rights::Own { clipboard: true, sound: false },
+                [&key, &pointer, &text, &rich_text, &qemu_key, &size, &power, &key].map(Clone::clone).concat(),
+                vec![CLIPBOARD, 7],
+            ),
             (Rights::Look, vec![], vec![7]),
             (Rights::Control, [&key[..], &pointer, &qemu_key, &key].concat(), vec![7]),
         ] {
