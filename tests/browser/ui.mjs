@@ -55,6 +55,8 @@ const noSideways = async (page, name) => {
       const answer = page.waitForResponse('**/api/v1/login')
       await page.keyboard.press('Enter')
       await answer
+      // Until the page has taken the answer in, it takes no other try.
+      await page.locator('button[type=submit]:not([data-loading])').waitFor()
     }
     await page.getByText(/tạm khóa đến \d\d:\d\d/).waitFor()
   })
