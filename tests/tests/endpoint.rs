@@ -241,6 +241,19 @@ async fn a_real_display_comes_by_spice_and_stays_over_a_cut() -> Result<()> {
     shown(&desk)?;
     assert_eq!(desk.process("remote-viewer"), Some(viewer), "the same viewer goes on");
 
+    // Before the session has lasted as long as one may, the page says so in front of the desktop, and the officer
+    // goes back by the keyboard.
+    let gone = Policy::default().longest.as_micros() - 240_000_000;
+    office.sql(&format!("UPDATE sessions SET assigned_at = assigned_at - {gone}")).await?;
+    let view = desk.until("warned")?;
+    assert_eq!(view["warning"]["code"], "longest");
+    desk.until_front("Tram desk")?;
+    desk.picture("warned")?;
+    desk.screen.xdotool(&["key", "Tab"])?;
+    desk.screen.xdotool(&["key", "Return"])?;
+    desk.until("desktop")?;
+    shown(&desk)?;
+
     // One that vanishes at once, with all its channels, costs nothing but itself.
     std::process::Command::new("kill").args(["-KILL", &viewer.to_string()]).status()?;
     wait("another viewer", || Ok(desk.process("remote-viewer").filter(|v| *v != viewer)))?;

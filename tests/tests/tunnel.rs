@@ -67,6 +67,23 @@ async fn a_desktop_is_reached_and_left() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_limit_that_is_near_is_told_and_taken_back() -> Result<()> {
+    let db = db::sqlite().await?;
+    let policy = Policy { idle: Duration::from_secs(40), ..Policy::default() };
+    let commune = Commune::open(&db.store, Plan::default(), "picture", policy).await?;
+    let (_, session) = commune.session(0).await?;
+    let mut status = session.status();
+    let mut stream = vnc(&session)?;
+    shake_hands(&mut stream).await?;
+    let warned = until(&mut status, "a warning", |s| s.warning.is_some()).await?;
+    let warning = warned.warning.context("a warning")?;
+    assert!(warning.code == "idle" && warning.in_s <= 20, "{warning:?}");
+    stream.write_all(&[4, 1, 0, 0, 0, 0, 0, 97]).await?;
+    until(&mut status, "no warning any more", |s| s.warning.is_none()).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_cut_of_five_seconds_loses_nothing() -> Result<()> {
     let db = db::sqlite().await?;
     let commune = Commune::open(&db.store, Plan::default(), "flood", Policy::default()).await?;

@@ -129,8 +129,8 @@ async fn arrange(mut seen: watch::Receiver<Shown>) {
         let phase = shown.1.phase;
         drop(shown);
         match (before, phase) {
-            (Phase::Lost, Phase::Desktop) => screen::front(screen::VIEWER).await,
-            (_, Phase::Lost | Phase::Left) => screen::front(screen::PAGE).await,
+            (Phase::Lost | Phase::Warned, Phase::Desktop) => screen::front(screen::VIEWER).await,
+            (_, Phase::Lost | Phase::Left | Phase::Warned) => screen::front(screen::PAGE).await,
             _ => {}
         }
         before = phase;

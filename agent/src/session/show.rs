@@ -128,10 +128,15 @@ impl Desk {
         still_here.set_missed_tick_behavior(MissedTickBehavior::Delay);
         still_here.tick().await;
         view.problem = None;
+        // What the officer was warned of and has read.
+        let mut read: Option<String> = None;
         loop {
             let now = status.borrow_and_update().clone();
             view.warning = now.warning.clone();
+            let warned = view.warning.as_ref().map(|w| w.code.clone());
+            read = read.filter(|r| warned.as_ref() == Some(r));
             view.phase = match now.line {
+                Line::Up if warned.is_some() && read.is_none() => Phase::Warned,
                 Line::Up => Phase::Desktop,
                 Line::Lost { .. } => Phase::Lost,
                 Line::Over(over) => return Ok(self.over(control, me, over).await),
@@ -157,6 +162,7 @@ impl Desk {
                 }
                 command = self.commands.recv() => match command {
                     Some(Command::SignOut { end }) => return Ok(After::Leave(Leave { end, notice: None })),
+                    Some(Command::Again) => read = warned,
                     Some(_) => {}
                     None => return Ok(After::Leave(gone())),
                 },

@@ -24,6 +24,8 @@ pub enum Phase {
     Opening,
     /// The viewer covers the screen.
     Desktop,
+    /// Something will happen to the session soon: the page says so before the viewer, until the officer goes back.
+    Warned,
     /// The line is cut; the desktop waits.
     Lost,
     /// The viewer is closed: back to the desktop, or sign out?

@@ -202,10 +202,15 @@ pub struct Refused {
 /// Something will happen to the session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warn {
-    /// What, such as `idle` or `longest`.
+    /// What, such as `idle` or `longest`; [`Warn::CLEAR`]: nothing any more.
     pub code: String,
     /// In how many seconds.
     pub in_s: u32,
+}
+
+impl Warn {
+    /// What was warned of will not happen.
+    pub const CLEAR: &str = "clear";
 }
 
 /// The session, or this way to it, is over.

@@ -195,6 +195,22 @@ pub struct Standing {
     pub present_at: Option<i64>,
     /// Its officer is warned that nobody seems to be there.
     pub closing: bool,
+    /// Seconds a session may last, and when this one will have.
+    pub longest_s: u64,
+    /// See [`Standing::longest_s`].
+    pub ends_at: Time,
+}
+
+impl Standing {
+    /// The limit that is near a connection on which nobody did anything for `idle`, and how far away it is.
+    #[must_use]
+    pub fn near(&self, idle: Duration, now: Time) -> Option<(Limit, Duration)> {
+        let limit = |limit, longest: Duration, left: Duration| (left <= warn_before(longest)).then_some((limit, left));
+        let may_idle = Duration::from_secs(self.idle_s);
+        let idle = limit(Limit::Idle, may_idle, may_idle.saturating_sub(idle));
+        let longest = limit(Limit::Longest, Duration::from_secs(self.longest_s), self.ends_at.since(now));
+        [idle, longest].into_iter().flatten().min_by_key(|(_, left)| *left)
+    }
 }
 
 text_enum! {
@@ -259,7 +275,21 @@ mod tests {
         idle_s: 1800,
         present_at: None,
         closing: false,
+        longest_s: 36_000,
+        ends_at: Time::from_micros(36_000_000_000),
     };
+
+    #[test]
+    fn of_two_limits_the_nearer_one_is_warned_of_and_only_when_it_is_near() {
+        let good = Standing { idle_s: 900, ..GOOD };
+        let (start, minute) = (Time::from_micros(0), Duration::from_secs(60));
+        assert_eq!(good.near(Duration::ZERO, start), None);
+        assert_eq!(good.near(minute * 10, start), Some((Limit::Idle, minute * 5)));
+        let late = start.plus(minute * 598);
+        assert_eq!(good.near(Duration::ZERO, late), Some((Limit::Longest, minute * 2)));
+        assert_eq!(good.near(minute * 14, late), Some((Limit::Idle, minute)));
+        assert_eq!(good.near(minute * 99, late.plus(minute * 9)), Some((Limit::Idle, Duration::ZERO)));
+    }
 
     #[test]
     fn a_connection_lives_until_something_is_wrong() {

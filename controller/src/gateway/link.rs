@@ -12,7 +12,7 @@ use super::limit::Bucket;
 use super::protocol::vnc::requests::Rights;
 use crate::domain::experience::{self, Experience};
 use crate::domain::policy::SessionPolicy;
-use crate::domain::session::{Cut, Policy};
+use crate::domain::session::{Cut, Limit, Policy};
 
 /// How often a viewer is asked for a sign of life.
 pub const PING_EVERY: Duration = Duration::from_secs(20);
@@ -34,6 +34,8 @@ pub struct Link {
     epoch: AtomicI64,
     began: Instant,
     rights: Mutex<Rights>,
+    /// The limit that is near, and when it is reached.
+    warning: Mutex<Option<(Limit, Instant)>>,
     /// Cap on what goes to the viewer.
     bucket: Mutex<Option<Bucket>>,
     cut: watch::Sender<Option<Cut>>,
@@ -70,6 +72,7 @@ impl Link {
             epoch: AtomicI64::new(epoch),
             began: Instant::now(),
             rights: Mutex::default(),
+            warning: Mutex::default(),
             bucket: Mutex::default(),
             cut: watch::Sender::new(None),
             wake: Notify::new(),
@@ -113,6 +116,19 @@ impl Link {
     /// Changes that, from the viewer's next message on.
     pub fn grant(&self, rights: Rights) {
         *self.rights.lock().unwrap_or_else(PoisonError::into_inner) = rights;
+    }
+
+    /// Notes which limit is near, and how far away.
+    pub fn warn(&self, near: Option<(Limit, Duration)>) {
+        let near = near.map(|(limit, left)| (limit, Instant::now() + left));
+        *self.warning.lock().unwrap_or_else(PoisonError::into_inner) = near;
+    }
+
+    /// The limit that is near, and how far away it is now.
+    #[must_use]
+    pub fn warning(&self) -> Option<(Limit, Duration)> {
+        let warning = *self.warning.lock().unwrap_or_else(PoisonError::into_inner);
+        warning.map(|(limit, at)| (limit, at.saturating_duration_since(Instant::now())))
     }
 
     /// Takes on what its session's policy says of the clipboard, of sound and of bandwidth.

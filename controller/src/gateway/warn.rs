@@ -18,6 +18,7 @@ impl Gateway {
             let Some(s) = standings.get(&link.session) else { continue };
             let idle = Duration::from_secs(s.idle_s);
             link.follow(idle, s.present_at);
+            link.warn(s.near(link.idle(), self.0.app.clock.now()));
             let left = idle.saturating_sub(link.idle());
             let near = left <= warn_before(idle);
             if near == s.closing {

@@ -158,6 +158,8 @@ impl Session {
             idle_s: self.policy.idle_s,
             present_at: self.present_at,
             closing: self.closing_at.is_some(),
+            longest_s: self.policy.longest_s,
+            ends_at: self.assigned().plus(self.policy.longest()),
         }
     }
 

@@ -73,6 +73,7 @@ const ACTIONS = {
   take_over: ["take_over", "sign_out"],
   opening: ["sign_out"],
   desktop: [],
+  warned: ["again", "sign_out"],
   lost: ["sign_out"],
   left: ["again", "sign_out", "end"],
 };
@@ -127,7 +128,7 @@ function render() {
     phaseShown = view.phase;
     if (view.phase === "sign_in") ($("username").value ? $("password") : $("username")).focus();
     // Never on a button when the page comes up by itself: who types would press it.
-    else if (view.phase === "lost") $("title").focus();
+    else if (["lost", "warned"].includes(view.phase)) $("title").focus();
     else ($("actions").querySelector("button") ?? $("title")).focus();
   }
 }

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tram_tunnel::{Limits, LineEnd, Role, Tunnel};
 use tram_wire::Incoming;
-use tram_wire::session::{Again, Denial, Leave, Open, Opened, ToAgent, ToGateway};
+use tram_wire::session::{Again, Denial, Leave, Open, Opened, ToAgent, ToGateway, Warn};
 
 use super::dial::{DialError, Door};
 use super::{ANSWER, Line, OpenError, Over, Session, Shared, Status};
@@ -122,7 +122,9 @@ impl Keeper {
             };
             match message.map(|m| ToAgent::decode(&m)) {
                 Some(Ok(Incoming::Message(ToAgent::Ended(e)))) => return Ok(Over::Ended(e.code)),
-                Some(Ok(Incoming::Message(ToAgent::Warn(w)))) => self.shared.say(|s| s.warning = Some(w)),
+                Some(Ok(Incoming::Message(ToAgent::Warn(w)))) => {
+                    self.shared.say(|s| s.warning = (w.code != Warn::CLEAR).then_some(w))
+                }
                 Some(Ok(Incoming::Message(ToAgent::Quality(q)))) => self.shared.say(|s| s.quality = Some(q)),
                 // Made after this build, or not for now.
                 Some(_) => {}

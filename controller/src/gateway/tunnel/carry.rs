@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tram_tunnel::{LineEnd, Tunnel};
 use tram_wire::Incoming;
-use tram_wire::session::{Denial, Ended, Quality, Refused, Resume, Resumed, ToAgent, ToGateway};
+use tram_wire::session::{Denial, Ended, Quality, Refused, Resume, Resumed, ToAgent, ToGateway, Warn};
 
 use super::super::Gateway;
 use super::super::link::Link;
@@ -55,6 +55,8 @@ pub(super) struct Carried {
     former: Option<Secret>,
     /// Bytes that had arrived when the line last came back: more means that the agent was heard.
     heard_until: u64,
+    /// The agent was told that a limit is near.
+    warned: bool,
     arrivals: mpsc::Receiver<Coming>,
 }
 
@@ -67,7 +69,17 @@ impl Carried {
         secret: Secret,
         arrivals: mpsc::Receiver<Coming>,
     ) -> Self {
-        Self { gateway, tunnel, link, entry: Arc::new(entry), secret, former: None, heard_until: 0, arrivals }
+        Self {
+            gateway,
+            tunnel,
+            link,
+            entry: Arc::new(entry),
+            secret,
+            former: None,
+            heard_until: 0,
+            warned: false,
+            arrivals,
+        }
     }
 
     pub(super) async fn run(mut self, drive: Drive) {
@@ -151,8 +163,15 @@ impl Carried {
     }
 
     /// Signs of life are the tunnel's own business; whoever watches links need not end this one.
-    fn look(&self) {
+    fn look(&mut self) {
         self.link.heard(0);
+        let warning = self.link.warning();
+        if warning.is_some() || self.warned {
+            let (code, left) = warning.map_or((Warn::CLEAR, Duration::ZERO), |(limit, left)| (limit.as_str(), left));
+            let in_s = u32::try_from(left.as_secs()).unwrap_or(u32::MAX);
+            send(&self.tunnel, &ToAgent::Warn(Warn { code: code.to_owned(), in_s }));
+        }
+        self.warned = warning.is_some();
         let stats = self.tunnel.stats();
         if let Some(rtt) = stats.round_trip.filter(|_| self.tunnel.is_up()) {
             self.link.feel(|e| e.round_trip(rtt));
