@@ -33,9 +33,7 @@ check: ## format, lints, floors, wire samples, OpenAPI, licences, shell scripts
 	@.ci/setup test && .ci/console && .ci/check
 
 bench: ## measure against the known tools; one row: make bench ONLY=<regex>
-	@.ci/setup bench && .ci/console && images/test/build && . .ci/env && \
-	    cargo build --locked --release -p tram-controller && \
-	    cargo run --locked --release -p tram-tests --bin bench -- --only "$$ONLY"
+	@.ci/bench
 
 console: ## build the web console
 	@.ci/setup demo && .ci/console
