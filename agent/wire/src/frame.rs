@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::enrol::{Issued, Renew};
 use crate::heartbeat::{Beat, BeatAck, Change, Goodbye, Snapshot};
 use crate::hello::{Hello, HelloAck};
+use crate::plan::{Live, Plan};
 use crate::refusal::Refusal;
+use crate::report::{Report, ReportAck};
 
 /// The largest frame either end accepts. A full snapshot of a rich computer is below 8 KiB.
 pub const MAX_FRAME: usize = 64 * 1024;
@@ -144,6 +146,8 @@ direction! {
         "snapshot" => Snapshot(Box<Snapshot>),
         /// What changed.
         "change" => Change(Box<Change>),
+        /// Records of health, kept until they are acknowledged.
+        "report" => Report(Box<Report>),
         /// A new key wants a certificate.
         "renew" => Renew(Renew),
         /// A clean end.
@@ -158,6 +162,12 @@ direction! {
         "hello_ack" => HelloAck(HelloAck),
         /// A beat was heard.
         "beat_ack" => BeatAck(BeatAck),
+        /// Records were kept.
+        "report_ack" => ReportAck(ReportAck),
+        /// How to report, and what to probe.
+        "plan" => Plan(Box<Plan>),
+        /// Somebody looks: report every second for a while.
+        "live" => Live(Live),
         /// A new certificate.
         "renewed" => Renewed(Issued),
         /// The controller ends the link, and why.

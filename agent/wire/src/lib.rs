@@ -17,6 +17,9 @@
 //!   snapshot                       →
 //!   beat (30 s)                    →   beat_ack
 //!   change (60 s, if any)          →
+//!                                  ←   plan: from here on `report` instead of snapshot and change
+//!   report (60 s, if any)          →   report_ack: [`report`], [`plan`]
+//!                                  ←   live: deltas every second for a while
 //!   renew (at 2/3 of the life)     →   renewed
 //!   goodbye                        →
 //!   GET  /agent/v1/tunnel (mTLS)   →   streams of a session: [`tunnel`], [`session`]
@@ -30,7 +33,9 @@ pub mod frame;
 pub mod heartbeat;
 pub mod hello;
 pub mod ids;
+pub mod plan;
 pub mod refusal;
+pub mod report;
 pub mod session;
 pub mod token;
 pub mod tunnel;

@@ -13,6 +13,8 @@ use tram_wire::desk;
 use tram_wire::enrol::{EnrolRequest, EnrolResponse, Issued, Renew};
 use tram_wire::heartbeat::*;
 use tram_wire::hello::{Hello, HelloAck};
+use tram_wire::plan::{Live, Plan, Service};
+use tram_wire::report::*;
 use tram_wire::version::Versions;
 use tram_wire::{AgentMessage, ControllerMessage, Incoming, Refusal};
 
@@ -180,6 +182,175 @@ fn controller_messages() {
     controller("beat_ack", ControllerMessage::BeatAck(BeatAck { seq: 7, server_ms: 1_795_000_030_250 }));
     controller("renewed", ControllerMessage::Renewed(issued()));
     controller("refused", ControllerMessage::Refused(Refusal::Busy { retry_after_s: 45 }));
+}
+
+fn report(batch: u64, at_ms: i64, records: Vec<Record>) -> Report {
+    let boot = "7d0f3f0e-94f6-4f5e-8f1e-0d6b1a3a5a11".to_owned();
+    // The samples were made half a second or less before they were sent.
+    Report {
+        batch,
+        boot,
+        mono_ms: Some(u64::try_from(at_ms - 1_795_000_000_000).unwrap() + 86_400_000),
+        at_ms,
+        records,
+    }
+}
+
+fn texts(pairs: &[(&str, &str)]) -> std::collections::BTreeMap<String, String> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+fn token_item(facts: &[(&str, &str)]) -> Item {
+    Item { id: "1-4".into(), kind: "token".into(), name: Some("BIT4ID tokenME".into()), facts: texts(facts) }
+}
+
+#[test]
+fn a_keyframe_is_complete() {
+    let printer = Item {
+        id: "mot-cua".into(),
+        kind: "printer".into(),
+        name: Some("Canon LBP2900".into()),
+        facts: texts(&[("state", "stopped"), ("reasons", "media-empty")]),
+    };
+    let check = |check: &str, state, code: &str, params: &[(&str, &str)], for_ms| CheckResult {
+        check: check.into(),
+        state,
+        code: code.into(),
+        params: texts(params),
+        for_ms,
+    };
+    let record = Record {
+        seq: 86_399_000,
+        mono_ms: 86_400_250,
+        at_ms: 1_795_000_000_250,
+        key: true,
+        gauges: [("cpu", 12.5), ("mem_used", 28.0), ("psi_io", 0.25), ("disk:/", 31.0)]
+            .map(|(k, v)| (k.to_owned(), Some(v)))
+            .into(),
+        hardware: Some(Hardware {
+            vendor: Some("Dell Inc.".into()),
+            model: Some("OptiPlex 3080".into()),
+            serial: Some("8XK2PQ3".into()),
+            cpus: 8,
+            memory_mib: 7850,
+            ..Hardware::default()
+        }),
+        inventory: [
+            ("printers".to_owned(), vec![printer]),
+            ("tokens".to_owned(), vec![token_item(&[("vendor_product", "25dd:3111")])]),
+        ]
+        .into(),
+        checks: vec![
+            check("memory", CheckState::Ok, "memory_ok", &[("free_percent", "72")], 3_600_000),
+            check("printer", CheckState::Crit, "printer_paper", &[("printer", "mot-cua")], 120_000),
+        ],
+        ..Record::default()
+    };
+    agent("report_keyframe", AgentMessage::Report(Box::new(report(1, 1_795_000_000_500, vec![record]))));
+}
+
+#[test]
+fn a_delta_says_what_changed() {
+    let pulled = Record {
+        seq: 86_399_001,
+        mono_ms: 86_430_000,
+        at_ms: 1_795_000_030_000,
+        events: vec![Event { what: Happened::Detached, section: "tokens".into(), item: token_item(&[]) }],
+        ..Record::default()
+    };
+    let portal = Probe {
+        name: "cong-dich-vu-cong".into(),
+        kind: "https".into(),
+        state: CheckState::Crit,
+        failed: Some(Phase::Tls),
+        error: Some("timeout".into()),
+        resolve_us: Some(1200),
+        connect_us: Some(18_500),
+        ..Probe::default()
+    };
+    let gateway = Probe {
+        name: "gateway".into(),
+        kind: "icmp".into(),
+        state: CheckState::Ok,
+        trips: Some(Trips { sent: 20, lost: 1, p50_us: 450, p95_us: 1900, jitter_us: 120 }),
+        ..Probe::default()
+    };
+    let busy = Record {
+        seq: 86_399_002,
+        mono_ms: 86_460_250,
+        at_ms: 1_795_000_060_250,
+        gauges: [("cpu".to_owned(), Some(55.0)), ("temp:coretemp".to_owned(), None)].into(),
+        probes: vec![portal, gateway],
+        notes: vec![Note {
+            code: "collector_off".into(),
+            params: texts(&[("collector", "smart"), ("seconds", "3600")]),
+        }],
+        ..Record::default()
+    };
+    agent("report_delta", AgentMessage::Report(Box::new(report(2, 1_795_000_060_500, vec![pulled, busy]))));
+}
+
+#[test]
+fn a_backlog_of_an_earlier_boot_says_what_is_missing() {
+    let gap = Gap {
+        class: "delta".into(),
+        from_seq: 7,
+        to_seq: 39,
+        from_ms: 1_794_890_000_000,
+        to_ms: 1_794_899_000_000,
+        count: 33,
+    };
+    let record = Record { seq: 40, mono_ms: 5000, at_ms: 1_794_900_000_000, gap: Some(gap), ..Record::default() };
+    let boot = "11111111-94f6-4f5e-8f1e-0d6b1a3a5a11".to_owned();
+    let late = Report { batch: 3, boot, mono_ms: None, at_ms: 1_795_000_061_000, records: vec![record] };
+    agent("report_backlog", AgentMessage::Report(Box::new(late)));
+}
+
+#[test]
+fn what_a_report_is_answered_with() {
+    controller("report_ack", ControllerMessage::ReportAck(ReportAck { batch: 3 }));
+    let portal = Service {
+        name: "cong-dich-vu-cong".into(),
+        kind: "https".into(),
+        host: "dichvucong.hanoi.gov.vn".into(),
+        port: 443,
+        path: Some("/".into()),
+        expect: Some("200".into()),
+        every_s: 300,
+        budget_ms: 5000,
+        ..Service::default()
+    };
+    let name = Service {
+        name: "ten-may-chu".into(),
+        kind: "dns".into(),
+        host: "vdi.hanoi.gov.vn".into(),
+        expect: Some("10.10.0.5,10.10.0.6".into()),
+        every_s: 60,
+        budget_ms: 2000,
+        ..Service::default()
+    };
+    let plan = Plan { prober: true, services: vec![portal, name], ..Plan::default() };
+    controller("plan", ControllerMessage::Plan(Box::new(plan)));
+    let quiet = Plan { delta_s: 300, keyframe_s: 3600, metered: true, ..Plan::default() };
+    controller("plan_quiet", ControllerMessage::Plan(Box::new(quiet)));
+    controller("live", ControllerMessage::Live(Live { for_s: 300 }));
+}
+
+#[test]
+fn what_a_newer_agent_reports_is_read_as_far_as_it_goes() {
+    let text = r#"{"kind":"report","batch":1,"boot":"b","at_ms":1,"lane":"fast","records":[
+        {"seq":1,"aura":{"colour":"red"},"events":[{"what":"teleported","item":{"id":"x"}}],
+         "probes":[{"name":"p","failed":"quic","state":"great"}],"checks":[{"check":"c","state":"meh"}]},
+        {"hologram":[1,2]}]}"#;
+    let Incoming::Message(AgentMessage::Report(r)) = AgentMessage::decode(text.as_bytes()).unwrap() else { panic!() };
+    assert_eq!(r.records.len(), 2);
+    assert_eq!(r.records[0].events[0].what, Happened::Other);
+    assert_eq!(
+        (r.records[0].probes[0].failed, r.records[0].probes[0].state),
+        (Some(Phase::Other), CheckState::Unknown)
+    );
+    assert_eq!(r.records[0].checks[0].state, CheckState::Unknown);
+    assert_eq!(r.records[1], Record::default());
 }
 
 #[test]

@@ -180,6 +180,11 @@ async fn heard(
             agents.ingest.send(Update::report(id, now, report)).await;
             Ok(())
         }
+        // No plan is sent yet, so nobody reports; whoever does is treated as newer than us.
+        AgentMessage::Report(_) => {
+            counter!("agent_messages_skipped_total").increment(1);
+            Ok(())
+        }
         AgentMessage::Renew(r) => {
             let ctx = endpoints::as_agent(peer.ip().to_string(), now);
             let issued = endpoints::renew(&agents.app, &ctx, &agents.ca, id, &r.csr_pem).await.map_err(End::Refused)?;
