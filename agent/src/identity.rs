@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -97,7 +97,8 @@ impl Identity {
 }
 
 /// Writes `name` in `folder` so that a reader sees the old bytes or the new ones, and so that only its
-/// owner can read it. The folder is made if need be.
+/// owner can read it. The folder is made if need be; in somebody else's folder root writes for that somebody,
+/// or `enrol` typed as root would make a key that the agent's own user can't read.
 pub fn write_private(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let new = folder.join(format!(".{name}.new"));
@@ -107,6 +108,10 @@ pub fn write_private(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> 
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let (made, home) = (file.metadata()?, fs::metadata(folder)?);
+    if made.uid() != home.uid() {
+        fchown(&file, Some(home.uid()), Some(home.gid()))?;
+    }
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&new, folder.join(name))?;
@@ -139,6 +144,19 @@ mod tests {
         assert!(Identity::load(&state).unwrap() == identity());
         let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&state), mode(&state.join(FILE))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn root_writes_for_the_folders_owner() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("not shown: this needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(dir.path(), Some(65_534), Some(65_534)).unwrap();
+        identity().save(dir.path()).unwrap();
+        let file = fs::metadata(dir.path().join(FILE)).unwrap();
+        assert_eq!((file.uid(), file.gid(), file.mode() & 0o777), (65_534, 65_534, 0o600));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod doctor;
 mod endpoint;
 mod listener;
 mod node;
+mod place;
 mod server;
 mod status;
 
@@ -29,12 +30,13 @@ mod status;
 #[derive(Debug, Parser)]
 #[command(name = "tram-controller", version, about, max_term_width = 100)]
 struct Cli {
-    /// Configuration file (TOML); every key has a default.
+    /// Configuration file (TOML); every key has a default. Without --config and --data it is
+    /// /etc/tram/controller.toml, if that exists.
     #[arg(long, global = true, env = "TRAM_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Folder for everything the controller keeps.
-    #[arg(long, global = true, env = "TRAM_DATA", value_name = "DIR", default_value = "/var/lib/tram")]
-    data: PathBuf,
+    /// Folder for everything the controller keeps [default: /var/lib/tram].
+    #[arg(long, global = true, env = "TRAM_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -103,7 +105,9 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         node::run(settings).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    let config = Config::load(cli.config.as_deref(), &cli.data, |k| std::env::var(k).ok())?;
+    let place = place::Place::find(cli.config, cli.data);
+    place.become_owner()?;
+    let config = Config::load(place.config.as_deref(), &place.data, |k| std::env::var(k).ok())?;
     match cli.command {
         Command::Server => {
             telemetry::logging(&config.log_format, &config.log_level);
