@@ -1,7 +1,7 @@
 # The one list of commands. Every target stands alone: it installs and builds what it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: setup demo demo-clean test torture story-endpoint newcomer check bench console images help
+.PHONY: setup demo demo-clean test torture story-endpoint newcomer check bench console images packages test-packages help
 export ONLY
 
 help: ## this list
@@ -40,3 +40,9 @@ console: ## build the web console
 
 images: ## build the test desktop image and prove it in QEMU
 	@.ci/setup demo && images/test/build && images/test/prove
+
+packages: ## build the Debian packages of controller and agent into the cargo target folder
+	@.ci/setup demo && packaging/build
+
+test-packages: ## install, upgrade, remove and purge the packages in bare Debian 12 and 13 with systemd (3 min, needs root)
+	@.ci/setup test && tests/nspawn/packages.sh bookworm trixie

@@ -9,6 +9,13 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 machine=     # folder of the booted root
 leader=      # its process 1, seen from here
 spawned=     # systemd-nspawn itself
+declare -A spawn_all=()      # name -> the three of each machine, for spawn_use
+spawn_net=                   # first three numbers of the network that spawn_network made
+spawn_bridge=
+spawn_mirror=
+spawn_name=                  # what the next machine is called; for the rest see spawn_boot
+spawn_address=
+spawn_neighbours=()
 
 # What a server installation has and the smallest Debian has not.
 bare=systemd-sysv,dbus,libpam-systemd,sudo,git,make,ca-certificates,iproute2,procps,adduser,curl
@@ -28,12 +35,48 @@ spawn_tar() {
     echo "$tar"
 }
 
+# spawn_network NUMBER: from now on machines stand in a network of their own (RFC 2544's, for tests), with no way out
+# but to Debian's packages; each is told its address by spawn_name and spawn_address. NUMBER tells two runs apart.
+spawn_network() {
+    spawn_net=198.18.$(($1 % 250 + 1))
+    spawn_bridge=tram$(($1 % 100000))
+    trap spawn_stop EXIT
+    trap 'exit 130' INT TERM
+    ip link add "$spawn_bridge" type bridge
+    ip address add "$spawn_net.1/24" dev "$spawn_bridge"
+    ip link set "$spawn_bridge" up
+    socat "TCP-LISTEN:80,bind=$spawn_net.1,fork,reuseaddr" TCP:deb.debian.org:80 2>/dev/null &
+    spawn_mirror=$!
+}
+
+# spawn_place NAME ADDRESS NEIGHBOUR...: writes the network settings of the root in $machine.
+spawn_place() {
+    local name=$1 address=$2
+    shift 2
+    echo "$name" >"$machine/etc/hostname"
+    { printf '127.0.0.1 localhost\n::1 localhost\n%s deb.debian.org\n%s %s\n' "$spawn_net.1" "$address" "$name"
+        [ $# -eq 0 ] || printf '%s\n' "$@"; } >"$machine/etc/hosts"
+    mkdir -p "$machine/etc/systemd/network"
+    printf '[Match]\nName=host0\n[Network]\nAddress=%s/24\nGateway=%s.1\nLinkLocalAddressing=no\n' \
+        "$address" "$spawn_net" >"$machine/etc/systemd/network/10-host0.network"
+    rm -f "$machine/etc/systemd/system/systemd-networkd.service" "$machine/etc/systemd/system/systemd-networkd.socket"
+    mkdir -p "$machine/etc/systemd/system/multi-user.target.wants"
+    ln -sf /usr/lib/systemd/system/systemd-networkd.service "$machine/etc/systemd/system/multi-user.target.wants/"
+}
+
+# spawn_use NAME: the machine that spawn_run and the rest mean from now on.
+spawn_use() { read -r machine leader spawned <<<"${spawn_all[$1]}"; }
+
 # spawn_boot SUITE [NSPAWN-OPTION...]: unpacks and boots, returns when systemd has done its work.
+# Before it: spawn_name=NAME, spawn_address=ADDRESS and spawn_neighbours=('ADDRESS NAME'...) in a network of its own.
 spawn_boot() {
-    local suite=$1 tar keep=()
+    local suite=$1 tar keep=() network=(--resolv-conf=replace-host)
+    local name=${spawn_name:-tram-$1}
     shift
     tar=$(spawn_tar "$suite")
     machine=$(mktemp -d "${TRAM_SPAWN_DIR:-/var/tmp}/tram-$suite.XXXXXX")
+    leader='' spawned=''
+    spawn_all[$name]="$machine - -"
     trap spawn_stop EXIT
     trap 'exit 130' INT TERM
     tar -C "$machine" -xf "$tar"
@@ -51,11 +94,16 @@ spawn_boot() {
         apt-daily.timer apt-daily-upgrade.timer man-db.timer; do
         ln -sf /dev/null "$machine/etc/systemd/system/$unit"
     done
+    if [ -n "$spawn_net" ]; then
+        spawn_place "$name" "$spawn_address" "${spawn_neighbours[@]}"
+        network=(--resolv-conf=off --network-bridge="$spawn_bridge")
+    fi
     [ -d /run/systemd/system ] || keep=(--keep-unit)
     SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn --quiet --register=no "${keep[@]}" --console=pipe \
-        --machine="${machine##*/}" --resolv-conf=replace-host "$@" --boot --directory="$machine" \
+        --machine="${machine##*/}" "${network[@]}" "$@" --boot --directory="$machine" \
         systemd.unit=multi-user.target </dev/null >"$machine.log" 2>&1 &
     spawned=$!
+    spawn_all[$name]="$machine - $spawned"
     local tries=0
     until leader=$(spawn_leader) && spawn_run systemctl is-system-running --wait >/dev/null 2>&1; do
         # "degraded" is an answer too: what failed is the caller's to judge.
@@ -65,6 +113,7 @@ spawn_boot() {
         [ "$tries" -lt 240 ] || { tail -n 20 "$machine.log" >&2; fail "the $suite container does not come up"; }
         sleep 0.5
     done
+    spawn_all[$name]="$machine $leader $spawned"
 }
 
 # Process 1 of the container is the child of systemd-nspawn.
@@ -79,22 +128,33 @@ spawn_run() {
 # spawn_as USER COMMAND-LINE: a login shell of that user.
 spawn_as() { spawn_run su - "$1" -c "$2"; }
 
-# shellcheck disable=SC2317 # called by trap
-spawn_stop() {
-    local status=$? tries=0
-    trap - EXIT
-    if [ -n "$spawned" ] && [ -d "/proc/$spawned" ]; then
+# spawn_end NAME: shuts the machine down and removes it.
+spawn_end() {
+    local tries=0
+    spawn_use "$1"
+    unset "spawn_all[$1]"
+    if [ "$spawned" != - ] && [ -d "/proc/$spawned" ]; then
+        [ "$leader" != - ] || leader=$(spawn_leader) || leader=
         [ -z "$leader" ] || spawn_run systemctl poweroff >/dev/null 2>&1 || true
         while [ -d "/proc/$spawned" ] && [ "$tries" -lt 120 ]; do
             tries=$((tries + 1))
             sleep 0.25
         done
-        kill -KILL "$leader" "$spawned" 2>/dev/null || true
+        [ ! -d "/proc/$spawned" ] || kill -KILL ${leader:+"$leader"} "$spawned" 2>/dev/null || true
         wait "$spawned" 2>/dev/null || true
     fi
     # Nothing below it may be another file system: rm would go into it.
     if [ -n "$machine" ] && ! grep -q " $machine/" /proc/self/mounts; then
         rm -rf --one-file-system "$machine" "$machine.log"
     fi
+}
+
+# shellcheck disable=SC2317 # called by trap
+spawn_stop() {
+    local status=$? name
+    trap - EXIT
+    for name in "${!spawn_all[@]}"; do spawn_end "$name" || true; done
+    [ -z "$spawn_mirror" ] || kill "$spawn_mirror" 2>/dev/null || true
+    [ -z "$spawn_bridge" ] || ip link delete "$spawn_bridge" 2>/dev/null || true
     exit "$status"
 }
