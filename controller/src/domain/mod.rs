@@ -12,6 +12,7 @@ pub mod endpoint;
 pub mod experience;
 pub mod host;
 pub mod image;
+pub mod incident;
 pub mod line;
 pub mod name;
 pub mod placement;
