@@ -23,11 +23,14 @@ pub enum Kind {
     Endpoint,
     /// A session of an officer.
     Session,
+    /// Something that is wrong somewhere.
+    Incident,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 6] = [Self::Host, Self::Image, Self::Pool, Self::Desktop, Self::Endpoint, Self::Session];
+    pub const ALL: [Self; 7] =
+        [Self::Host, Self::Image, Self::Pool, Self::Desktop, Self::Endpoint, Self::Session, Self::Incident];
 
     /// The name used in events and database notifications.
     #[must_use]
@@ -39,6 +42,7 @@ impl Kind {
             Self::Desktop => "desktop",
             Self::Endpoint => "endpoint",
             Self::Session => "session",
+            Self::Incident => "incident",
         }
     }
 
@@ -63,7 +67,7 @@ pub struct Change {
 pub struct Bus(Arc<Inner>);
 
 struct Inner {
-    wake: [Notify; 6],
+    wake: [Notify; Kind::ALL.len()],
     changes: broadcast::Sender<Change>,
 }
 

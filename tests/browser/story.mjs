@@ -337,7 +337,8 @@ async function operator(page) {
 async function support(page) {
   const good = await steps.step('support: signs in and sees the endpoint online', async () => {
     await signIn(page, url, accounts.support)
-    await page.getByRole('heading', { level: 1, name: 'Thiết bị đầu cuối' }).waitFor()
+    await page.getByRole('heading', { level: 1, name: 'Sự cố' }).waitFor()
+    await goTo(page, 'Thiết bị đầu cuối')
     await page.locator('tbody [data-state=online]').first().waitFor({ timeout: 60_000 })
     await shoot(page, 'support-endpoints-vi')
   })

@@ -92,7 +92,7 @@ const noSideways = async (page, name) => {
   })
   const pages = [
     ['Tổng quan', 'overview'], ['Máy chủ ảo hóa', 'hosts'], ['Bản cài mẫu', 'images'], ['Nhóm máy trạm ảo', 'pools'],
-    ['Máy trạm ảo', 'desktops'], ['Phiên làm việc', 'sessions'], ['Thiết bị đầu cuối', 'endpoints'],
+    ['Máy trạm ảo', 'desktops'], ['Phiên làm việc', 'sessions'], ['Sự cố', 'incidents'], ['Thiết bị đầu cuối', 'endpoints'],
     ['Mã đăng ký thiết bị', 'tokens'], ['Điểm triển khai', 'sites'], ['Người dùng', 'users'], ['Nhật ký kiểm toán', 'audit'],
   ]
   for (const [title, name] of pages) {
@@ -303,8 +303,33 @@ const noSideways = async (page, name) => {
   const page = (steps.page = browser.page)
   const support = world.users.find((u) => u.username === 'hotro')
   support.username = 'hotro2' // 'hotro' was locked out above
-  await steps.step('support starts at the endpoints and sees who is silent', async () => {
+  await steps.step('support starts at the incidents: cause, site and evidence, and a map', async () => {
     await signIn(page, url, as('hotro2'))
+    await page.getByRole('heading', { level: 1, name: 'Sự cố' }).waitFor()
+    const row = page.locator('tr', { hasText: 'Đường truyền của đơn vị' })
+    await row.getByText('Cả 2 máy của đơn vị đều mất tín hiệu').waitFor()
+    await row.getByText('Nghiêm trọng').waitFor()
+    await page.getByRole('region', { name: 'Bản đồ điểm theo quận, huyện' }).getByRole('link', { name: 'Xã Cổ Loa: nghiêm trọng' }).waitFor()
+    await accessible(page, 'incidents')
+    await shoot(page, 'ui-incidents')
+  })
+  await steps.step('support takes an incident on, hands it to the carrier with a clock, and writes a note', async () => {
+    await page.getByRole('link', { name: 'Đường truyền của đơn vị' }).click()
+    await page.getByText('Chưa loại trừ mất điện: hỏi đơn vị').waitFor()
+    await page.getByRole('button', { name: 'Tôi nhận việc này' }).click()
+    await page.getByText('hotro2').first().waitFor()
+    await page.getByRole('button', { name: 'Chuyển xử lý' }).click()
+    await page.getByRole('dialog').getByLabel('Nội dung đã báo').fill('phiếu 12/VNPT')
+    await page.getByRole('dialog').getByRole('button', { name: 'Chuyển xử lý' }).click()
+    await page.getByText('phiếu 12/VNPT').waitFor()
+    await page.getByLabel('Ghi chú').fill('Đơn vị báo: đèn PON tắt')
+    await page.getByRole('button', { name: 'Thêm ghi chú' }).click()
+    await page.getByText('Đơn vị báo: đèn PON tắt').first().waitFor()
+    await accessible(page, 'incident')
+    await shoot(page, 'ui-incident')
+  })
+  await steps.step('support sees who is silent', async () => {
+    await goTo(page, 'Thiết bị đầu cuối')
     await page.getByRole('heading', { level: 1, name: 'Thiết bị đầu cuối' }).waitFor()
     await page.locator('tr', { hasText: 'may-co-loa-02' }).getByText('Mất tín hiệu').waitFor()
     check((await page.getByRole('navigation').getByRole('link', { name: 'Người dùng' }).count()) === 0, 'support sees user administration')
@@ -574,7 +599,7 @@ const noSideways = async (page, name) => {
   const page = (steps.page = browser.page)
   await steps.step('375 px in the dark: nothing scrolls sideways, axe passes', async () => {
     await signIn(page, url, as('vanhanh'))
-    for (const [path, name] of [['', 'overview'], ['hosts', 'hosts'], ['pools', 'pools'], ['desktops', 'desktops'], ['sites', 'sites'], ['users', 'users'], ['sessions', 'sessions'], [`pools/${world.pools[0].id}`, 'pool'], [`endpoints/${world.endpoints[0].id}`, 'endpoint']]) {
+    for (const [path, name] of [['', 'overview'], ['hosts', 'hosts'], ['pools', 'pools'], ['desktops', 'desktops'], ['sites', 'sites'], ['users', 'users'], ['sessions', 'sessions'], ['incidents', 'incidents'], [`incidents/${world.incidents[0].id}`, 'incident'], [`pools/${world.pools[0].id}`, 'pool'], [`endpoints/${world.endpoints[0].id}`, 'endpoint']]) {
       await page.goto(`${url}/console/${path}`)
       await page.getByRole('heading', { level: 1 }).waitFor()
       await page.locator('[role=status][aria-label="Đang tải…"]').waitFor({ state: 'detached' })
@@ -622,6 +647,9 @@ const noSideways = async (page, name) => {
     await tab.goto(`${url}/console/hosts`)
     await tab.getByText('its processor shows neither vmx nor svm').waitFor()
     await shoot(tab, 'ui-english-hosts')
+    await tab.goto(`${url}/console/incidents`)
+    await tab.getByText('All 2 computers of the office are silent').waitFor()
+    await shoot(tab, 'ui-english-incidents')
     world.connect('canbo')
     await tab.goto(`${url}/console/sessions`)
     await tab.getByRole('button', { name: 'canbo', exact: true }).click()

@@ -13,12 +13,14 @@ use axum::http::{Request, StatusCode, header};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use tram_controller::domain::access::Role;
+use tram_controller::domain::incident::{Cause, Confidence, Judgement, Scope, Severity};
 use tram_controller::domain::ticket::Binding;
+use tram_controller::domain::time::Time;
 use tram_controller::store::Store;
 use tram_tests::db;
 use tram_tests::http::{Browser, COMMUNE, DISTRICT, ORIGIN, PASSWORD, TestApi};
 use tram_tests::office::{Office, Plan};
-use tram_wire::ids::UserId;
+use tram_wire::ids::{IncidentId, UserId};
 use uuid::Uuid;
 
 /// As whom, in the order of the table's letters: nobody; the officer whose session it is; support of another
@@ -29,7 +31,7 @@ const CALLERS: [&str; 5] = ["nobody", "officer", "support elsewhere", "support",
 /// first (401), `3` not for this role (403), `4` not there for this caller (404), `2` names what is not there
 /// for this caller (422). What destroys comes last,
 /// since all callers share one world.
-const TABLE: [(&str, &str); 50] = [
+const TABLE: [(&str, &str); 60] = [
     ("audit_list", "1333y"),
     ("desktops_get_one", "134yy"),
     ("desktops_list", "13yyy"),
@@ -51,6 +53,16 @@ const TABLE: [(&str, &str); 50] = [
     ("sign_in_change_me", "1yyyy"),
     ("sites_get_one", "134yy"),
     ("sites_list", "13yyy"),
+    ("incidents_list", "13yyy"),
+    ("incidents_by_site", "13yyy"),
+    ("incidents_get_one", "134yy"),
+    ("incidents_acknowledge", "134yy"),
+    ("incidents_note", "134yy"),
+    ("incidents_hand_over", "134yy"),
+    ("incidents_list_site_facts", "13yyy"),
+    ("incidents_set_site_facts", "134yy"),
+    ("incidents_calendar", "13yyy"),
+    ("incidents_set_calendar", "1333y"),
     ("support_get_one", "yyyyy"),
     ("users_list", "1333y"),
     ("sessions_list", "1yyyy"),
@@ -89,6 +101,7 @@ struct World {
     pool: Uuid,
     desktop: Uuid,
     endpoint: Uuid,
+    incident: Uuid,
     session: Uuid,
     user: UserId,
 }
@@ -192,9 +205,30 @@ async fn furnish(api: &TestApi, store: &Store, user: UserId) -> Result<World> {
         pool: office.pool.0,
         desktop: office.desktops[0].0,
         endpoint: endpoint.0,
+        incident: open_incident(store, api.app().clock.now()).await?.0,
         session: Uuid::nil(),
         user,
     })
+}
+
+/// Something wrong at [`COMMUNE`].
+async fn open_incident(store: &Store, now: Time) -> Result<IncidentId> {
+    let id = IncidentId(Uuid::now_v7());
+    let judgement = Judgement {
+        cause: Cause::SiteLine,
+        scope: Scope::Site(COMMUNE.into()),
+        detail: String::new(),
+        severity: Severity::Crit,
+        confidence: Confidence::Medium,
+        evidence: Vec::new(),
+        doubts: Vec::new(),
+        sites: vec![COMMUNE.into()],
+        endpoints: Vec::new(),
+    };
+    let mut tx = store.begin().await?;
+    tx.open_incident(id, &judgement, false, now).await?;
+    tx.commit().await?;
+    Ok(id)
 }
 
 /// A request that would be understood, as this caller; only its status, since one answer never ends.
@@ -206,6 +240,7 @@ async fn ask(api: &TestApi, caller: &Browser<'_>, operation: &Operation, w: &Wor
         Some("desktops") => w.desktop.to_string(),
         Some("endpoints") => w.endpoint.to_string(),
         Some("sessions") => w.session.to_string(),
+        Some("incidents") => w.incident.to_string(),
         _ => w.user.0.to_string(),
     };
     let path = operation.path.replace("{id}", &id).replace("{code}", COMMUNE);
@@ -250,6 +285,10 @@ fn body_of(operation: &str, w: &World) -> Option<Value> {
         "pools_change" => json!({"size": 2}),
         "sessions_ask_assist" => json!({"reason": "the printer"}),
         "sessions_answer_assist" => json!({"assist": Uuid::nil(), "question": "watch", "allow": true}),
+        "incidents_note" => json!({"text": "the carrier was called"}),
+        "incidents_hand_over" => json!({"party": "carrier", "answer_minutes": 60}),
+        "incidents_set_site_facts" => json!({"carrier": "VNPT"}),
+        "incidents_set_calendar" => json!([]),
         "sessions_connect" | "sessions_ticket" | "pools_set_policy" => json!({}),
         _ => return None,
     })

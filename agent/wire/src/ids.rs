@@ -49,6 +49,8 @@ id! {
     SessionId,
     /// One look of support at a session.
     AssistId,
+    /// Something that is wrong somewhere, from when it is noticed until it is over.
+    IncidentId,
     /// A set of alike desktops made from one image for one site.
     PoolId,
     /// A hypervisor host.

@@ -15,7 +15,7 @@ use tram_wire::heartbeat::GoodbyeReason;
 use tram_wire::ids::EndpointId;
 
 use super::registry::Registry;
-use crate::domain::endpoint::back_since;
+use crate::domain::endpoint::{SHUT_DOWN, back_since};
 use crate::domain::time::Time;
 use crate::services::App;
 use crate::store::StoreError;
@@ -197,7 +197,7 @@ impl Writer {
             {
                 let why = match reason {
                     GoodbyeReason::Stopped => "the agent was stopped",
-                    GoodbyeReason::Shutdown => "the computer was shut down",
+                    GoodbyeReason::Shutdown => SHUT_DOWN,
                     GoodbyeReason::Other => "",
                 };
                 tx.endpoint_event(u.id, "goodbye", why, u.at).await?;

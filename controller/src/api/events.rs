@@ -145,6 +145,7 @@ async fn read(app: &App, kind: Kind, ids: &[Uuid]) -> Result<Rows, Error> {
         }
         Kind::Endpoint => out = v1::endpoints::changed(app, &ctx, ids).await?,
         Kind::Session => out = v1::sessions::changed(app, &ctx, ids).await?,
+        Kind::Incident => out = v1::incidents::changed(app, &ctx, ids).await?,
     }
     Ok(out)
 }
@@ -259,7 +260,10 @@ fn visible(b: &Burst, ctx: &Ctx) -> Option<Value> {
         (Scope::All, _) | (_, None) => true,
         (s, Some(code)) => s.covers(code),
     };
-    let rows: Vec<&Value> = b.rows.iter().filter(|(site, v)| covered(site) && own(v)).map(|(_, v)| v).collect();
+    // A row that touches several sites is there once for each of them.
+    let mut told = BTreeSet::new();
+    let seen = b.rows.iter().filter(|(site, v)| covered(site) && own(v)).map(|(_, v)| v);
+    let rows: Vec<&Value> = seen.filter(|v| v["id"].as_str().is_none_or(|id| told.insert(id))).collect();
     if rows.is_empty() && b.gone.is_empty() {
         return None;
     }

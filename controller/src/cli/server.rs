@@ -13,15 +13,18 @@ use crate::agents;
 use crate::api::{Api, events::Hub, router};
 use crate::config::Config;
 use crate::domain::host::AccelSetting;
+use crate::domain::incident::Thresholds;
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::gateway::tunnel::Caller;
 use crate::identity::tls;
 use crate::reconcile::endpoint_presence::EndpointPresence;
 use crate::reconcile::host_inventory::HostInventory;
+use crate::reconcile::incident_judge::IncidentJudge;
 use crate::reconcile::pool_size::PoolSize;
 use crate::reconcile::session_reaper::SessionReaper;
 use crate::reconcile::{World, desktop_lifecycle, driver};
+use crate::services::incidents::Lookout;
 use crate::services::{App, endpoints, nodes};
 use crate::store::{Db, listen};
 use crate::telemetry;
@@ -60,6 +63,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
     tasks.spawn(desktop_lifecycle::run(world.clone()));
     tasks.spawn(driver::run(world.clone(), SessionReaper));
     tasks.spawn(driver::run(world.clone(), EndpointPresence { since: app.clock.now() }));
+    tasks.spawn(driver::run(world.clone(), incident_judge(&config, &app)));
     // Before anything is promised: a damaged device CA is a reason not to start.
     endpoints::open_ca(&app, app.clock.now())?;
     let gateway = Gateway::new(app.clone(), fleet.clone(), config.sessions.clone());
@@ -95,6 +99,12 @@ pub(super) async fn run(config: Config) -> Result<()> {
     while tasks.join_next().await.is_some() {}
     app.store.close().await;
     Ok(())
+}
+
+fn incident_judge(config: &Config, app: &App) -> IncidentJudge {
+    let lookout =
+        Lookout { since: app.clock.now(), hours: config.health.hours.clone(), thresholds: Thresholds::default() };
+    IncidentJudge { lookout, uplinks: config.health.uplinks.clone() }
 }
 
 /// Joins the agents' listener, which proves endpoints, and the gateway, which carries them.

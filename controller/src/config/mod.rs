@@ -7,8 +7,11 @@ use serde::Deserialize;
 
 use crate::domain::session::Policy;
 
+mod health;
 mod sessions;
 mod support;
+
+pub use health::Health;
 
 /// As used: complete and checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub struct Config {
     pub sessions: Policy,
     /// Telephone of the helpdesk; empty: none is shown.
     pub support_phone: String,
+    /// Office hours, and what the controller itself must reach.
+    pub health: Health,
     /// `text` or `json`.
     pub log_format: String,
     /// Log level or filter.
@@ -50,6 +55,7 @@ struct Written {
     disks: Folder,
     sessions: sessions::Sessions,
     support: support::Support,
+    health: health::Written,
     log: Log,
 }
 
@@ -164,6 +170,7 @@ impl Config {
             disk_dir: path("TRAM_DISKS_DIR", written.disks.dir, data.join("disks")),
             sessions: written.sessions.policy(&env)?,
             support_phone: written.support.phone(&env)?,
+            health: written.health.health(&env)?,
             log_format,
             log_level: text("TRAM_LOG_LEVEL", written.log.level, "info"),
         })

@@ -18,6 +18,9 @@ pub const SILENT_WITHIN: Duration = Duration::from_secs(80);
 /// How often presence is looked at.
 pub const PRESENCE_PERIOD: Duration = Duration::from_secs(3);
 
+/// What is written down of an endpoint that said goodbye because it was being shut down.
+pub const SHUT_DOWN: &str = "the computer was shut down";
+
 /// A device certificate's life. Agents renew at two thirds of it.
 pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(30 * 86_400);
 

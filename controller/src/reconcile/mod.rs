@@ -15,6 +15,7 @@ pub mod desktop_lifecycle;
 pub mod driver;
 pub mod endpoint_presence;
 pub mod host_inventory;
+pub mod incident_judge;
 pub mod pool_size;
 pub mod session_reaper;
 

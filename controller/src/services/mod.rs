@@ -22,6 +22,7 @@ pub mod desktops;
 pub mod endpoints;
 pub mod hosts;
 pub mod images;
+pub mod incidents;
 pub mod nodes;
 pub mod overview;
 pub mod pools;

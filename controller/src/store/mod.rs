@@ -27,6 +27,7 @@ pub mod desktops;
 pub mod endpoints;
 pub mod hosts;
 pub mod images;
+pub mod incidents;
 pub mod line;
 pub mod listen;
 mod lock;

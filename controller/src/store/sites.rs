@@ -281,6 +281,18 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The site above each, as it is now.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn site_parents(&self) -> Result<HashMap<String, String>> {
+        let rows: Vec<(String, String)> = on_read!(self, c => sqlx::query_as(
+            "SELECT code, parent_code FROM sites WHERE valid_to IS NULL AND parent_code IS NOT NULL").fetch_all(c))?;
+        Ok(rows.into_iter().collect())
+    }
+}
+
 impl Tx {
     /// Every row there is, by code and first day.
     ///

@@ -143,6 +143,22 @@ export async function startMock(port = 0) {
     ['GET', '/endpoints', () => page(world.endpoints)],
     ['GET', '/endpoints/:id', ({ id }) => found(world.endpoints, id)],
     ['POST', '/endpoints/:id/revoke', ({ id }) => Object.assign(found(world.endpoints, id), { state: 'revoked' })],
+    ['GET', '/incidents', () => page(world.incidents.map(({ sites, events, ...row }) => row))],
+    ['GET', '/incidents/by-site', () => page(world.incidents.filter((i) => i.open && i.site).map((i) => ({ site: i.site.code, severity: i.severity, incidents: [i.id] })))],
+    ['GET', '/incidents/:id', ({ id }) => found(world.incidents, id)],
+    ['POST', '/incidents/:id/acknowledge', ({ id, who }) => {
+      const incident = found(world.incidents, id)
+      if (incident.acknowledged_by) throw new Refusal(409, 'I-102', 'Somebody looks after it.')
+      return world.happened(incident, 'acknowledged', who.user.username, {}, { acknowledged_by: who.user.username })
+    }],
+    ['POST', '/incidents/:id/notes', ({ id, who, body }) => {
+      world.happened(found(world.incidents, id), 'note', who.user.username, { text: body.text })
+      return undefined
+    }],
+    ['POST', '/incidents/:id/hand-over', ({ id, who, body }) => {
+      const answer_by = new Date(Date.now() + body.answer_minutes * 60_000).toISOString()
+      return world.happened(found(world.incidents, id), 'handed', who.user.username, { to: body.party, text: body.text }, { party: body.party, handed_by: who.user.username, answer_by })
+    }],
     ['GET', '/endpoint-tokens', () => page(world.tokens)],
     ['POST', '/endpoint-tokens', ({ body }) => {
       const expires_at = new Date(Date.now() + body.ttl_hours * 3_600_000).toISOString()

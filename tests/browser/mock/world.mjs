@@ -49,6 +49,7 @@ export class World {
     this.sessions = []
     this.assists = new Assists(this)
     this.endpoints = [endpoint('may-co-loa-01', 'online', 'ok'), endpoint('may-co-loa-02', 'silent', 'crit')]
+    this.incidents = [incident(randomUUID())]
     this.users = [
       user('vanhanh', 'Trần Văn Hành', 'operator', null),
       user('hotro', 'Lê Thị Hỗ Trợ', 'support', null),
@@ -148,6 +149,13 @@ export class World {
     }
   }
 
+  /** Something happened to an incident. */
+  happened(incident, kind, actor, detail, change = {}) {
+    Object.assign(incident, change)
+    incident.events.push({ at: now(), kind, actor, detail })
+    return incident
+  }
+
   /** Somebody in front got a desktop: everybody's page hears of it. */
   moveUp() {
     this.ahead -= 1
@@ -198,6 +206,16 @@ export class World {
     }
     if (session.state === 'waiting' && this.ahead === 0) session.state = 'ready'
     return session
+  }
+}
+
+/** An office all of whose computers are silent. */
+function incident(id) {
+  return {
+    id, cause: 'site_line', first_cause: 'site_line', scope: `site:${coLoa.code}`, site: coLoa, detail: '', severity: 'crit', confidence: 'medium',
+    evidence: [{ code: 'all_silent', params: { count: '2' } }], doubts: [{ code: 'power_not_excluded' }], endpoints: [], party: 'carrier', open: true,
+    flapping: false, opened_at: ago(300), over_at: null, merged_into: null, acknowledged_by: null, handed_by: null, answer_by: null,
+    sites: [coLoa], events: [{ at: ago(300), kind: 'opened', actor: 'system', detail: { cause: 'site_line' } }],
   }
 }
 

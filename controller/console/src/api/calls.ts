@@ -1,5 +1,5 @@
 import { api, body, postText } from './client'
-import type { HostChange, NewPool, PoolPolicy, SiteImport, TokenCreate, UserCreate, UserPatch } from './types'
+import type { HandOver, HostChange, NewPool, PoolPolicy, SiteImport, TokenCreate, UserCreate, UserPatch } from './types'
 
 // The controller's own ceiling for one page; live rows then keep the list whole.
 const ALL = { limit: 5000 }
@@ -98,6 +98,16 @@ export const endAssist = (id: string) =>
   body(api.DELETE('/api/v1/sessions/{id}/assists', { params: { path: { id } } }))
 export const setPoolPolicy = (id: string, policy: PoolPolicy) =>
   body(api.PUT('/api/v1/pools/{id}/policy', { params: { path: { id } }, body: policy }))
+
+export const incidents = () => body(api.GET('/api/v1/incidents', { params: { query: ALL } }))
+export const incident = (id: string) => body(api.GET('/api/v1/incidents/{id}', { params: { path: { id } } }))
+export const siteHealth = () => body(api.GET('/api/v1/incidents/by-site'))
+export const acknowledgeIncident = (id: string) =>
+  body(api.POST('/api/v1/incidents/{id}/acknowledge', { params: { path: { id } } }))
+export const noteIncident = (id: string, text: string) =>
+  body(api.POST('/api/v1/incidents/{id}/notes', { params: { path: { id } }, body: { text } }))
+export const handOverIncident = (id: string, to: HandOver) =>
+  body(api.POST('/api/v1/incidents/{id}/hand-over', { params: { path: { id } }, body: to }))
 
 export const audit = (q: string, cursor?: string) =>
   body(

@@ -12,10 +12,13 @@ export const keys = {
   endpoints: ['endpoints'] as const,
   tokens: ['tokens'] as const,
   sessions: ['sessions'] as const,
+  incidents: ['incidents'] as const,
+  siteHealth: ['site-health'] as const,
   audit: (q: string) => ['audit', q] as const,
   pool: (id: string) => ['pool', id] as const,
   desktop: (id: string) => ['desktop', id] as const,
   endpoint: (id: string) => ['endpoint', id] as const,
   assists: (id: string) => ['assists', id] as const,
+  incident: (id: string) => ['incident', id] as const,
   session: (id: string) => ['session', id] as const,
 }

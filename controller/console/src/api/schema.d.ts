@@ -21,6 +21,24 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/calendar": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Days that are not as their weekday: holidays, and made-up working days. */
+        get: operations["incidents_calendar"];
+        /** Sets all of them. */
+        put: operations["incidents_set_calendar"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/connect": {
         parameters: {
             query?: never;
@@ -319,6 +337,108 @@ export interface paths {
         patch: operations["images_change"];
         trace?: never;
     };
+    "/api/v1/incidents": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Incidents: those that are open first, the newest of each first. */
+        get: operations["incidents_list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/incidents/by-site": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Sites with open incidents, for a map. */
+        get: operations["incidents_by_site"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/incidents/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One incident. */
+        get: operations["incidents_get_one"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/incidents/{id}/acknowledge": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Says that the caller looks after it. */
+        post: operations["incidents_acknowledge"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/incidents/{id}/hand-over": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Hands it to whoever has to act, with a clock. */
+        post: operations["incidents_hand_over"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/incidents/{id}/notes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Writes a note beside it. */
+        post: operations["incidents_note"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/login": {
         parameters: {
             query?: never;
@@ -584,6 +704,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/site-facts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What is known of sites besides their names; sites of which nothing is known are left out. */
+        get: operations["incidents_list_site_facts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/site-facts/{code}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Sets whose line a site has, and announces work on it. */
+        put: operations["incidents_set_site_facts"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/sites": {
         parameters: {
             query?: never;
@@ -769,11 +923,25 @@ export interface components {
             /** @description To what. */
             target: string;
         };
+        /** @description A day that is not as its weekday. */
+        CalendarDay: {
+            /** @description The day. */
+            day: components["schemas"]["Day"];
+            /** @description Its name. */
+            name?: string;
+            /** @description People work on it although they usually don't; `false`: a holiday. */
+            working: boolean;
+        };
         /**
          * @description Why somebody has to wait.
          * @enum {string}
          */
         Cause: "busy" | "out_of_order";
+        /**
+         * @description How sure the judgement is.
+         * @enum {string}
+         */
+        Confidence: "low" | "medium" | "high";
         /** @description What else to do when connecting. */
         ConnectRequest: {
             /**
@@ -961,6 +1129,30 @@ export interface components {
             /** @description What, in one word. */
             kind: string;
         };
+        /**
+         * @description One thing that speaks for a judgement, or would change it: a sentence the console knows by its code, and
+         *     what fills its blanks.
+         */
+        Evidence: {
+            /** @description Which sentence, such as `silent_sites`. */
+            code: string;
+            /** @description Its blanks. */
+            params?: {
+                [key: string]: string;
+            };
+        };
+        /** @description Who is to act, and by when they should answer. */
+        HandOver: {
+            /**
+             * Format: int32
+             * @description Minutes until they should have answered, 1 to 20160.
+             */
+            answer_minutes: number;
+            /** @description Who. */
+            party: components["schemas"]["Party"];
+            /** @description What they were told. */
+            text?: string;
+        };
         /** @description What an endpoint is made of. */
         Hardware: {
             /** @description Processor. */
@@ -1147,6 +1339,70 @@ export interface components {
          * @enum {string}
          */
         ImageState: "checking" | "ready" | "failed" | "retired";
+        /** @description Something that is wrong somewhere. */
+        Incident: {
+            /** @description Who looks after it. */
+            acknowledged_by?: string | null;
+            answer_by?: components["schemas"]["Time"] | null;
+            /** @description Why, as judged now. */
+            cause: components["schemas"]["Cause"];
+            /** @description How sure. */
+            confidence: components["schemas"]["Confidence"];
+            /** @description What tells two of one scope and cause apart, such as the check or the service. */
+            detail: string;
+            /** @description What would change it. */
+            doubts: components["schemas"]["Evidence"][];
+            /** @description Computers it covers. */
+            endpoints: string[];
+            /** @description What speaks for it. */
+            evidence: components["schemas"]["Evidence"][];
+            /** @description Why, as judged when it was opened. */
+            first_cause: components["schemas"]["Cause"];
+            /** @description It comes and goes. */
+            flapping: boolean;
+            /** @description Who handed it to its party. */
+            handed_by?: string | null;
+            /**
+             * Format: uuid
+             * @description Id.
+             */
+            id: string;
+            /**
+             * Format: uuid
+             * @description The incident that explains it.
+             */
+            merged_into?: string | null;
+            /** @description It is not over. */
+            open: boolean;
+            /** @description Since when. */
+            opened_at: components["schemas"]["Time"];
+            over_at?: components["schemas"]["Time"] | null;
+            /** @description Who has to act. */
+            party: components["schemas"]["Party"];
+            /** @description Of what: `centre`, or `carrier`, `region`, `site`, `endpoint`, `service`, `host`, `desktop` and its id after a colon. */
+            scope: string;
+            /** @description How bad. */
+            severity: components["schemas"]["Severity"];
+            site?: components["schemas"]["SiteRef"] | null;
+        };
+        /** @description An incident with all there is to know of it. */
+        IncidentDetail: components["schemas"]["Incident"] & {
+            /** @description What happened to it, oldest first. */
+            events: components["schemas"]["IncidentEvent"][];
+            /** @description Sites it touches. */
+            sites: components["schemas"]["SiteRef"][];
+        };
+        /** @description Something that happened to an incident. */
+        IncidentEvent: {
+            /** @description Who, by sign-in name; `system` for the rules. */
+            actor: string;
+            /** @description When. */
+            at: components["schemas"]["Time"];
+            /** @description The particulars. */
+            detail: Record<string, never>;
+            /** @description What: `opened`, `grown`, `cause`, `flapping`, `over`, `merged`, `acknowledged`, `handed`, `note`. */
+            kind: string;
+        };
         /** @description A network interface. */
         Interface: {
             /** @description Addresses with prefix length. */
@@ -1169,6 +1425,11 @@ export interface components {
             speed_mbps?: number | null;
             /** @description Whether it has a link. */
             up: boolean;
+        };
+        /** @description The same with its site. */
+        KnownSite: components["schemas"]["SiteFacts"] & {
+            /** @description Code. */
+            site: string;
         };
         /**
          * @description The language somebody reads.
@@ -1261,6 +1522,11 @@ export interface components {
              * @description Its clock less the controller's.
              */
             skew_ms?: number | null;
+        };
+        /** @description A note. */
+        NewNote: {
+            /** @description What is to be remembered; at most 2000 characters. */
+            text: string;
         };
         /** @description A pool to be made. */
         NewPool: {
@@ -1387,6 +1653,25 @@ export interface components {
                 role: string;
                 /** @description To what. */
                 target: string;
+            }[];
+            /** @description Pass as `cursor` for the next page; absent on the last. */
+            next?: string | null;
+            /**
+             * Format: int64
+             * @description Rows that match in all.
+             */
+            total: number;
+        };
+        /** @description A page of a list. */
+        Page_CalendarDay: {
+            /** @description The rows. */
+            items: {
+                /** @description The day. */
+                day: components["schemas"]["Day"];
+                /** @description Its name. */
+                name?: string;
+                /** @description People work on it although they usually don't; `false`: a holiday. */
+                working: boolean;
             }[];
             /** @description Pass as `cursor` for the next page; absent on the last. */
             next?: string | null;
@@ -1621,6 +1906,77 @@ export interface components {
             total: number;
         };
         /** @description A page of a list. */
+        Page_Incident: {
+            /** @description The rows. */
+            items: {
+                /** @description Who looks after it. */
+                acknowledged_by?: string | null;
+                answer_by?: components["schemas"]["Time"] | null;
+                /** @description Why, as judged now. */
+                cause: components["schemas"]["Cause"];
+                /** @description How sure. */
+                confidence: components["schemas"]["Confidence"];
+                /** @description What tells two of one scope and cause apart, such as the check or the service. */
+                detail: string;
+                /** @description What would change it. */
+                doubts: components["schemas"]["Evidence"][];
+                /** @description Computers it covers. */
+                endpoints: string[];
+                /** @description What speaks for it. */
+                evidence: components["schemas"]["Evidence"][];
+                /** @description Why, as judged when it was opened. */
+                first_cause: components["schemas"]["Cause"];
+                /** @description It comes and goes. */
+                flapping: boolean;
+                /** @description Who handed it to its party. */
+                handed_by?: string | null;
+                /**
+                 * Format: uuid
+                 * @description Id.
+                 */
+                id: string;
+                /**
+                 * Format: uuid
+                 * @description The incident that explains it.
+                 */
+                merged_into?: string | null;
+                /** @description It is not over. */
+                open: boolean;
+                /** @description Since when. */
+                opened_at: components["schemas"]["Time"];
+                over_at?: components["schemas"]["Time"] | null;
+                /** @description Who has to act. */
+                party: components["schemas"]["Party"];
+                /** @description Of what: `centre`, or `carrier`, `region`, `site`, `endpoint`, `service`, `host`, `desktop` and its id after a colon. */
+                scope: string;
+                /** @description How bad. */
+                severity: components["schemas"]["Severity"];
+                site?: components["schemas"]["SiteRef"] | null;
+            }[];
+            /** @description Pass as `cursor` for the next page; absent on the last. */
+            next?: string | null;
+            /**
+             * Format: int64
+             * @description Rows that match in all.
+             */
+            total: number;
+        };
+        /** @description A page of a list. */
+        Page_KnownSite: {
+            /** @description The rows. */
+            items: (components["schemas"]["SiteFacts"] & {
+                /** @description Code. */
+                site: string;
+            })[];
+            /** @description Pass as `cursor` for the next page; absent on the last. */
+            next?: string | null;
+            /**
+             * Format: int64
+             * @description Rows that match in all.
+             */
+            total: number;
+        };
+        /** @description A page of a list. */
         Page_Pool: {
             /** @description The rows. */
             items: {
@@ -1807,6 +2163,25 @@ export interface components {
             total: number;
         };
         /** @description A page of a list. */
+        Page_SiteHealth: {
+            /** @description The rows. */
+            items: {
+                /** @description They themselves, oldest first. */
+                incidents: string[];
+                /** @description The worst of them. */
+                severity: components["schemas"]["Severity"];
+                /** @description Code. */
+                site: string;
+            }[];
+            /** @description Pass as `cursor` for the next page; absent on the last. */
+            next?: string | null;
+            /**
+             * Format: int64
+             * @description Rows that match in all.
+             */
+            total: number;
+        };
+        /** @description A page of a list. */
         Page_Token: {
             /** @description The rows. */
             items: {
@@ -1877,6 +2252,11 @@ export interface components {
              */
             total: number;
         };
+        /**
+         * @description Who has to act.
+         * @enum {string}
+         */
+        Party: "data_centre" | "carrier" | "site" | "support" | "service_owner" | "vdi";
         /**
          * @description When the programme reaches a site.
          * @enum {string}
@@ -2278,6 +2658,11 @@ export interface components {
             /** @description Sign-in name. */
             username: string;
         };
+        /**
+         * @description How bad it is for the people at the counter.
+         * @enum {string}
+         */
+        Severity: "warn" | "crit";
         /** @description An administrative unit as it is from one day until before another. */
         Site: {
             /** @description Another spelling in use. */
@@ -2310,6 +2695,23 @@ export interface components {
             /** @description First day. */
             valid_from: components["schemas"]["Day"];
             valid_to?: components["schemas"]["Day"] | null;
+        };
+        /** @description What is known of a site besides its name. */
+        SiteFacts: {
+            /** @description Whose line it has. */
+            carrier?: string | null;
+            /** @description What for. */
+            maintenance_reason?: string;
+            maintenance_until?: components["schemas"]["Time"] | null;
+        };
+        /** @description A site with open incidents. */
+        SiteHealth: {
+            /** @description They themselves, oldest first. */
+            incidents: string[];
+            /** @description The worst of them. */
+            severity: components["schemas"]["Severity"];
+            /** @description Code. */
+            site: string;
         };
         /** @description What an import did, or would do. */
         SiteImport: {
@@ -2649,6 +3051,64 @@ export interface operations {
                 };
             };
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    incidents_calendar: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_CalendarDay"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    incidents_set_calendar: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CalendarDay"][];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_CalendarDay"];
+                };
+            };
+            "4XX": {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3277,6 +3737,193 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Image"];
                 };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    incidents_list: {
+        parameters: {
+            query?: {
+                /** @description Only open (`true`) or over ones. */
+                open?: boolean;
+                /** @description Only with this cause. */
+                cause?: components["schemas"]["Cause"];
+                /** @description Only those that touch this site. */
+                site?: string;
+                /** @description At most so many, up to 5000. */
+                limit?: number;
+                /** @description `next` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Incident"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    incidents_by_site: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_SiteHealth"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    incidents_get_one: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IncidentDetail"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    incidents_acknowledge: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Incident"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    incidents_hand_over: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["HandOver"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Incident"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    incidents_note: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewNote"];
+            };
+        };
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             "4XX": {
                 headers: {
@@ -4088,6 +4735,66 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Ticket"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    incidents_list_site_facts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_KnownSite"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    incidents_set_site_facts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                code: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SiteFacts"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SiteFacts"];
                 };
             };
             "4XX": {

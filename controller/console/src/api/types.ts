@@ -26,6 +26,11 @@ export type TokenCreated = Schemas['TokenCreated']
 export type Session = Schemas['Session']
 export type Assist = Schemas['Assist']
 export type Ticket = Schemas['Ticket']
+export type Incident = Schemas['Incident']
+export type IncidentDetail = Schemas['IncidentDetail']
+export type Evidence = Schemas['Evidence']
+export type Party = Schemas['Party']
+export type HandOver = Schemas['HandOver']
 export type AuditRow = Schemas['AuditRow']
 
 export interface List<T> {

@@ -6,6 +6,8 @@ import { EndpointPage } from '../pages/EndpointPage'
 import { EndpointsPage } from '../pages/EndpointsPage'
 import { HostsPage } from '../pages/HostsPage'
 import { ImagesPage } from '../pages/ImagesPage'
+import { IncidentPage } from '../pages/IncidentPage'
+import { IncidentsPage } from '../pages/IncidentsPage'
 import { OverviewPage } from '../pages/OverviewPage'
 import { PoolPage } from '../pages/PoolPage'
 import { PoolsPage } from '../pages/PoolsPage'
@@ -22,7 +24,9 @@ export default function StaffRoutes({ role }: { role: 'operator' | 'support' }) 
     <Routes>
       <Route path="/sessions/:id/assist" element={<AssistPage />} />
       <Route element={<Shell />}>
-        <Route index element={operator ? <OverviewPage /> : <Navigate to="/endpoints" replace />} />
+        <Route index element={operator ? <OverviewPage /> : <Navigate to="/incidents" replace />} />
+        <Route path="/incidents" element={<IncidentsPage />} />
+        <Route path="/incidents/:id" element={<IncidentPage />} />
         <Route path="/endpoints" element={<EndpointsPage />} />
         <Route path="/endpoints/:id" element={<EndpointPage />} />
         <Route path="/tokens" element={<TokensPage />} />

@@ -12,6 +12,7 @@ const hosts: NavItem = { to: '/hosts', label: 'nav.hosts', icon: 'server' }
 const images: NavItem = { to: '/images', label: 'nav.images', icon: 'disc' }
 const pools: NavItem = { to: '/pools', label: 'nav.pools', icon: 'stack' }
 const desktops: NavItem = { to: '/desktops', label: 'nav.desktops', icon: 'screen' }
+const incidents: NavItem = { to: '/incidents', label: 'nav.incidents', icon: 'alarm' }
 const endpoints: NavItem = { to: '/endpoints', label: 'nav.endpoints', icon: 'device' }
 const tokens: NavItem = { to: '/tokens', label: 'nav.tokens', icon: 'key' }
 const sessions: NavItem = { to: '/sessions', label: 'nav.sessions', icon: 'link' }
@@ -21,7 +22,7 @@ const audit: NavItem = { to: '/audit', label: 'nav.audit', icon: 'list' }
 
 /** What each role finds in the side bar; the controller refuses the rest anyway. */
 export const navigation: Record<Role, NavItem[]> = {
-  operator: [home, hosts, images, pools, desktops, sessions, endpoints, tokens, sites, users, audit],
-  support: [endpoints, tokens, sessions, desktops, sites],
+  operator: [home, incidents, hosts, images, pools, desktops, sessions, endpoints, tokens, sites, users, audit],
+  support: [incidents, endpoints, tokens, sessions, desktops, sites],
   officer: [{ to: '/', label: 'nav.desktop', icon: 'screen' }],
 }

@@ -14,6 +14,7 @@ const LISTS: Record<Kind, string> = {
   image: 'images',
   endpoint: 'endpoints',
   session: 'sessions',
+  incident: 'incidents',
 }
 
 export type LinkState = 'connecting' | 'open' | 'lost'
@@ -46,6 +47,7 @@ export function follow(client: QueryClient, report: (state: LinkState) => void):
     sumsTimer ??= setTimeout(() => {
       sumsTimer = undefined
       void client.invalidateQueries({ queryKey: keys.overview })
+      if (kinds.has('incident')) void client.invalidateQueries({ queryKey: keys.siteHealth })
       if (kinds.has('desktop')) {
         void client.invalidateQueries({ queryKey: keys.pools })
         void client.invalidateQueries({ queryKey: ['pool'] })

@@ -9,6 +9,7 @@ pub mod desktops;
 pub mod endpoints;
 pub mod hosts;
 pub mod images;
+pub mod incidents;
 pub mod login;
 pub mod overview;
 pub mod pools;

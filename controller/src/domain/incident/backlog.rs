@@ -21,7 +21,8 @@ pub struct Account {
 /// answered all the time explains a line; one that did not, the router or its power.
 #[must_use]
 pub fn judged_again(was: Cause, accounts: &[Account]) -> Option<(Cause, Confidence, Vec<Evidence>)> {
-    if !matches!(was, Cause::SiteLine | Cause::SitePower | Cause::Crashed | Cause::EndpointPower) || accounts.is_empty() {
+    if !matches!(was, Cause::SiteLine | Cause::SitePower | Cause::Crashed | Cause::EndpointPower) || accounts.is_empty()
+    {
         return None;
     }
     let count = |f: fn(&Account) -> bool| accounts.iter().filter(|a| f(a)).count();

@@ -144,7 +144,11 @@ mod tests {
         use Step::*;
         assert_eq!(told(Severity::Crit, pattern("..#..#..")), []);
         assert_eq!(told(Severity::Crit, pattern("..##....")), [(3, Open), (6, Clear)]);
-        assert_eq!(told(Severity::Crit, pattern("..##..#....")), [(3, Open)], "two beginnings must stay good for a minute");
+        assert_eq!(
+            told(Severity::Crit, pattern("..##..#....")),
+            [(3, Open)],
+            "two beginnings must stay good for a minute"
+        );
         assert_eq!(told(Severity::Crit, pattern("..##..#......")), [(3, Open), (11, Clear)]);
         assert_eq!(told(Severity::Warn, pattern(".##..")), [], "two of five");
         assert_eq!(told(Severity::Warn, pattern(".#.##...")), [(4, Open)]);

@@ -114,16 +114,12 @@ impl Cause {
     /// Whether it tells of offices that nobody hears: out of office hours that is how it should be.
     #[must_use]
     pub fn is_silence(self) -> bool {
-        matches!(
-            self,
-            Self::SitePower | Self::SiteLine | Self::SwitchedOff | Self::EndpointPower | Self::Crashed
-        )
+        matches!(self, Self::SitePower | Self::SiteLine | Self::SwitchedOff | Self::EndpointPower | Self::Crashed)
     }
 }
 
 /// What an incident is about.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(tag = "kind", content = "id", rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// The data centre.
     Centre,
@@ -134,14 +130,12 @@ pub enum Scope {
     /// One office, by its site code.
     Site(String),
     /// One computer.
-    #[schema(value_type = Uuid)]
     Endpoint(EndpointId),
     /// A service, by its name.
     Service(String),
     /// A hypervisor host, by its name.
     Host(String),
     /// One desktop.
-    #[schema(value_type = Uuid)]
     Desktop(DesktopId),
 }
 

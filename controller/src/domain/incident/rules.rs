@@ -178,13 +178,24 @@ impl<'a> Look<'a> {
                     continue;
                 }
                 let evidence = vec![
-                    Evidence::new("silent_sites_of").with("count", silent.len()).with("of", members.len()).with("name", name),
+                    Evidence::new("silent_sites_of")
+                        .with("count", silent.len())
+                        .with("of", members.len())
+                        .with("name", name),
                     Evidence::new("others_answer").with("count", self.by_site.len() - silent.len()),
                 ];
                 let doubts = vec![Evidence::new("power_of_a_region")];
                 let all = silent.len() == members.len();
                 let confidence = if all { Confidence::High } else { Confidence::Medium };
-                self.blame(Cause::Carrier, scope(name.to_owned()), Severity::Crit, confidence, &silent, evidence, doubts);
+                self.blame(
+                    Cause::Carrier,
+                    scope(name.to_owned()),
+                    Severity::Crit,
+                    confidence,
+                    &silent,
+                    evidence,
+                    doubts,
+                );
             }
         }
     }
@@ -225,15 +236,14 @@ impl<'a> Look<'a> {
             let loss = bad.iter().filter_map(|e| e.controller).map(|p| p.loss_percent).fold(0.0_f32, f32::max);
             let p95 = bad.iter().filter_map(|e| e.controller?.p95_ms).fold(0.0_f32, f32::max);
             let usual = bad.iter().filter_map(|e| e.usual_ms).fold(0.0_f32, f32::max);
-            let mut line = Evidence::new("line_bad").with("loss", format!("{loss:.0}")).with("p95", format!("{p95:.0}"));
+            let mut line =
+                Evidence::new("line_bad").with("loss", format!("{loss:.0}")).with("p95", format!("{p95:.0}"));
             if usual > 0.0 {
                 line = line.with("usual", format!("{usual:.0}"));
             }
             let evidence = vec![line, Evidence::new("router_good").with("count", witnesses.len())];
-            let (endpoints, confidence) = (
-                bad.iter().map(|e| e.id).collect(),
-                if bad.len() > 1 { Confidence::High } else { Confidence::Medium },
-            );
+            let (endpoints, confidence) =
+                (bad.iter().map(|e| e.id).collect(), if bad.len() > 1 { Confidence::High } else { Confidence::Medium });
             self.push(Judgement {
                 cause: Cause::LineDegraded,
                 scope: Scope::Site(site.to_owned()),
@@ -255,9 +265,10 @@ impl<'a> Look<'a> {
 
     fn line_bad(&self, e: &Endpoint) -> bool {
         let Some(p) = e.controller else { return false };
-        let slow = p.p95_ms.zip(e.usual_ms).is_some_and(|(now, usual)| {
-            now > usual * self.t.slow_times && now > self.t.slow_least_ms
-        });
+        let slow = p
+            .p95_ms
+            .zip(e.usual_ms)
+            .is_some_and(|(now, usual)| now > usual * self.t.slow_times && now > self.t.slow_least_ms);
         p.loss_percent >= self.t.loss_percent || slow
     }
 
@@ -268,8 +279,11 @@ impl<'a> Look<'a> {
             if e.silence.is_some() || self.taken.contains(&e.id) || self.taken_sites.contains(e.site.as_str()) {
                 continue;
             }
-            let peers: Vec<Path> =
-                self.by_site[e.site.as_str()].iter().filter(|p| p.id != e.id && p.silence.is_none()).filter_map(|p| p.gateway).collect();
+            let peers: Vec<Path> = self.by_site[e.site.as_str()]
+                .iter()
+                .filter(|p| p.id != e.id && p.silence.is_none())
+                .filter_map(|p| p.gateway)
+                .collect();
             let good = peers.iter().filter(|p| self.good(**p)).count();
             let mut evidence = vec![Evidence::new("router_loss").with("loss", format!("{:.0}", way.loss_percent))];
             let (confidence, doubts) = if good > 0 {
@@ -368,8 +382,12 @@ impl<'a> Look<'a> {
                 Evidence::new("service_fails").with("service", name).with("site", site).with("phase", phase)
             };
             if bad.len() >= self.t.service_sites {
-                let mut evidence =
-                    vec![Evidence::new("service_fails_at").with("service", name).with("count", bad.len()).with("good", good.len())];
+                let mut evidence = vec![
+                    Evidence::new("service_fails_at")
+                        .with("service", name)
+                        .with("count", bad.len())
+                        .with("good", good.len()),
+                ];
                 evidence.extend(bad.iter().take(3).map(|(site, phase)| told(site, phase)));
                 let confidence = if good.is_empty() { Confidence::High } else { Confidence::Medium };
                 self.push(Judgement {
@@ -379,7 +397,11 @@ impl<'a> Look<'a> {
                     severity: Severity::Crit,
                     confidence,
                     evidence,
-                    doubts: if good.is_empty() { Vec::new() } else { vec![Evidence::new("works_elsewhere").with("count", good.len())] },
+                    doubts: if good.is_empty() {
+                        Vec::new()
+                    } else {
+                        vec![Evidence::new("works_elsewhere").with("count", good.len())]
+                    },
                     sites: bad.iter().map(|(site, _)| (*site).to_owned()).collect(),
                     endpoints: Vec::new(),
                 });
@@ -416,7 +438,8 @@ impl<'a> Look<'a> {
         }
         for (host, faults) in by_host {
             let whole = faults.iter().find(|d| d.desktop.is_none());
-            let sites = |of: &[&super::picture::DesktopFault]| of.iter().filter_map(|d| d.site.clone()).collect::<Vec<_>>();
+            let sites =
+                |of: &[&super::picture::DesktopFault]| of.iter().filter_map(|d| d.site.clone()).collect::<Vec<_>>();
             if let Some(evidence) = match whole {
                 Some(h) => Some(vec![Evidence::new("host_fails").with("host", host).with("code", &h.code)]),
                 None if faults.len() >= 3 => {

@@ -22,7 +22,12 @@ fn fleet(sites: usize, each: usize) -> Picture {
     for s in 0..sites {
         let code = format!("{s:05}");
         let carrier = if s % 2 == 0 { "VNPT" } else { "Viettel" };
-        let site = Site { region: Some(format!("r{}", s / 10)), carrier: Some(carrier.into()), open: true, maintenance: false };
+        let site = Site {
+            region: Some(format!("r{}", s / 10)),
+            carrier: Some(carrier.into()),
+            open: true,
+            maintenance: false,
+        };
         p.sites.insert(code.clone(), site);
         p.endpoints.extend((0..each).map(|e| Endpoint {
             id: id(s * each + e),

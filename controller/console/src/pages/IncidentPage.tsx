@@ -1,0 +1,328 @@
+import { Anchor, Button, Group, Modal, NumberInput, Select, SimpleGrid, Stack, Text, Textarea, Title } from '@mantine/core'
+import { useQuery, useQueryClient } from '@tanstack/react-query'
+import { type ReactNode, useState } from 'react'
+import { useTranslation } from 'react-i18next'
+import { Link, useParams } from 'react-router'
+import * as calls from '../api/calls'
+import { keys } from '../api/keys'
+import type { Evidence, IncidentDetail, Party } from '../api/types'
+import { Answer, ErrorPanel } from '../ui/feedback'
+import { problemText } from '../ui/errors'
+import { done, refused } from '../ui/notify'
+import { Facts, Page } from '../ui/page'
+import { StatePill } from '../ui/state'
+import { Ago, Exact, useNow } from '../ui/time'
+import { useIncidentText } from './incidentText'
+
+const PARTIES: Party[] = ['site', 'carrier', 'data_centre', 'vdi', 'service_owner', 'support']
+
+export function IncidentPage() {
+  const { id = '' } = useParams()
+  const { t } = useTranslation()
+  const words = useIncidentText()
+  const query = useQuery({ queryKey: keys.incident(id), queryFn: () => calls.incident(id), refetchInterval: 15_000 })
+  return (
+    <Page
+      title={query.data ? words.cause(query.data) : t('incident.one')}
+      lead={
+        <Anchor component={Link} to="/incidents" className="link">
+          ← {t('nav.incidents')}
+        </Anchor>
+      }
+      actions={query.data && <Actions incident={query.data} />}
+    >
+      <Answer query={query}>{(incident) => <Detail incident={incident} />}</Answer>
+    </Page>
+  )
+}
+
+function Section({ title, children }: { title: string; children: ReactNode }) {
+  return (
+    <Stack className="card" p="lg" gap="sm" component="section" aria-label={title}>
+      <Title order={2} fz={17}>
+        {title}
+      </Title>
+      {children}
+    </Stack>
+  )
+}
+
+function Sentences({ of }: { of: Evidence[] }) {
+  const words = useIncidentText()
+  return (
+    <Stack component="ul" gap={6} m={0} pl="lg">
+      {of.map((e, i) => (
+        <Text component="li" size="sm" key={i}>
+          {words.sentence(e)}
+        </Text>
+      ))}
+    </Stack>
+  )
+}
+
+function Detail({ incident }: { incident: IncidentDetail }) {
+  const { t } = useTranslation()
+  const words = useIncidentText()
+  const now = useNow(15_000)
+  const late = incident.open && incident.answer_by != null && new Date(incident.answer_by) < now
+  return (
+    <>
+      <Stack className="card" p="lg" gap="xs">
+        <Group gap="sm">
+          {incident.open ? (
+            <StatePill group="incident.severities" state={incident.severity} />
+          ) : (
+            <StatePill group="incident.states" state="over" tone="idle" />
+          )}
+          {incident.flapping && <StatePill group="incident.states" state="flapping" tone="warn" />}
+          <Text size="sm">
+            {t('incident.confidence')}: <b>{t(`incident.confidences.${incident.confidence}`)}</b>
+          </Text>
+          <Text size="sm">
+            {t('incident.since')} <Exact at={incident.opened_at} /> (<Ago at={incident.opened_at} />)
+            {incident.over_at && (
+              <>
+                {' '}
+                {t('incident.until')} <Exact at={incident.over_at} />
+              </>
+            )}
+          </Text>
+        </Group>
+        <Text fw={600}>{words.scope(incident)}</Text>
+        <Text size="sm">{t(`incident.first.${incident.cause}`)}</Text>
+        {incident.first_cause !== incident.cause && (
+          <Text size="sm" className="quiet">
+            {t('incident.judgedAgain', {
+              then: t(`incident.causes.${incident.first_cause}`),
+              now: t(`incident.causes.${incident.cause}`),
+            })}
+          </Text>
+        )}
+        {incident.merged_into && (
+          <Anchor component={Link} className="link" to={`/incidents/${incident.merged_into}`}>
+            {t('incident.mergedInto')}
+          </Anchor>
+        )}
+      </Stack>
+      <SimpleGrid cols={{ base: 1, md: 2 }}>
+        <Section title={t('incident.evidence')}>
+          <Sentences of={incident.evidence} />
+          {incident.doubts.length > 0 && (
+            <>
+              <Text size="sm" fw={600}>
+                {t('incident.doubts')}
+              </Text>
+              <Sentences of={incident.doubts} />
+            </>
+          )}
+        </Section>
+        <Section title={t('incident.who')}>
+          <Facts
+            rows={[
+              [t('incident.party'), t(`incident.parties.${incident.party}`)],
+              [t('incident.acknowledgedBy'), incident.acknowledged_by],
+              [t('incident.handedBy'), incident.handed_by],
+              [
+                t('incident.answerBy'),
+                incident.answer_by ? (
+                  <span>
+                    <Exact at={incident.answer_by} /> {late && <StatePill group="incident.states" state="late" tone="bad" />}
+                  </span>
+                ) : null,
+              ],
+            ]}
+          />
+        </Section>
+        {incident.sites.length > 0 && (
+          <Section title={t('incident.sites', { count: incident.sites.length })}>
+            <div style={{ maxHeight: 260, overflow: 'auto' }} tabIndex={0} role="region" aria-label={t('nav.sites')}>
+              <Stack component="ul" gap={4} m={0} pl="lg">
+                {incident.sites.map((s) => (
+                  <Text component="li" size="sm" key={s.code}>
+                    {s.name}
+                    {s.district ? `, ${s.district}` : ''} <span className="quiet">{s.code}</span>
+                  </Text>
+                ))}
+              </Stack>
+            </div>
+          </Section>
+        )}
+        {incident.endpoints.length > 0 && (
+          <Section title={t('incident.endpoints', { count: incident.endpoints.length })}>
+            <div style={{ maxHeight: 260, overflow: 'auto' }} tabIndex={0} role="region" aria-label={t('nav.endpoints')}>
+              <Stack component="ul" gap={4} m={0} pl="lg">
+                {incident.endpoints.map((id) => (
+                  <Text component="li" size="sm" key={id}>
+                    <Link className="link" to={`/endpoints/${id}`}>
+                      {words.named.get(id)?.name ?? id}
+                    </Link>{' '}
+                    <span className="quiet">{words.named.get(id)?.site.name}</span>
+                  </Text>
+                ))}
+              </Stack>
+            </div>
+          </Section>
+        )}
+      </SimpleGrid>
+      <Section title={t('incident.course')}>
+        <Stack gap={6}>
+          {incident.events.map((event, i) => (
+            <Text size="sm" key={i} style={{ overflowWrap: 'anywhere' }}>
+              <Exact at={event.at} /> · <b>{t(`incident.events.${event.kind}`, { defaultValue: event.kind })}</b>
+              {event.actor === 'system' ? '' : ` · ${event.actor}`}
+              <Particulars kind={event.kind} detail={event.detail as Record<string, unknown>} />
+            </Text>
+          ))}
+        </Stack>
+      </Section>
+      <NewNote id={incident.id} />
+    </>
+  )
+}
+
+/** What stands beside an event, in words. */
+function Particulars({ kind, detail }: { kind: string; detail: Record<string, unknown> }) {
+  const { t } = useTranslation()
+  const text = typeof detail['text'] === 'string' ? detail['text'] : ''
+  switch (kind) {
+    case 'note':
+      return <span style={{ whiteSpace: 'pre-wrap' }}>{` · ${text}`}</span>
+    case 'cause':
+      return <> · {t('incident.fromTo', { from: t(`incident.causes.${String(detail['from'])}`), to: t(`incident.causes.${String(detail['to'])}`) })}</>
+    case 'handed':
+      return (
+        <>
+          {' '}
+          · {t(`incident.parties.${String(detail['to'])}`)}
+          {text ? ` · ${text}` : ''}
+        </>
+      )
+    case 'grown':
+      return <> · {t('incident.grownBy', { count: Number(detail['more'] ?? 0), of: Number(detail['endpoints'] ?? 0) })}</>
+    default:
+      return null
+  }
+}
+
+function Actions({ incident }: { incident: IncidentDetail }) {
+  const { t } = useTranslation()
+  const client = useQueryClient()
+  const [handing, setHanding] = useState(false)
+  if (!incident.open) return null
+  const acknowledge = async () => {
+    try {
+      await calls.acknowledgeIncident(incident.id)
+      done(t('incident.acknowledged'))
+    } catch (error) {
+      refused(problemText(t, error))
+    }
+    await client.invalidateQueries({ queryKey: keys.incident(incident.id) })
+  }
+  return (
+    <>
+      {!incident.acknowledged_by && <Button onClick={() => void acknowledge()}>{t('incident.acknowledge')}</Button>}
+      <Button variant="default" onClick={() => setHanding(true)}>
+        {t('incident.handOver')}
+      </Button>
+      <HandOver incident={incident} opened={handing} onClose={() => setHanding(false)} />
+    </>
+  )
+}
+
+function HandOver({ incident, opened, onClose }: { incident: IncidentDetail; opened: boolean; onClose: () => void }) {
+  const { t } = useTranslation()
+  const client = useQueryClient()
+  const [party, setParty] = useState<Party>(incident.party)
+  const [minutes, setMinutes] = useState<number>(240)
+  const [text, setText] = useState('')
+  const [error, setError] = useState<unknown>()
+  const submit = async () => {
+    try {
+      await calls.handOverIncident(incident.id, { party, answer_minutes: minutes, text })
+      setError(undefined)
+      onClose()
+      await client.invalidateQueries({ queryKey: keys.incident(incident.id) })
+    } catch (failure) {
+      setError(failure)
+    }
+  }
+  return (
+    <Modal opened={opened} onClose={onClose} title={t('incident.handOver')} closeButtonProps={{ 'aria-label': t('common.close') }}>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault()
+          void submit()
+        }}
+      >
+        <Stack gap="md">
+          <Select
+            label={t('incident.party')}
+            data={PARTIES.map((value) => ({ value, label: t(`incident.parties.${value}`) }))}
+            value={party}
+            onChange={(value) => value && setParty(value as Party)}
+            allowDeselect={false}
+            data-autofocus
+          />
+          <NumberInput
+            label={t('incident.answerMinutes')}
+            min={1}
+            max={20160}
+            value={minutes}
+            onChange={(value) => setMinutes(Number(value))}
+          />
+          <Textarea label={t('incident.told')} autosize minRows={2} value={text} onChange={(e) => setText(e.currentTarget.value)} />
+          {error !== undefined && <ErrorPanel error={error} />}
+          <Group justify="flex-end">
+            <Button variant="default" onClick={onClose}>
+              {t('common.cancel')}
+            </Button>
+            <Button type="submit">{t('incident.handOver')}</Button>
+          </Group>
+        </Stack>
+      </form>
+    </Modal>
+  )
+}
+
+function NewNote({ id }: { id: string }) {
+  const { t } = useTranslation()
+  const client = useQueryClient()
+  const [text, setText] = useState('')
+  const [error, setError] = useState<unknown>()
+  const submit = async () => {
+    try {
+      await calls.noteIncident(id, text)
+      setText('')
+      setError(undefined)
+      await client.invalidateQueries({ queryKey: keys.incident(id) })
+    } catch (failure) {
+      setError(failure)
+    }
+  }
+  return (
+    <form
+      onSubmit={(event) => {
+        event.preventDefault()
+        void submit()
+      }}
+    >
+      <Stack className="card" p="lg" gap="sm">
+        <Textarea
+          label={t('incident.note')}
+          description={t('incident.noteHint')}
+          autosize
+          minRows={2}
+          maxLength={2000}
+          value={text}
+          onChange={(event) => setText(event.currentTarget.value)}
+        />
+        {error !== undefined && <ErrorPanel error={error} />}
+        <Group justify="flex-end">
+          <Button type="submit" variant="default" disabled={!text.trim()}>
+            {t('incident.addNote')}
+          </Button>
+        </Group>
+      </Stack>
+    </form>
+  )
+}
