@@ -197,6 +197,11 @@ async fn five_thousand_desktops_are_cheap() {
 }
 
 async fn viewer(sim: &Sim, id: DesktopId) -> UnixStream {
+    viewer_that(sim, id, 1).await
+}
+
+/// `shared`: as QEMU takes it, 0 throws all others out.
+async fn viewer_that(sim: &Sim, id: DesktopId, shared: u8) -> UnixStream {
     let fd: OwnedFd = sim.open_display(id, tram_hypervisor::Display::Vnc).await.unwrap();
     let stream = std::os::unix::net::UnixStream::from(fd);
     stream.set_nonblocking(true).unwrap();
@@ -211,7 +216,7 @@ async fn viewer(sim: &Sim, id: DesktopId) -> UnixStream {
     let mut result = [9; 4];
     s.read_exact(&mut result).await.unwrap();
     assert_eq!(result, [0; 4]);
-    s.write_all(&[1]).await.unwrap();
+    s.write_all(&[shared]).await.unwrap();
     let mut init = [0; 24];
     s.read_exact(&mut init).await.unwrap();
     let mut name = vec![0; u32::from_be_bytes([init[20], init[21], init[22], init[23]]) as usize];
@@ -250,6 +255,25 @@ async fn update(s: &mut UnixStream) -> Vec<([u16; 4], Vec<u8>)> {
         rects.push(([at(0), at(2), at(4), at(6)], pixels));
     }
     rects
+}
+
+#[tokio::test]
+async fn who_does_not_share_throws_the_others_out() {
+    let place = Place::new();
+    let sim = sim(&place, "width=64&height=48");
+    let id = running(&sim).await;
+    let (mut one, mut two) = (viewer(&sim, id).await, viewer(&sim, id).await);
+    one.write_all(&ask(false, 64, 48)).await.unwrap();
+    update(&mut one).await;
+    let mut alone = viewer_that(&sim, id, 0).await;
+    for s in [&mut one, &mut two] {
+        assert_eq!(tokio::time::timeout(DEADLINE, s.read(&mut [0; 1])).await.expect("thrown out").unwrap(), 0);
+    }
+    let mut guest = viewer(&sim, id).await;
+    for s in [&mut alone, &mut guest] {
+        s.write_all(&ask(false, 64, 48)).await.unwrap();
+        update(s).await;
+    }
 }
 
 #[tokio::test]

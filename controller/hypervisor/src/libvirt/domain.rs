@@ -100,12 +100,27 @@ pub(super) fn start(domain: &Domain) -> Result<()> {
     match power(domain).map_err(convert::error)? {
         Power::Running => Ok(()),
         Power::Paused => domain.resume().map(drop).map_err(convert::error),
-        Power::Off | Power::Crashed => match domain.create() {
-            Ok(_) => Ok(()),
-            // Somebody else was quicker.
-            Err(e) if is_wrong_state(&e) && domain.is_active().unwrap_or(false) => Ok(()),
-            Err(e) => Err(convert::start_error(e)),
-        },
+        Power::Off | Power::Crashed => {
+            closed(
+                &domain.xml_desc(sys::VIR_DOMAIN_XML_SECURE | sys::VIR_DOMAIN_XML_INACTIVE).map_err(convert::error)?,
+            )?;
+            match domain.create() {
+                Ok(_) => Ok(()),
+                // Somebody else was quicker.
+                Err(e) if is_wrong_state(&e) && domain.is_active().unwrap_or(false) => Ok(()),
+                Err(e) => Err(convert::start_error(e)),
+            }
+        }
+    }
+}
+
+/// A definition that somebody opened to others is neither started nor shown.
+fn closed(xml: &str) -> Result<()> {
+    match xml::opened_to_others(xml) {
+        None => Ok(()),
+        Some(why) => Err(Error::Invalid(format!(
+            "this desktop's definition was changed on its host: {why}. Rebuild the desktop, which defines it anew"
+        ))),
     }
 }
 
@@ -165,7 +180,8 @@ pub(super) fn open_display(domain: &Domain, display: Display) -> Result<OwnedFd>
         return Err(Error::Busy("the desktop is not running".into()));
     }
     // The running definition counts: one from before SPICE is rewritten, but lives on until the desktop stops.
-    let running = domain.xml_desc(0).map_err(convert::error)?;
+    let running = domain.xml_desc(sys::VIR_DOMAIN_XML_SECURE).map_err(convert::error)?;
+    closed(&running)?;
     let place = xml::graphics_place(&running, display)
         .ok_or_else(|| Error::Unsupported("this desktop was started without such a display".into()))?;
     let fd = domain.open_graphics_fd(place, sys::VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH).map_err(convert::error)?;

@@ -14,6 +14,9 @@ pub(super) const NAMESPACE: &str = "https://tram.invalid/xmlns/desktop/1";
 /// Raised when the definition below changes: domains written by an older release are then written anew.
 const TEMPLATE: u32 = 3;
 
+/// When a display's password ran out: long before it was set.
+const NEVER: &str = "1970-01-01T00:00:01";
+
 /// An element under construction.
 pub(super) struct El {
     name: &'static str,
@@ -303,7 +306,7 @@ impl Frame<'_> {
                 .attr("type", kind)
                 .attr("autoport", "no")
                 .attr("passwd", self.display_password)
-                .attr("passwdValidTo", "1970-01-01T00:00:01")
+                .attr("passwdValidTo", NEVER)
                 .child(el("listen").attr("type", "none"))
         };
         // Files go through nobody's display; the guest has no channel for the clipboard either.
@@ -342,6 +345,31 @@ pub(super) fn graphics_place(xml: &str, display: Display) -> Option<u32> {
     };
     let at = xml.split("<graphics ").skip(1).position(|g| attribute(&format!("<graphics {g}"), "type") == Some(wanted));
     at.and_then(|at| u32::try_from(at).ok())
+}
+
+/// What somebody wrote into a definition of ours after us that opens its displays to others: a way in by the network
+/// or a socket, or a server without a password that has run out. Only the descriptor that the hypervisor hands out
+/// leads to a desktop; whoever shows one that has another way in would show an officer's screen to the office.
+/// `xml` must be read with its secrets.
+pub(super) fn opened_to_others(xml: &str) -> Option<&'static str> {
+    xml.split("<graphics ").skip(1).find_map(|rest| {
+        let own = rest.split("</graphics>").next().unwrap_or(rest);
+        let display = format!("<graphics {own}");
+        let tag = &display[..display.find('>').unwrap_or(display.len())];
+        let whole = if tag.ends_with('/') { tag } else { display.as_str() };
+        let is = |name: &str| attribute(&display, name);
+        if !matches!(is("type"), Some("vnc" | "spice")) {
+            return Some("it has a display of another kind than VNC and SPICE");
+        }
+        let mut listens = whole.split("<listen").skip(1).map(|l| attribute(l, "type")).peekable();
+        if listens.peek().is_none() || listens.any(|kind| kind != Some("none")) {
+            return Some("a display listens on the network or on a socket");
+        }
+        if is("passwd").is_none_or(str::is_empty) || is("passwdValidTo") != Some(NEVER) {
+            return Some("a display has no password, or one that is good");
+        }
+        None
+    })
 }
 
 /// Whether a host's capabilities name SPICE among the displays.
@@ -432,6 +460,38 @@ mod tests {
         assert_eq!(graphics_place(both, Display::Spice), Some(1));
         assert_eq!(graphics_place("<graphics type='vnc' spice='no'/>", Display::Spice), None);
         assert_eq!(graphics_place("<video><model type='qxl'/></video>", Display::Spice), None);
+    }
+
+    #[test]
+    fn what_opens_a_display_to_others_is_noticed() {
+        let network = Network::Isolated;
+        let ours = frame(Accel::Tcg, &network).domain(&spec()).unwrap();
+        assert_eq!(opened_to_others(&ours), None);
+        // As libvirt writes a running one.
+        let own = "passwd='x' passwdValidTo='1970-01-01T00:00:01'";
+        let good = format!("<graphics type='vnc' port='-1' autoport='no' {own}>\n  <listen type='none'/>\n</graphics>");
+        assert_eq!(opened_to_others(&good), None);
+        let listens = "listens";
+        for (what, from, to, why) in [
+            ("a port", "<listen type='none'/>", "<listen type='address' address='0.0.0.0'/>", listens),
+            ("a second way in", "<listen type='none'/>", "<listen type='none'/><listen type='address'/>", listens),
+            ("a socket", "<listen type='none'/>", "<listen type='socket' socket='/tmp/x'/>", listens),
+            ("as it was written ten years ago", "<listen type='none'/>", "", listens),
+            ("no password", own, "", "password"),
+            ("an empty one", "passwd='x'", "passwd=''", "password"),
+            ("one that is good", " passwdValidTo='1970-01-01T00:00:01'", "", "password"),
+            ("one that is good until 2050", "1970", "2050", "password"),
+            ("another kind", "type='vnc'", "type='rdp'", "another kind"),
+        ] {
+            assert!(good.contains(from), "{what}");
+            let bent = good.replacen(from, to, 1);
+            for xml in [bent.clone(), format!("{good}{bent}"), format!("{bent}{good}")] {
+                assert!(opened_to_others(&xml).is_some_and(|said| said.contains(why)), "{what}: {xml}");
+            }
+        }
+        // Nothing inside: what follows belongs to another element.
+        let empty = format!("<graphics type='vnc' {own}/><x><listen type='none'/></x>");
+        assert!(opened_to_others(&empty).is_some());
     }
 
     #[test]

@@ -37,11 +37,20 @@ pub(super) struct Screen {
     height: u16,
     keys: Mutex<Vec<u32>>,
     version: watch::Sender<u64>,
+    /// Counts viewers that wanted the desktop for themselves.
+    alone: watch::Sender<u64>,
 }
 
 impl Screen {
     pub(super) fn new(id: DesktopId, width: u16, height: u16) -> Arc<Self> {
-        Arc::new(Self { id, width, height, keys: Mutex::default(), version: watch::Sender::new(0) })
+        Arc::new(Self {
+            id,
+            width,
+            height,
+            keys: Mutex::default(),
+            version: watch::Sender::new(0),
+            alone: watch::Sender::new(0),
+        })
     }
 
     fn cells(&self) -> (u16, u16) {
@@ -150,7 +159,20 @@ impl PixelFormat {
 }
 
 async fn viewer(mut stream: UnixStream, screen: &Screen, mode: Mode) -> io::Result<()> {
-    handshake(&mut stream, screen).await?;
+    let shared = handshake(&mut stream, screen).await?;
+    let mut alone = screen.alone.subscribe();
+    if !shared {
+        screen.alone.send_modify(|n| *n += 1);
+        alone.mark_unchanged();
+    }
+    tokio::select! {
+        end = serve(&mut stream, screen, mode) => end,
+        // As QEMU does it: whoever does not want to share throws all others out.
+        _ = alone.changed() => Ok(()),
+    }
+}
+
+async fn serve(stream: &mut UnixStream, screen: &Screen, mode: Mode) -> io::Result<()> {
     let (mut from, mut to) = stream.split();
     match mode {
         Mode::Sink => {
@@ -178,7 +200,8 @@ async fn viewer(mut stream: UnixStream, screen: &Screen, mode: Mode) -> io::Resu
     }
 }
 
-async fn handshake(stream: &mut UnixStream, screen: &Screen) -> io::Result<()> {
+/// Whether the viewer shares the desktop.
+async fn handshake(stream: &mut UnixStream, screen: &Screen) -> io::Result<bool> {
     stream.write_all(b"RFB 003.008\n").await?;
     let mut version = [0; 12];
     stream.read_exact(&mut version).await?;
@@ -193,7 +216,7 @@ async fn handshake(stream: &mut UnixStream, screen: &Screen) -> io::Result<()> {
         return Err(io::ErrorKind::InvalidData.into());
     }
     stream.write_all(&[0; 4]).await?;
-    let _shared = stream.read_u8().await?;
+    let shared = stream.read_u8().await? != 0;
     let name = format!("simulated {}", screen.id);
     let mut init = Vec::with_capacity(64);
     init.extend_from_slice(&screen.width.to_be_bytes());
@@ -201,7 +224,8 @@ async fn handshake(stream: &mut UnixStream, screen: &Screen) -> io::Result<()> {
     init.extend_from_slice(&PixelFormat::WIRE);
     init.extend_from_slice(&u32::try_from(name.len()).unwrap_or(0).to_be_bytes());
     init.extend_from_slice(name.as_bytes());
-    stream.write_all(&init).await
+    stream.write_all(&init).await?;
+    Ok(shared)
 }
 
 async fn picture<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
