@@ -19,7 +19,7 @@ use tram_controller::clock::Clock;
 use tram_controller::domain::session::Policy;
 use tram_controller::fleet::Fleet;
 use tram_controller::gateway::Gateway;
-use tram_controller::services::broker;
+use tram_controller::services::{App, broker};
 use tram_controller::store::Store;
 use tram_hypervisor::sim::Sim;
 use tram_hypervisor::{AccelPolicy, DesktopSpec, Hypervisor, OpenOptions, Owner};
@@ -83,18 +83,23 @@ impl Gate {
         let address = listener.local_addr()?;
         office.app.public_url = format!("http://{address}");
         let gateway = Gateway::new(office.app.clone(), fleet, policy);
-        let service: IntoMakeServiceWithConnectInfo<_, SocketAddr> =
-            gateway.router().into_make_service_with_connect_info();
-        let listener = listener.tap_io(|socket| {
-            let _ = socket.set_nodelay(true);
-        });
-        let serve = tokio::spawn(async move { axum::serve(listener, service).await });
-        let watch = tokio::spawn({
-            let gateway = gateway.clone();
-            async move { gateway.watch().await }
-        });
-        let tasks = vec![serve.abort_handle(), watch.abort_handle()];
+        let tasks = serve(listener, &gateway).into();
         Ok(Self { office, gateway, sim, address, tasks, cookies: Mutex::default() })
+    }
+
+    /// A second gateway before the same host, which goes to the database by a store of its own; where it listens.
+    ///
+    /// # Errors
+    /// If nothing can listen.
+    pub async fn beside(&mut self, store: &Store) -> Result<SocketAddr> {
+        let fleet = Fleet::default();
+        fleet.put(self.office.host, self.sim.clone());
+        let app = App { store: store.clone(), ..self.office.app.clone() };
+        let policy = app.policy.clone();
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        self.tasks.extend(serve(listener, &Gateway::new(app, fleet, policy)));
+        Ok(address)
     }
 
     /// A ticket of the n-th officer's session, which is opened if need be.
@@ -182,13 +187,22 @@ impl Gate {
     /// # Errors
     /// What went wrong.
     pub async fn raw_upgrade(&self, ticket: &str) -> Result<TcpStream> {
-        let mut socket = TcpStream::connect(self.address).await?;
+        let (socket, answer) = self.raw_knock(self.address, ticket, "").await?;
+        ensure!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+        Ok(socket)
+    }
+
+    /// A bare request for an upgrade at any gateway, with more headers; the connection and the head of the answer.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub async fn raw_knock(&self, at: SocketAddr, ticket: &str, more: &str) -> Result<(TcpStream, String)> {
+        let mut socket = TcpStream::connect(at).await?;
         socket.set_nodelay(true)?;
         let head = format!(
-            "GET /gateway/v1/vnc HTTP/1.1\r\nHost: {0}\r\nOrigin: http://{0}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET /gateway/v1/vnc HTTP/1.1\r\nHost: {at}\r\nOrigin: http://{at}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Sec-WebSocket-Protocol: binary, {ticket}\r\nCookie: {1}\r\n\r\n",
-            self.address,
+             Sec-WebSocket-Protocol: binary, {ticket}\r\nCookie: {}\r\n{more}\r\n",
             self.cookie(ticket)
         );
         socket.write_all(head.as_bytes()).await?;
@@ -197,11 +211,22 @@ impl Gate {
             answer.push(socket.read_u8().await?);
             ensure!(answer.len() < 4096, "an endless head");
         }
-        if !answer.starts_with(b"HTTP/1.1 101") {
-            bail!("{}", String::from_utf8_lossy(&answer));
-        }
-        Ok(socket)
+        Ok((socket, String::from_utf8(answer)?))
     }
+}
+
+/// Serves a gateway and lets it watch.
+fn serve(listener: TcpListener, gateway: &Gateway) -> [AbortHandle; 2] {
+    let service: IntoMakeServiceWithConnectInfo<_, SocketAddr> = gateway.router().into_make_service_with_connect_info();
+    let listener = listener.tap_io(|socket| {
+        let _ = socket.set_nodelay(true);
+    });
+    let serve = tokio::spawn(async move { axum::serve(listener, service).await });
+    let watch = tokio::spawn({
+        let gateway = gateway.clone();
+        async move { gateway.watch().await }
+    });
+    [serve.abort_handle(), watch.abort_handle()]
 }
 
 /// A frame as a viewer sends it.

@@ -19,13 +19,14 @@ use tram_agent::session::tunnel::{Door, Session};
 use tram_controller::agents;
 use tram_controller::domain::session::Policy;
 use tram_controller::domain::ticket::Binding;
+use tram_controller::domain::time::Time;
 use tram_controller::gateway::Gateway;
 use tram_controller::gateway::tunnel::Caller;
 use tram_controller::identity::ca::DeviceCa;
 use tram_controller::services::{App, Ctx, broker, endpoints};
 use tram_controller::store::Store;
 use tram_tunnel::{Limits, LineEnd, Role, Tunnel, read_words, write_words};
-use tram_wire::enrol::EnrolRequest;
+use tram_wire::enrol::{EnrolRequest, Issued};
 use tram_wire::hello::Hello;
 use tram_wire::session::{self, Opened, ToAgent, ToGateway};
 use tram_wire::{Incoming, TUNNEL_PATH, TUNNEL_UPGRADE, version};
@@ -123,6 +124,18 @@ impl Commune {
             issued: answer.issued,
             connects: 0,
         })
+    }
+
+    /// The same endpoint with a certificate of this or of another authority, issued at some time.
+    ///
+    /// # Errors
+    /// The authority's.
+    pub fn reissued(&self, device: &Identity, by: Option<&DeviceCa>, at: Time) -> Result<Identity> {
+        let request = Request::new()?;
+        let issued = by.unwrap_or(&self.ca).sign(&request.csr_pem, device.endpoint_id, at)?;
+        // What it trusts stays as it was.
+        let issued = Issued { ca_pem: device.issued.ca_pem.clone(), ..issued };
+        Ok(Identity { key_pem: request.key_pem(), issued, ..device.clone() })
     }
 
     /// What a device's tickets are bound to.

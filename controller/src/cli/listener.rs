@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -70,7 +71,10 @@ async fn connection(
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
 ) {
+    let asked = Arc::new(AtomicBool::new(false));
+    let first = asked.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        first.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(ConnectInfo(peer));
         let router = router.clone();
         async move {
@@ -81,7 +85,20 @@ async fn connection(
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
     builder.http2().timer(TokioTimer::new());
     let serving = watcher.watch(builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned());
-    if let Err(e) = serving.await {
-        tracing::debug!(%peer, error = %e, "a connection ended");
+    // Which version of HTTP is spoken is found out by waiting for its first bytes, and HTTP/2 waits for its greeting:
+    // neither has a limit of its own.
+    let silent = async {
+        tokio::time::sleep(HEAD).await;
+        if asked.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
+    };
+    tokio::select! {
+        end = serving => {
+            if let Err(e) = end {
+                tracing::debug!(%peer, error = %e, "a connection ended");
+            }
+        }
+        () = silent => counter!("http_silent_connections_total").increment(1),
     }
 }
