@@ -18,6 +18,7 @@ use crate::telemetry;
 
 mod admin;
 mod admin_people;
+mod clock;
 mod doctor;
 mod endpoint;
 mod listener;
@@ -134,7 +135,7 @@ async fn open(config: &Config) -> Result<App> {
     let store = Store::open(&config.database_url, Bus::default()).await.context("opening the database")?;
     store.migrate().await.context("bringing the database up to date")?;
     let installation = store.installation(InstallationId(Uuid::now_v7()), clock.now()).await?;
-    Ok(App {
+    let app = App {
         store,
         clock,
         installation,
@@ -144,7 +145,9 @@ async fn open(config: &Config) -> Result<App> {
         public_url: config.public_url.clone(),
         policy: config.sessions.clone(),
         support_phone: config.support_phone.clone(),
-    })
+    };
+    clock::look(&app).await;
+    Ok(app)
 }
 
 /// One server a SQLite file; several on PostgreSQL.

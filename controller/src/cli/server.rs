@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tram_hypervisor::{AccelPolicy, OpenOptions, Owner};
 use uuid::Uuid;
 
-use super::{listener, lock, open};
+use super::{clock, listener, lock, open};
 use crate::agents;
 use crate::api::{Api, events::Hub, router};
 use crate::config::Config;
@@ -87,6 +87,10 @@ pub(super) async fn run(config: Config) -> Result<()> {
     spawn_until(&mut tasks, &stop, {
         let gateway = gateway.clone();
         async move { gateway.watch().await }
+    });
+    spawn_until(&mut tasks, &stop, {
+        let app = app.clone();
+        async move { clock::follow(&app).await }
     });
     let api = Api { app: app.clone(), fleet, events: hub, metrics };
     tasks.spawn(listener::serve(web, tls, router::router(api, gateway.router()), stop.clone()));

@@ -264,6 +264,16 @@ pub(super) fn scope_list(scope: &Scope) -> Option<Json<Vec<String>>> {
 }
 
 impl Store {
+    /// The database's own time.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn time(&self) -> Result<Time> {
+        let sql = format!("SELECT {}", self.db_now());
+        let micros: i64 = on_read!(self, c => sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(c))?;
+        Ok(Time::from_micros(micros))
+    }
+
     /// See [`Tx::db_now`].
     pub(super) fn db_now(&self) -> &'static str {
         db_now(matches!(self.db, Db::Postgres(_)))
