@@ -20,7 +20,7 @@ test: ## every test, on real libvirt and in a real browser
 	@.ci/test
 
 torture: ## 10,000 viewers that vanish at every stage of SPICE and VNC: no QEMU may die (about 5 min; TRAM_TORTURE_ROUNDS=N)
-	@.ci/setup test && . .ci/env && TRAM_TORTURE_ROUNDS=$${TRAM_TORTURE_ROUNDS:-10000} \
+	@.ci/setup test && . .ci/env && TRAM_TORTURE_ROUNDS=$${TRAM_TORTURE_ROUNDS:-10000} TRAM_SILENT_SECONDS=60 \
 	    cargo test --locked -p tram-tests --test torture -- --nocapture --include-ignored
 
 story-endpoint: ## an officer's day at an endpoint: thin line, kiosk, viewer, real desktop; line cut, controller killed

@@ -160,3 +160,27 @@ fn no_file_is_a_whole_floor() -> Result<()> {
     }
     Ok(())
 }
+
+/// Every test that the table of attacks names is in the file it names, as a test that runs.
+#[test]
+fn the_table_of_attacks_names_tests_that_exist() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let table = fs::read_to_string(root.join("docs/operations/session-attacks.md"))?;
+    let rows: Vec<&str> = table.lines().filter(|l| l.starts_with("| ") && l.as_bytes()[2].is_ascii_digit()).collect();
+    for (n, row) in (1..).zip(&rows) {
+        anyhow::ensure!(row.starts_with(&format!("| {n} |")), "case {n} is missing or out of order: {row}");
+        anyhow::ensure!(row.contains(".rs::"), "case {n} names no test");
+    }
+    anyhow::ensure!(rows.len() == 32, "{} cases", rows.len());
+    let named = table.split('`').skip(1).step_by(2).filter_map(|code| code.split_once(".rs::"));
+    let mut tests = 0;
+    for (file, name) in named {
+        let source = fs::read_to_string(root.join(format!("{file}.rs"))).with_context(|| format!("{file}.rs"))?;
+        let at = source.find(&format!("fn {name}(")).with_context(|| format!("{file}.rs has no {name}"))?;
+        let before = source[..at].lines().rev().take(8).collect::<Vec<_>>().join("\n");
+        anyhow::ensure!(before.contains("#[test]") || before.contains("#[tokio::test"), "{file}.rs::{name} is no test");
+        tests += 1;
+    }
+    anyhow::ensure!(tests > 40, "only {tests} tests were found in the table");
+    Ok(())
+}

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
+use tram_controller::config::Config;
 use tram_controller::domain::access::{Role, Scope};
 use tram_controller::domain::experience::Segment;
 use tram_controller::domain::policy::PoolPolicy;
@@ -140,5 +141,30 @@ async fn whoever_seems_away_is_warned_and_may_say_that_they_are_there() -> Resul
             assert!(felt.iter().any(|m| m.segment == segment), "{segment} is missing: {felt:?}");
         }
     }
+    Ok(())
+}
+
+/// There is no recorder. Whoever must have one, by law or by order, must not be led to believe that there is.
+#[tokio::test]
+async fn a_policy_that_wants_a_recording_is_refused() -> Result<()> {
+    for db in db::both().await? {
+        let api = TestApi::new(&db.store).await?;
+        let office = Office::build(&db.store, api.app().clock.clone(), Plan::default()).await?;
+        let operator = api.signed_in(Role::Operator).await?;
+        let path = format!("/api/v1/pools/{}/policy", office.pool);
+        for body in [json!({"record": "required"}), json!({"idle_minutes": 5, "recording": true})] {
+            let refused =
+                operator.send(Method::PUT, &path, Some(("application/json", body.to_string().into_bytes()))).await?;
+            ensure!(refused.status.is_client_error(), "{refused:?}");
+            ensure!(refused.json.to_string().contains("unknown field `record"), "{refused:?}");
+        }
+        ensure!(office.count("SELECT COUNT(*) FROM pools WHERE CAST(policy AS TEXT) LIKE '%5%'").await? == 0);
+    }
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("tram.toml");
+    std::fs::write(&file, "[sessions]\nrecord = \"required\"\n")?;
+    let refused = Config::load(Some(&file), folder.path(), |_| None).map(drop);
+    let said = refused.err().map(|e| format!("{:#}", anyhow::Error::from(e))).unwrap_or_default();
+    ensure!(said.contains("unknown field `record`"), "{said}");
     Ok(())
 }

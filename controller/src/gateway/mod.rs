@@ -277,7 +277,7 @@ impl Gateway {
                 tracing::warn!(desktop = %desktop, error = %e, code = e.code(), "a display could not be opened");
                 match e {
                     HypervisorError::Unsupported(_) => None,
-                    HypervisorError::Busy(_) => Some(Cut::DesktopGone),
+                    HypervisorError::Busy(_) | HypervisorError::Invalid(_) => Some(Cut::DesktopGone),
                     e if e.class() == Class::Gone => Some(Cut::DesktopGone),
                     _ => Some(Cut::HostLost),
                 }
