@@ -5,6 +5,7 @@
 //!   POST /agent/v1/desk/sign-in  {username, password} → token, who
 //!   POST /agent/v1/desk/connect  Bearer token         → session, ticket once the desktop is ready
 //!   GET  /agent/v1/desk/session  Bearer token         → session, or none
+//!   POST /agent/v1/desk/lease    Bearer token         → a lease, if leases are on
 //!   POST /agent/v1/desk/sign-out Bearer token         → nothing
 //! ```
 //! Each one is made with the device certificate; a token works only from the endpoint it was made for, and
@@ -15,6 +16,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::SessionId;
+use crate::lease::Signed;
 
 /// `POST` [`SignIn`], answered by [`SignedIn`].
 pub const SIGN_IN_PATH: &str = "/agent/v1/desk/sign-in";
@@ -22,6 +24,8 @@ pub const SIGN_IN_PATH: &str = "/agent/v1/desk/sign-in";
 pub const CONNECT_PATH: &str = "/agent/v1/desk/connect";
 /// `GET`, answered by [`Current`].
 pub const SESSION_PATH: &str = "/agent/v1/desk/session";
+/// `POST` without a body, answered by [`Leased`].
+pub const LEASE_PATH: &str = "/agent/v1/desk/lease";
 /// `POST` [`SignOut`], answered without a body.
 pub const SIGN_OUT_PATH: &str = "/agent/v1/desk/sign-out";
 
@@ -111,6 +115,16 @@ pub struct Ticket {
     pub ticket: String,
     /// Seconds it may be redeemed.
     pub expires_s: u64,
+}
+
+/// What takes the session up again from this endpoint while the controller can't be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leased {
+    /// The lease; absent if there are none, or none for this session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Signed>,
+    /// Ask again after this many seconds.
+    pub renew_s: u64,
 }
 
 /// Ends the sign-in.

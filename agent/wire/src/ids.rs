@@ -47,6 +47,8 @@ id! {
     DesktopId,
     /// One use of one desktop by one person, over any number of reconnects.
     SessionId,
+    /// The right of an endpoint to a session while the controller can't be asked.
+    LeaseId,
     /// One look of support at a session.
     AssistId,
     /// Something that is wrong somewhere, from when it is noticed until it is over.

@@ -23,7 +23,7 @@
 //!   renew (at 2/3 of the life)     →   renewed
 //!   goodbye                        →
 //!   GET  /agent/v1/tunnel (mTLS)   →   streams of a session: [`tunnel`], [`session`]
-//!   POST /agent/v1/desk/… (mTLS)   →   an officer signs in and asks for a desktop: [`desk`]
+//!   POST /agent/v1/desk/… (mTLS)   →   an officer signs in and asks for a desktop: [`desk`]; a [`lease`] for outages
 //! ```
 
 pub mod check;
@@ -33,6 +33,7 @@ pub mod frame;
 pub mod heartbeat;
 pub mod hello;
 pub mod ids;
+pub mod lease;
 pub mod plan;
 pub mod refusal;
 pub mod report;

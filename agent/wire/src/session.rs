@@ -4,6 +4,7 @@
 //! agent                                   gateway
 //!   hello                             →   welcome | refused          first words of a new tunnel
 //!   open {ticket} | again {session}   →   opened | refused
+//!   lease {lease}                     →   opened | refused         while the controller can't be asked
 //!   (streams)                        ↔
 //!                                     ←   quality, warn, ended
 //!   leave                             →
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::frame::{Incoming, MAX_FRAME, Tag, WireError, body, direction};
 use crate::ids::SessionId;
+use crate::lease::Signed;
 use crate::version::Versions;
 
 /// What a stream carries.
@@ -109,6 +111,14 @@ pub struct Again {
     pub token: String,
 }
 
+/// Opens a session by a lease for this endpoint's certificate: only while the database can't be asked, or if the
+/// database has nothing against it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByLease {
+    /// The lease.
+    pub lease: Signed,
+}
+
 macro_rules! secret_debug {
     ($($name:ident),*) => {$(
         impl std::fmt::Debug for $name {
@@ -168,6 +178,12 @@ pub enum Denial {
     Unavailable,
     /// The words made no sense.
     Malformed,
+    /// The lease opens nothing, whatever the reason: forget it.
+    Lease,
+    /// The session is open at another place.
+    Elsewhere,
+    /// The lease is good, but its desktop does not run, or its host can't be reached.
+    Desktop,
     /// A reason made after this build.
     #[serde(other)]
     Other,
@@ -186,6 +202,9 @@ impl Denial {
             Self::Occupied => "G-109",
             Self::Version => "G-110",
             Self::Malformed => "G-111",
+            Self::Lease => "G-112",
+            Self::Elsewhere => "G-113",
+            Self::Desktop => "G-114",
             Self::Unavailable => "G-503",
             Self::Other => "G-100",
         }
@@ -241,6 +260,8 @@ direction! {
         "open" => Open(Open),
         /// A session is to go on here.
         "again" => Again(Again),
+        /// A session is to go on by a lease.
+        "lease" => Lease(ByLease),
         /// The officer leaves.
         "leave" => Leave(Leave),
     }

@@ -13,8 +13,10 @@ use tram_wire::desk;
 use tram_wire::enrol::{EnrolRequest, EnrolResponse, Issued, Renew};
 use tram_wire::heartbeat::*;
 use tram_wire::hello::{Hello, HelloAck};
+use tram_wire::lease::{Lease, Limits, Signed};
 use tram_wire::plan::{Live, Plan, Service};
 use tram_wire::report::*;
+use tram_wire::session::Protocol;
 use tram_wire::version::Versions;
 use tram_wire::{AgentMessage, ControllerMessage, Incoming, Refusal};
 
@@ -387,6 +389,31 @@ fn refusals() {
     );
 }
 
+fn lease() -> Lease {
+    let id = "01992f3c-7a10-7c3e-8a41-5f0c7d1e2b3a";
+    Lease {
+        version: 1,
+        id: id.parse().unwrap(),
+        installation: id.parse().unwrap(),
+        user: id.parse().unwrap(),
+        username: "lan.nt".into(),
+        display_name: "Nguyễn Thị Lan".into(),
+        endpoint: id.parse().unwrap(),
+        certificate: "0f".repeat(32),
+        site: "00004".into(),
+        session: id.parse().unwrap(),
+        desktop: id.parse().unwrap(),
+        desktop_name: "truc-bach-07".into(),
+        generation: 3,
+        host: id.parse().unwrap(),
+        protocols: vec![Protocol::Vnc, Protocol::Spice],
+        limits: Limits { idle_s: 1800, clipboard: true, audio: false, kbit: Some(4000) },
+        issued_ms: 1_795_000_000_000,
+        not_before_ms: 1_795_000_000_000,
+        expires_ms: 1_795_043_200_000,
+    }
+}
+
 #[test]
 fn a_desk() {
     let session = desk::Session {
@@ -410,6 +437,16 @@ fn a_desk() {
     holds("desk_connected", &desk::Connected { session, ticket });
     holds("desk_current", &desk::Current { session: Some(ended) });
     holds("desk_current_none", &desk::Current { session: None });
+    let lease = lease();
+    holds("lease", &lease);
+    let signed = Signed {
+        key: "5b1d5b0c7f3a9e21".into(),
+        lease: serde_json::to_string(&lease).unwrap(),
+        signature: "ab".repeat(64),
+    };
+    assert_eq!(signed.unproved().unwrap(), lease);
+    holds("desk_leased", &desk::Leased { lease: Some(signed), renew_s: 1800 });
+    holds("desk_leased_none", &desk::Leased { lease: None, renew_s: 3600 });
     holds("desk_sign_out", &desk::SignOut { end_session: true });
     let problem = |code: &str, detail: &str| desk::Problem {
         code: code.into(),

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use tram_wire::Incoming;
+use tram_wire::lease::Signed;
 use tram_wire::session::{
-    Again, Denial, Ended, Hello, Leave, Open, Opened, Protocol, Quality, Refused, Resume, Resumed, StreamHeader,
-    ToAgent, ToGateway, Warn, Welcome,
+    Again, ByLease, Denial, Ended, Hello, Leave, Open, Opened, Protocol, Quality, Refused, Resume, Resumed,
+    StreamHeader, ToAgent, ToGateway, Warn, Welcome,
 };
 use tram_wire::tunnel::{HEADER, Header, Kind};
 use tram_wire::version::Versions;
@@ -51,6 +52,8 @@ fn messages_read_and_write_as_released() {
     to_gateway(ToGateway::Resume(Resume { versions: VERSIONS, session: session(), secret: SECRET.into(), last: 1742 }));
     to_gateway(ToGateway::Open(Open { ticket: format!("vdt1_{}", "A".repeat(43)) }));
     to_gateway(ToGateway::Again(Again { session: session(), token: format!("vda1_{}", "A".repeat(43)) }));
+    let lease = Signed { key: "5b1d5b0c7f3a9e21".into(), lease: "{}".into(), signature: "ab".repeat(64) };
+    to_gateway(ToGateway::Lease(ByLease { lease }));
     to_gateway(ToGateway::Leave(Leave {}));
     to_agent(ToAgent::Welcome(Welcome { version: 1 }));
     to_agent(ToAgent::Resumed(Resumed { version: 1, secret: SECRET.into(), last: 96 }));

@@ -10,8 +10,8 @@ use metrics::counter;
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use tram_wire::desk::{
-    CONNECT_PATH, Connect, Connected, Current, Problem, SESSION_PATH, SIGN_IN_PATH, SIGN_OUT_PATH, Session, SignIn,
-    SignOut, SignedIn, Step, Ticket,
+    CONNECT_PATH, Connect, Connected, Current, LEASE_PATH, Leased, Problem, SESSION_PATH, SIGN_IN_PATH, SIGN_OUT_PATH,
+    Session, SignIn, SignOut, SignedIn, Step, Ticket,
 };
 use tram_wire::refusal::Refusal;
 
@@ -20,7 +20,7 @@ use super::accept::{json, read, status};
 use super::limit::Kind;
 use crate::domain::time::Time;
 use crate::identity::secret::Secret;
-use crate::services::{Error, broker, desk, endpoints};
+use crate::services::{Error, broker, desk, endpoints, leases};
 
 /// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,7 @@ pub(super) enum Ask {
     SignIn,
     Connect,
     Session,
+    Lease,
     SignOut,
 }
 
@@ -37,6 +38,7 @@ impl Ask {
             (&Method::POST, SIGN_IN_PATH) => Some(Self::SignIn),
             (&Method::POST, CONNECT_PATH) => Some(Self::Connect),
             (&Method::GET, SESSION_PATH) => Some(Self::Session),
+            (&Method::POST, LEASE_PATH) => Some(Self::Lease),
             (&Method::POST, SIGN_OUT_PATH) => Some(Self::SignOut),
             _ => None,
         }
@@ -59,6 +61,7 @@ pub(super) async fn answer(
             Ask::SignIn => sign_in(agents, &at, request).await,
             Ask::Connect => connect(agents, &at, request).await,
             Ask::Session => session(agents, &at, request).await,
+            Ask::Lease => lease(agents, &at, request).await,
             Ask::SignOut => sign_out(agents, &at, request).await,
         },
         Err(no) => Err(no),
@@ -181,6 +184,12 @@ async fn session(agents: &Agents, at: &desk::Endpoint, request: Request<Incoming
     let visit = visit(agents, at, &request).await?;
     let view = desk::session(&agents.app, &visit).await.map_err(|e| No::of(&e, visit.ctx.now))?;
     Ok(json(StatusCode::OK, &Current { session: view.map(shown) }))
+}
+
+async fn lease(agents: &Agents, at: &desk::Endpoint, request: Request<Incoming>) -> Result<Response<Body>, No> {
+    let visit = visit(agents, at, &request).await?;
+    let leased = leases::issue(&agents.app, at, &visit).await.map_err(|e| No::of(&e, visit.ctx.now))?;
+    Ok(json(StatusCode::OK, &Leased { lease: leased.lease, renew_s: leased.renew.as_secs() }))
 }
 
 async fn sign_out(agents: &Agents, at: &desk::Endpoint, request: Request<Incoming>) -> Result<Response<Body>, No> {

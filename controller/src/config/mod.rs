@@ -208,6 +208,7 @@ mod tests {
         let c = load("[sessions]\ngrace_minutes = 5", &[("TRAM_SESSIONS_IDLE_MINUTES", "7")]).unwrap();
         assert_eq!((c.sessions.grace.as_secs(), c.sessions.idle.as_secs()), (300, 420));
         assert_eq!(c.sessions.grace_persistent, Policy::default().grace_persistent);
+        assert_eq!(load("", &[("TRAM_SESSIONS_LEASE_MINUTES", "0")]).unwrap().sessions.lease.as_secs(), 0);
         for wrong in ["0", "-1", "9999999999"] {
             let e = load("", &[("TRAM_SESSIONS_GRACE_MINUTES", wrong)]).unwrap_err().to_string();
             assert!(e.contains("sessions.grace_minutes"), "{e}");

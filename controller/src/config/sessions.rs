@@ -23,20 +23,24 @@ pub(super) struct Sessions {
     longest_minutes: Option<u64>,
     /// With an endpoint whose line is away.
     line_grace_minutes: Option<u64>,
+    /// How long a lease is good; 0: there are none.
+    lease_minutes: Option<u64>,
 }
 
 impl Sessions {
     pub(super) fn policy(&self, env: impl Fn(&str) -> Option<String>) -> Result<Policy, ConfigError> {
         let usual = Policy::default();
-        let minutes = |key: &'static str, variable: &str, written: Option<u64>, usual: Duration| {
+        let from = |least: u64, key: &'static str, variable: &str, written: Option<u64>, usual: Duration| {
             let value = env(variable).or(written.map(|n| n.to_string()));
             let Some(value) = value else { return Ok(usual) };
             match value.parse::<u64>() {
-                Ok(n) if (1..=MOST).contains(&n) => Ok(Duration::from_secs(n * 60)),
-                _ => Err(ConfigError::Value { key, value, why: format!("give minutes, 1 to {MOST}") }),
+                Ok(n) if (least..=MOST).contains(&n) => Ok(Duration::from_secs(n * 60)),
+                _ => Err(ConfigError::Value { key, value, why: format!("give minutes, {least} to {MOST}") }),
             }
         };
+        let minutes = |key, variable: &str, written, usual| from(1, key, variable, written, usual);
         Ok(Policy {
+            lease: from(0, "sessions.lease_minutes", "TRAM_SESSIONS_LEASE_MINUTES", self.lease_minutes, usual.lease)?,
             grace: minutes("sessions.grace_minutes", "TRAM_SESSIONS_GRACE_MINUTES", self.grace_minutes, usual.grace)?,
             grace_persistent: minutes(
                 "sessions.kept_grace_minutes",

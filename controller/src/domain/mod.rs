@@ -13,6 +13,7 @@ pub mod experience;
 pub mod host;
 pub mod image;
 pub mod incident;
+pub mod lease;
 pub mod line;
 pub mod name;
 pub mod placement;

@@ -66,6 +66,8 @@ pub struct Policy {
     pub handshake: Duration,
     /// An endpoint's line may be away for this long before the desktop's side is closed.
     pub line_grace: Duration,
+    /// How long a lease lets an officer in while the database can't be asked; zero: leases are off.
+    pub lease: Duration,
 }
 
 impl Default for Policy {
@@ -78,6 +80,7 @@ impl Default for Policy {
             longest: minutes(720),
             handshake: Duration::from_secs(30),
             line_grace: minutes(5),
+            lease: minutes(720),
         }
     }
 }

@@ -136,12 +136,8 @@ fn generate(name: &str, now: Time) -> Result<String, CaError> {
 
 /// Puts the file there whole, unless somebody else just did: a second authority would orphan what the first one
 /// signed.
-fn create(data: &Path, file: &str, text: &str) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(data)?;
-    let part = data.join(format!(".{file}.{}", uuid::Uuid::new_v4()));
-    let mut written = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
-    written.write_all(text.as_bytes())?;
-    written.sync_all()?;
+pub(super) fn create(data: &Path, file: &str, text: &str) -> io::Result<()> {
+    let part = part(data, file, text)?;
     let linked = match fs::hard_link(&part, data.join(file)) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other,
@@ -149,4 +145,20 @@ fn create(data: &Path, file: &str, text: &str) -> io::Result<()> {
     fs::remove_file(&part)?;
     linked?;
     fs::File::open(data)?.sync_all()
+}
+
+/// Puts the file there whole, in place of the former one.
+pub(super) fn replace(data: &Path, file: &str, text: &str) -> io::Result<()> {
+    fs::rename(part(data, file, text)?, data.join(file))?;
+    fs::File::open(data)?.sync_all()
+}
+
+/// A file beside the one that is meant, for its owner's eyes only, on the disk for good.
+fn part(data: &Path, file: &str, text: &str) -> io::Result<PathBuf> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(data)?;
+    let part = data.join(format!(".{file}.{}", uuid::Uuid::new_v4()));
+    let mut written = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+    written.write_all(text.as_bytes())?;
+    written.sync_all()?;
+    Ok(part)
 }

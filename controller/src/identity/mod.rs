@@ -2,6 +2,7 @@
 
 mod authority;
 pub mod ca;
+pub mod lease_keys;
 pub mod nodes;
 pub mod password;
 pub mod secret;

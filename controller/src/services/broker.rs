@@ -32,6 +32,9 @@ mod waiting;
 /// What a ticket starts with.
 pub const TICKET_PREFIX: &str = "vdt1_";
 
+/// Leases that are over are kept this long, for the list of them.
+const LEASES_KEPT: Duration = Duration::from_secs(86_400);
+
 /// A boot is guessed to take this long until one was measured.
 const FIRST_BOOT: Duration = Duration::from_secs(60);
 
@@ -496,6 +499,7 @@ pub async fn reap(app: &App) -> Result<usize> {
     let mut changed = tx.ready_sessions().await?;
     changed += tx.orphaned_sessions(GATEWAY_SILENCE, ctx.now).await?;
     tx.forget_tickets(TICKET_KEPT).await?;
+    tx.forget_leases(LEASES_KEPT).await?;
     tx.commit().await?;
     for s in app.store.sessions(&Filter::live()).await?.0 {
         if end_reason(&s, ctx.now).is_none() {

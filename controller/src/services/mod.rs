@@ -23,6 +23,7 @@ pub mod endpoints;
 pub mod hosts;
 pub mod images;
 pub mod incidents;
+pub mod leases;
 pub mod nodes;
 pub mod overview;
 pub mod pools;

@@ -95,7 +95,7 @@ pub async fn again(
     Ok(Some(Returned { desktop: desktop.into(), epoch, protocols: found.protocols, policy: found.policy, token }))
 }
 
-async fn attach(
+pub(super) async fn attach(
     tx: &mut Tx,
     app: &App,
     id: SessionId,

@@ -13,6 +13,7 @@ use crate::domain::site::{Level, SiteRef};
 use crate::domain::text;
 use crate::identity::secret::Secret;
 use crate::store::StoreError;
+use crate::store::leases::LeasesOf;
 use crate::store::users::{User, UserFilter, UserRow};
 
 /// Longest name for people, in characters.
@@ -174,6 +175,7 @@ async fn write(app: &App, ctx: &Ctx, id: UserId, change: &UserChange, hash: Opti
     }
     if hash.is_some() || new.disabled {
         tx.end_web_sessions(id, None).await?;
+        tx.revoke_leases(LeasesOf::User(id), if new.disabled { "disabled" } else { "password" }).await?;
     }
     if change.unlock || hash.is_some() {
         tx.unlock(&new.username).await?;
@@ -222,6 +224,7 @@ pub async fn change_own(
     if let Some(hash) = &hash {
         tx.set_password(user.id, hash, ctx.now).await?;
         tx.end_web_sessions(user.id, Some(&visit.token_hash)).await?;
+        tx.revoke_leases(LeasesOf::User(user.id), "password").await?;
     }
     let detail = json!({"language": language, "password": hash.as_ref().map(|_| "changed")});
     audit(&mut tx, ctx, "user.change_own", &user.username, only_set(detail)).await?;

@@ -28,6 +28,7 @@ pub mod endpoints;
 pub mod hosts;
 pub mod images;
 pub mod incidents;
+pub mod leases;
 pub mod line;
 pub mod listen;
 mod lock;

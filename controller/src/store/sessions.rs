@@ -4,6 +4,7 @@ use sqlx::types::Json;
 use tram_wire::ids::{DesktopId, PoolId, SessionId, UserId};
 use uuid::Uuid;
 
+use super::leases::LeasesOf;
 use super::{Db, Result, Store, Tx, TxInner, exec_tx, on_read, on_tx};
 use crate::domain::access::Scope;
 use crate::domain::desktop::{DesiredDesktop, DesktopState};
@@ -85,6 +86,8 @@ pub struct Session {
     /// What they told the officer.
     pub end_note: Option<String>,
     experience: Option<Json<Experience>>,
+    /// When it was last entered by a lease while the database was away.
+    pub leased_at: Option<i64>,
 }
 
 impl Session {
@@ -245,7 +248,7 @@ const SELECT: &str = "SELECT s.id, s.user_id, u.username, u.disabled AS user_dis
     s.end_reason, s.created_at, s.last_active_at, s.first_frame_at, s.disconnected_at, s.ended_at, s.resumes, s.bytes_up, s.bytes_down, \
     s.epoch, s.client_ip, d.state AS desktop_state, d.desired AS desktop_desired, d.state_since AS desktop_since, d.assigned_user, \
     d.host_id, p.persistent, p.start_desktops, s.queued_at, s.assigned_at, s.policy, s.holder_kind, s.holder, e.name AS holder_name, \
-    s.present_at, s.closing_at, s.ended_by, s.end_note, s.experience \
+    s.present_at, s.closing_at, s.ended_by, s.end_note, s.experience, s.leased_at \
     FROM sessions s JOIN users u ON u.id = s.user_id LEFT JOIN desktops d ON d.id = s.desktop_id LEFT JOIN pools p ON p.id = d.pool_id \
     LEFT JOIN endpoints e ON e.id = s.holder_endpoint";
 
@@ -504,6 +507,7 @@ impl Tx {
         let key = self.place_key(b).await?;
         exec_tx!(self, c => sqlx::query("UPDATE sessions SET holder_kind = $2, holder = $3, holder_endpoint = $4 WHERE id = $1")
             .bind(id.0).bind(b.place().as_str()).bind(key).bind(b.endpoint().map(|e| e.0)).execute(c))?;
+        self.revoke_leases(LeasesOf::OtherPlaces(id, b.endpoint()), "moved").await?;
         Ok(())
     }
 
@@ -517,6 +521,7 @@ impl Tx {
             .bind(id.0).bind(now.micros()).bind(reason.as_str()).execute(c))?;
         if rows == 1 {
             self.revoke_tickets(id).await?;
+            self.revoke_leases(LeasesOf::OtherPlaces(id, None), "ended").await?;
             self.touch(Kind::Session, id.0);
         }
         Ok(rows == 1)
