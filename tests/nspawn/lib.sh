@@ -16,9 +16,18 @@ spawn_mirror=
 spawn_name=                  # what the next machine is called; for the rest see spawn_boot
 spawn_address=
 spawn_neighbours=()
+spawn_scratch=               # a folder to remove at the end
 
 # What a server installation has and the smallest Debian has not.
 bare=systemd-sysv,dbus,libpam-systemd,sudo,git,make,ca-certificates,iproute2,procps,adduser,curl
+
+# spawn_root SCRIPT ARGUMENT...: goes on as root, if need be through sudo.
+spawn_root() {
+    [ "$(id -u)" -ne 0 ] || return 0
+    command -v sudo >/dev/null || fail "machines need root and there is no sudo: run it as root"
+    exec sudo env "PATH=$PATH" "HOME=$HOME" "CARGO_TARGET_DIR=$CARGO_TARGET_DIR" \
+        ${XDG_CACHE_HOME:+"XDG_CACHE_HOME=$XDG_CACHE_HOME"} "$@"
+}
 
 # spawn_tar SUITE: prints the path of that suite's bare root; made once, a new one when the list changes.
 spawn_tar() {
@@ -156,5 +165,6 @@ spawn_stop() {
     for name in "${!spawn_all[@]}"; do spawn_end "$name" || true; done
     [ -z "$spawn_mirror" ] || kill "$spawn_mirror" 2>/dev/null || true
     [ -z "$spawn_bridge" ] || ip link delete "$spawn_bridge" 2>/dev/null || true
+    [ -z "$spawn_scratch" ] || rm -rf --one-file-system "$spawn_scratch"
     exit "$status"
 }

@@ -7,7 +7,7 @@
 set -euo pipefail
 # shellcheck source=tests/nspawn/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-[ "$(id -u)" -eq 0 ] || fail "this needs root"
+spawn_root "$0" "$@"
 
 [ $# -gt 0 ] || set -- trixie
 packages=${TRAM_PACKAGES:-$CARGO_TARGET_DIR/packages-test}
@@ -46,7 +46,7 @@ until_true() {
     done
     echo "    ok: $what"
 }
-apt() { spawn_run apt-get -qq -y -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 "$@" >"$machine.apt" 2>&1 || { tail -n 30 "$machine.apt" >&2; fail "apt-get $*"; }; }
+apt() { spawn_run apt-get -qq -y -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 "$@" >"$machine/root/apt.log" 2>&1 || { tail -n 30 "$machine/root/apt.log" >&2; fail "apt-get $*"; }; }
 in_there() { spawn_run sh -c "$1"; }
 healthy() { in_there 'curl -fsk https://127.0.0.1:8443/readyz'; }
 exposure() { spawn_run systemd-analyze security --no-pager "$1" | sed -n 's/.*Overall exposure level[^:]*: \([0-9.]*\).*/\1/p'; }
@@ -68,6 +68,9 @@ try() {
     expect "the manual is there" in_there 'test -s /usr/share/man/man8/tram-controller.8.gz && test -s /usr/share/man/man8/tram-agent.8.gz'
 
     say "$suite: set up by root, run by its own user"
+    # As docs/operations/install.md says.
+    in_there "sed -i 's|^#listen = .*|listen = \"0.0.0.0:8443\"|; s|^#agent_listen = .*|agent_listen = \"0.0.0.0:8444\"|;
+        s|^#public_url = .*|public_url = \"https://pkg:8443\"|' /etc/tram/controller.toml"
     spawn_run tram-controller admin init-tls --names localhost,127.0.0.1
     spawn_run systemctl enable -q --now tram-controller
     until_true 60 "the controller is ready" healthy

@@ -1,0 +1,97 @@
+# shellcheck shell=bash
+# Sourced by the tests of the recipes: tools, packages, and the machines they run against.
+
+# shellcheck source=tests/nspawn/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../nspawn/lib.sh"
+
+# A server with what Ansible needs to get in.
+bare=$bare,openssh-server,python3,python3-apt
+recipes=$root/ansible
+scratch=
+
+# ansible_tools: Ansible of the pinned version, in the cache.
+ansible_tools() {
+    local home
+    home=$TRAM_CACHE/ansible-$(sha256sum <"$recipes/requirements.txt" | cut -c1-8)
+    if [ ! -e "$home/ready" ]; then
+        say "installing Ansible into $home (30 s)"
+        rm -rf "$home"
+        python3 -m venv "$home"
+        "$home/bin/pip" install --quiet --disable-pip-version-check --requirement "$recipes/requirements.txt"
+        touch "$home/ready"
+    fi
+    PATH=$home/bin:$PATH
+    export ANSIBLE_CONFIG=$recipes/ansible.cfg ANSIBLE_HOME=$home/home ANSIBLE_NOCOLOR=1 NO_COLOR=1
+}
+
+# ansible_packages FOLDER: versions 0.9.0 and 0.9.1 from the debug build, and 0.9.2 whose controller ends at once.
+ansible_packages() {
+    local version broken=$scratch/broken
+    for version in 0.9.0 0.9.1; do
+        TRAM_PACKAGE_PROFILE=dev TRAM_PACKAGE_VERSION=$version "$root/packaging/build" "$1" >/dev/null
+    done
+    dpkg-deb --raw-extract "$1"/tram-controller_0.9.1_*.deb "$broken"
+    sed -i 's/^Version: .*/Version: 0.9.2/' "$broken/DEBIAN/control"
+    printf '#!/bin/sh\necho "a release that does not work" >&2\nexit 1\n' >"$broken/usr/bin/tram-controller"
+    dpkg-deb --root-owner-group -Zxz -z0 --build "$broken" "$1/tram-controller_0.9.2_$(dpkg --print-architecture).deb" >/dev/null
+}
+
+# ansible_machine NAME SUITE ADDRESS: boots it with our key inside, in the network of spawn_network.
+ansible_machine() {
+    local archives=$TRAM_CACHE/roots/archives/$1-$2
+    mkdir -p "$archives/partial" # what apt has fetched once
+    spawn_name=$1 spawn_address=$3
+    spawn_boot "$2" --bind="$archives:/var/cache/apt/archives"
+    install -d -m 700 "$machine/root/.ssh"
+    install -m 600 "$scratch/key.pub" "$machine/root/.ssh/authorized_keys"
+    ssh-keygen -q -R "$3" -f "$scratch/known_hosts" >/dev/null 2>&1 || true
+    local tries=0
+    until ssh-keyscan -t ed25519 "$3" >>"$scratch/known_hosts" 2>/dev/null && grep -q "^$3 " "$scratch/known_hosts"; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 60 ] || fail "no SSH answers at $3 ($1)"
+        sleep 0.5
+    done
+}
+
+# ansible_inventory FILE: all on one machine, and an office computer.
+ansible_inventory() {
+    cat >"$1" <<YAML
+all:
+  vars:
+    ansible_user: root
+    ansible_ssh_private_key_file: $scratch/key
+    ansible_ssh_common_args: -o UserKnownHostsFile=$scratch/known_hosts -o ControlPath=$scratch/%C
+    tram_packages: $scratch/packages
+    tram_version: ${2:-0.9.0}
+    endpoint_controller: https://$spawn_net.10:8444
+  children:
+    postgresql:
+      hosts: {tram-1: {}}
+      vars:
+        postgres_listen: ["$spawn_net.10"]
+        postgres_clients: ["$spawn_net.0/24"]
+    controllers:
+      hosts: {tram-1: {ansible_host: $spawn_net.10}}
+      vars:
+        controller_public_url: https://tram-1:8443
+        controller_names: [tram-1, $spawn_net.10]
+        controller_database_host: $spawn_net.10
+        controller_sites: hanoi-2016
+        controller_operators: [truc-ban]
+        controller_settings: {sessions: {idle_minutes: 20}}
+    hypervisors:
+      hosts: {tram-1: {}}
+      vars:
+        libvirt_host_emulation: true
+        libvirt_host_accel: tcg
+    monitoring:
+      hosts: {tram-1: {}}
+    endpoints:
+      children: {site_00505: {}}
+    site_00505:
+      vars: {endpoint_site: "00505"}
+      hosts: {co-loa-1: {ansible_host: $spawn_net.11}}
+    wave_01:
+      children: {site_00505: {}}
+YAML
+}
