@@ -1,7 +1,7 @@
 # The one list of commands. Every target stands alone: it installs and builds what it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: setup demo demo-clean test torture story-endpoint newcomer check bench console images packages test-packages help
+.PHONY: setup demo demo-clean test torture story-endpoint newcomer check bench console images packages test-packages test-ansible help
 export ONLY
 
 help: ## this list
@@ -45,4 +45,7 @@ packages: ## build the Debian packages of controller and agent into the cargo ta
 	@.ci/setup demo && packaging/build
 
 test-packages: ## install, upgrade, remove and purge the packages in bare Debian 12 and 13 with systemd (3 min, needs root)
-	@.ci/setup test && tests/nspawn/packages.sh bookworm trixie
+	@.ci/setup test && . .ci/env && cargo build --locked -p tram-controller -p tram-agent && tests/nspawn/packages.sh bookworm trixie
+
+test-ansible: ## the recipes of ansible/ on bare Debian with systemd: site, second run, restore, upgrade (6 min, needs root)
+	@.ci/setup test && . .ci/env && cargo build --locked -p tram-controller -p tram-agent && tests/ansible/run.sh
