@@ -1,7 +1,7 @@
 # The one list of commands. Every target stands alone: it installs and builds what it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: setup demo demo-clean test torture story-endpoint newcomer check bench console images packages test-packages test-ansible help
+.PHONY: setup demo demo-clean test torture story-endpoint newcomer check bench console images packages test-packages test-ansible test-infra help
 export ONLY
 
 help: ## this list
@@ -49,3 +49,6 @@ test-packages: ## install, upgrade, remove and purge the packages in bare Debian
 
 test-ansible: ## the recipes of ansible/ on bare Debian with systemd: site, second run, restore, upgrade (6 min, needs root)
 	@.ci/setup test && . .ci/env && cargo build --locked -p tram-controller -p tram-agent && tests/ansible/run.sh
+
+test-infra: ## the same on virtual machines with kernels of their own (an hour without KVM, needs root)
+	@.ci/setup test && . .ci/env && cargo build --locked -p tram-controller -p tram-agent && TRAM_ANSIBLE_GUESTS=1 tests/ansible/run.sh

@@ -36,21 +36,63 @@ ansible_packages() {
     dpkg-deb --root-owner-group -Zxz -z0 --build "$broken" "$1/tram-controller_0.9.2_$(dpkg --print-architecture).deb" >/dev/null
 }
 
-# ansible_machine NAME SUITE ADDRESS: boots it with our key inside, in the network of spawn_network.
+# ansible_machine NAME SUITE ADDRESS: boots it with our key inside, in the network of spawn_network: in a container, or
+# with TRAM_ANSIBLE_GUESTS as a virtual machine with a kernel of its own.
 ansible_machine() {
-    local archives=$TRAM_CACHE/roots/archives/$1-$2
-    mkdir -p "$archives/partial" # what apt has fetched once
-    spawn_name=$1 spawn_address=$3
-    spawn_boot "$2" --bind="$archives:/var/cache/apt/archives"
-    install -d -m 700 "$machine/root/.ssh"
-    install -m 600 "$scratch/key.pub" "$machine/root/.ssh/authorized_keys"
-    ssh-keygen -q -R "$3" -f "$scratch/known_hosts" >/dev/null 2>&1 || true
     local tries=0
-    until ssh-keyscan -t ed25519 "$3" >>"$scratch/known_hosts" 2>/dev/null && grep -q "^$3 " "$scratch/known_hosts"; do
+    spawn_name=$1 spawn_address=$3
+    ssh-keygen -q -R "$3" -f "$scratch/known_hosts" >/dev/null 2>&1 || true
+    if [ -n "${TRAM_ANSIBLE_GUESTS:-}" ]; then
+        ansible_guest "$1" "$2"
+    else
+        local archives=$TRAM_CACHE/roots/archives/$1-$2
+        mkdir -p "$archives/partial" # what apt has fetched once
+        spawn_boot "$2" --bind="$archives:/var/cache/apt/archives"
+        ansible_key "$machine"
+    fi
+    until ssh-keyscan -T 10 -t ed25519 "$3" >>"$scratch/known_hosts" 2>/dev/null && grep -q "^$3 " "$scratch/known_hosts"; do
         tries=$((tries + 1))
-        [ "$tries" -lt 60 ] || fail "no SSH answers at $3 ($1)"
+        if [ "$tries" -gt 600 ] || [ ! -d "/proc/$spawned" ]; then
+            tail -n 20 "$machine.log" >&2
+            fail "no SSH answers at $3 ($1)"
+        fi
         sleep 0.5
     done
+}
+
+# ansible_key ROOT: lets us in.
+ansible_key() {
+    install -d -m 700 "$1/root/.ssh"
+    install -m 600 "$scratch/key.pub" "$1/root/.ssh/authorized_keys"
+}
+
+# ansible_guest NAME SUITE: the same root on a disk, started by QEMU; it ends with spawn_end as a container does.
+ansible_guest() {
+    local kernel tap=${spawn_bridge}n${#spawn_all[@]}
+    bare=$bare,linux-image-amd64 spawn_unpack "$2" "$1"
+    ansible_key "$machine"
+    echo '/dev/vda / ext4 defaults 0 1' >"$machine/etc/fstab"
+    kernel=$(find "$machine/boot" -name 'vmlinuz-*' | head -n1)
+    cp "$kernel" "$machine/boot/initrd.img-${kernel##*/vmlinuz-}" "$scratch/"
+    mke2fs -q -t ext4 -d "$machine" "$machine.disk" 12G
+    find "$machine" -mindepth 1 -delete
+    ip tuntap add "$tap" mode tap
+    ip link set "$tap" master "$spawn_bridge" up
+    qemu-system-x86_64 -accel kvm -accel tcg,thread=multi -cpu max -smp 2 -m 2048 -display none -serial "file:$machine.log" \
+        -kernel "$scratch/${kernel##*/}" -initrd "$scratch/initrd.img-${kernel##*/vmlinuz-}" \
+        -append 'root=/dev/vda rw console=ttyS0 systemd.unit=multi-user.target' \
+        -drive "file=$machine.disk,format=raw,if=virtio,cache=unsafe" \
+        -netdev "tap,id=n,ifname=$tap,script=no,downscript=no" -device "virtio-net-pci,netdev=n,mac=52:54:00:00:00:$(printf %02x "${spawn_address##*.}")" \
+        -device virtio-rng-pci </dev/null >/dev/null 2>&1 &
+    spawned=$!
+    spawn_all[$1]="$machine - $spawned"
+}
+
+# ansible_on ADDRESS COMMAND...: as root there.
+ansible_on() {
+    local address=$1
+    shift
+    ssh -i "$scratch/key" -o "UserKnownHostsFile=$scratch/known_hosts" -o BatchMode=yes -o LogLevel=ERROR "root@$address" -- "${*@Q}" </dev/null
 }
 
 # ansible_inventory FILE: all on one machine, and an office computer.

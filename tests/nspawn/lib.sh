@@ -66,8 +66,8 @@ spawn_place() {
     { printf '127.0.0.1 localhost\n::1 localhost\n%s deb.debian.org\n%s %s\n' "$spawn_net.1" "$address" "$name"
         [ $# -eq 0 ] || printf '%s\n' "$@"; } >"$machine/etc/hosts"
     mkdir -p "$machine/etc/systemd/network"
-    printf '[Match]\nName=host0\n[Network]\nAddress=%s/24\nGateway=%s.1\nLinkLocalAddressing=no\n' \
-        "$address" "$spawn_net" >"$machine/etc/systemd/network/10-host0.network"
+    printf '[Match]\nName=host0 en*\n[Network]\nAddress=%s/24\nGateway=%s.1\nLinkLocalAddressing=no\n' \
+        "$address" "$spawn_net" >"$machine/etc/systemd/network/10-wired.network"
     rm -f "$machine/etc/systemd/system/systemd-networkd.service" "$machine/etc/systemd/system/systemd-networkd.socket"
     mkdir -p "$machine/etc/systemd/system/multi-user.target.wants"
     ln -sf /usr/lib/systemd/system/systemd-networkd.service "$machine/etc/systemd/system/multi-user.target.wants/"
@@ -76,12 +76,9 @@ spawn_place() {
 # spawn_use NAME: the machine that spawn_run and the rest mean from now on.
 spawn_use() { read -r machine leader spawned <<<"${spawn_all[$1]}"; }
 
-# spawn_boot SUITE [NSPAWN-OPTION...]: unpacks and boots, returns when systemd has done its work.
-# Before it: spawn_name=NAME, spawn_address=ADDRESS and spawn_neighbours=('ADDRESS NAME'...) in a network of its own.
-spawn_boot() {
-    local suite=$1 tar keep=() network=(--resolv-conf=replace-host)
-    local name=${spawn_name:-tram-$1}
-    shift
+# spawn_unpack SUITE NAME: a bare root in $machine, set up for where it is to stand.
+spawn_unpack() {
+    local suite=$1 name=$2 tar unit
     tar=$(spawn_tar "$suite")
     machine=$(mktemp -d "${TRAM_SPAWN_DIR:-/var/tmp}/tram-$suite.XXXXXX")
     leader='' spawned=''
@@ -98,15 +95,21 @@ spawn_boot() {
     # Node.js from the registry does not ask the system whom to trust.
     echo NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt >>"$machine/etc/environment"
     # The network is this machine's own: nothing in there may set it up.
-    local unit
     for unit in systemd-firstboot.service systemd-networkd.service systemd-networkd.socket systemd-resolved.service \
         apt-daily.timer apt-daily-upgrade.timer man-db.timer; do
         ln -sf /dev/null "$machine/etc/systemd/system/$unit"
     done
-    if [ -n "$spawn_net" ]; then
-        spawn_place "$name" "$spawn_address" "${spawn_neighbours[@]}"
-        network=(--resolv-conf=off --network-bridge="$spawn_bridge")
-    fi
+    [ -z "$spawn_net" ] || spawn_place "$name" "$spawn_address" "${spawn_neighbours[@]}"
+}
+
+# spawn_boot SUITE [NSPAWN-OPTION...]: unpacks and boots, returns when systemd has done its work.
+# Before it: spawn_name=NAME, spawn_address=ADDRESS and spawn_neighbours=('ADDRESS NAME'...) in a network of its own.
+spawn_boot() {
+    local suite=$1 keep=() network=(--resolv-conf=replace-host)
+    local name=${spawn_name:-tram-$1}
+    shift
+    spawn_unpack "$suite" "$name"
+    [ -z "$spawn_net" ] || network=(--resolv-conf=off --network-bridge="$spawn_bridge")
     [ -d /run/systemd/system ] || keep=(--keep-unit)
     SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn --quiet --register=no "${keep[@]}" --console=pipe \
         --machine="${machine##*/}" "${network[@]}" "$@" --boot --directory="$machine" \
@@ -144,7 +147,8 @@ spawn_end() {
     unset "spawn_all[$1]"
     if [ "$spawned" != - ] && [ -d "/proc/$spawned" ]; then
         [ "$leader" != - ] || leader=$(spawn_leader) || leader=
-        [ -z "$leader" ] || spawn_run systemctl poweroff >/dev/null 2>&1 || true
+        # A virtual machine has no leader here: it is switched off.
+        if [ -n "$leader" ]; then spawn_run systemctl poweroff >/dev/null 2>&1 || true; else kill "$spawned" 2>/dev/null || true; fi
         while [ -d "/proc/$spawned" ] && [ "$tries" -lt 120 ]; do
             tries=$((tries + 1))
             sleep 0.25
@@ -154,7 +158,7 @@ spawn_end() {
     fi
     # Nothing below it may be another file system: rm would go into it.
     if [ -n "$machine" ] && ! grep -q " $machine/" /proc/self/mounts; then
-        rm -rf --one-file-system "$machine" "$machine.log"
+        rm -rf --one-file-system "$machine" "$machine.log" "$machine.disk"
     fi
 }
 
