@@ -7,6 +7,7 @@ pub mod device;
 pub mod gate;
 pub mod guest;
 pub mod http;
+pub mod links;
 pub mod office;
 pub mod screen;
 pub mod thin;

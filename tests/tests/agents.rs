@@ -1,219 +1,26 @@
 //! Agents against the controller, in one process, over real TLS, on both databases: enrolment, link,
 //! beat, silence, revocation, wrong certificates, wrong clocks, hostile frames.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use futures_util::{SinkExt, StreamExt};
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tokio_tungstenite::WebSocketStream;
+use anyhow::Result;
+use futures_util::SinkExt;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use tokio_tungstenite::tungstenite::Message;
-use tokio_util::sync::CancellationToken;
-use tram_controller::agents;
-use tram_controller::clock::Clock;
 use tram_controller::domain::endpoint::{EndpointState, SILENT_WITHIN, Verdict};
 use tram_controller::domain::time::Time;
 use tram_controller::identity::ca::DeviceCa;
-use tram_controller::services::{App, Ctx, Error, endpoints};
-use tram_controller::store::endpoints::{Endpoint, Filter};
-use tram_tests::db;
-use tram_tests::office::{Office, Plan, SITE, noon};
+use tram_controller::services::{Error, endpoints};
+use tram_controller::store::endpoints::Filter;
+use tram_tests::links::{Device, World, csr, hello};
 use tram_wire::check::{CheckState, Finding};
-use tram_wire::enrol::{EnrolRequest, EnrolResponse, Issued, Renew};
+use tram_wire::enrol::{EnrolRequest, Renew};
 use tram_wire::heartbeat::{Beat, Goodbye, GoodbyeReason, Snapshot};
-use tram_wire::hello::Hello;
 use tram_wire::ids::EndpointId;
-use tram_wire::{AgentMessage, ControllerMessage, Incoming, LINK_PATH, Refusal, SERVER_NAME, version};
+use tram_wire::{AgentMessage, ControllerMessage, Refusal};
 use uuid::Uuid;
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-struct World {
-    app: App,
-    at: SocketAddr,
-    ca: DeviceCa,
-    stop: CancellationToken,
-    _folder: TempDir,
-    _db: db::TestDb,
-}
-
-impl World {
-    async fn all() -> Result<Vec<Self>> {
-        let mut worlds = Vec::new();
-        for db in db::both().await? {
-            db.raw(&format!(
-                "INSERT INTO sites (code, valid_from, name, short_name, type, level, search_key) \
-                 VALUES ('{SITE}', '2016-01-01', 'Phường Trúc Bạch', 'Trúc Bạch', 'phường', 'commune', 'truc bach')"
-            ))
-            .await?;
-            let plan = Plan { desktops: 0, officers: 0, ..Plan::default() };
-            let office = Office::build(&db.store, noon(), plan).await?;
-            let folder = tempfile::tempdir()?;
-            let app = App { data_dir: folder.path().to_owned(), ..office.app };
-            let listener = TcpListener::bind("127.0.0.1:0").await?;
-            let (at, stop) = (listener.local_addr()?, CancellationToken::new());
-            let ca = DeviceCa::open(&app.data_dir, app.clock.now())?;
-            tokio::spawn(agents::serve(app.clone(), listener, None, stop.clone()));
-            worlds.push(Self { app, at, ca, stop, _folder: folder, _db: db });
-        }
-        Ok(worlds)
-    }
-
-    fn admin(&self) -> Ctx {
-        Ctx::local_admin(self.app.clock.now())
-    }
-
-    async fn token(&self, count: i64, ttl_hours: i64) -> Result<String> {
-        let request = endpoints::TokenRequest { site_code: SITE.into(), count, ttl_hours, note: String::new() };
-        Ok(endpoints::create_token(&self.app, &self.admin(), &request).await?.0)
-    }
-
-    async fn enrol(&self, token: &str) -> Result<(EnrolResponse, KeyPair), Refusal> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        let request = EnrolRequest { token: token.to_owned(), csr_pem: csr(&key), hello: hello(&self.app.clock) };
-        let done = endpoints::enrol(&self.app, &self.admin(), &self.ca, &request).await?;
-        Ok((done, key))
-    }
-
-    async fn endpoint(&self) -> Result<Device> {
-        let (answer, key) = self.enrol(&self.token(1, 1).await?).await?;
-        Ok(Device { id: answer.endpoint_id, issued: answer.issued, key })
-    }
-
-    async fn connect(&self, device: Option<&Device>) -> Result<Line> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.ca.pem().as_bytes())?)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        // The controller's clock stands in the future: look at its certificate from there.
-        let builder = ClientConfig::builder_with_details(provider, Arc::new(StandingStill(self.app.clock.now())))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots);
-        let config = match device {
-            None => builder.with_no_client_auth(),
-            Some(d) => builder.with_client_auth_cert(
-                vec![CertificateDer::from_pem_slice(d.issued.certificate_pem.as_bytes())?],
-                PrivateKeyDer::from_pem_slice(d.key.serialize_pem().as_bytes())?,
-            )?,
-        };
-        let tcp = TcpStream::connect(self.at).await?;
-        let tls = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(SERVER_NAME)?, tcp).await?;
-        let (socket, _) = tokio_tungstenite::client_async(format!("wss://{SERVER_NAME}{LINK_PATH}"), tls).await?;
-        Ok(Line(socket))
-    }
-
-    async fn link(&self, device: &Device) -> Result<Line> {
-        let mut line = self.connect(Some(device)).await?;
-        line.send(&AgentMessage::Hello(hello(&self.app.clock))).await?;
-        match line.next().await? {
-            ControllerMessage::HelloAck(ack) => assert_eq!((ack.version, ack.beat_s), (1, 30)),
-            other => anyhow::bail!("{other:?}"),
-        }
-        Ok(line)
-    }
-
-    async fn refusal(&self, device: Option<&Device>) -> Result<Refusal> {
-        let mut line = self.connect(device).await?;
-        // The answer may come before this is sent.
-        let _ = line.send(&AgentMessage::Hello(hello(&self.app.clock))).await;
-        line.refused().await
-    }
-
-    async fn row(&self, id: EndpointId) -> Result<Endpoint> {
-        self.app.store.endpoint(id).await?.context("the endpoint is there")
-    }
-
-    /// Waits until the row is as told; reports are written in batches.
-    async fn until(&self, id: EndpointId, what: &str, told: impl Fn(&Endpoint) -> bool) -> Result<Endpoint> {
-        for _ in 0..100 {
-            let row = self.row(id).await?;
-            if told(&row) {
-                return Ok(row);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        anyhow::bail!("{}: never {what}: {:?}", self.app.store.engine(), self.row(id).await?)
-    }
-
-    async fn events(&self, id: EndpointId) -> Result<Vec<String>> {
-        Ok(self.app.store.endpoint_events(id, 50).await?.into_iter().rev().map(|e| e.kind).collect())
-    }
-
-    fn pass_time(&self, by: Duration) {
-        self.app.clock.set(self.app.clock.now().plus(by));
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
-
-#[derive(Debug)]
-struct StandingStill(Time);
-
-impl rustls::time_provider::TimeProvider for StandingStill {
-    fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
-        let since = Duration::from_micros(self.0.micros().unsigned_abs());
-        Some(rustls::pki_types::UnixTime::since_unix_epoch(since))
-    }
-}
-
-struct Device {
-    id: EndpointId,
-    issued: Issued,
-    key: KeyPair,
-}
-
-struct Line(WebSocketStream<TlsStream<TcpStream>>);
-
-impl Line {
-    async fn send(&mut self, message: &AgentMessage) -> Result<()> {
-        Ok(self.0.send(Message::text(message.encode()?)).await?)
-    }
-
-    async fn next(&mut self) -> Result<ControllerMessage> {
-        let frame = tokio::time::timeout(Duration::from_secs(5), self.0.next()).await?.context("closed")??;
-        match ControllerMessage::decode(&frame.into_data())? {
-            Incoming::Message(m) => Ok(m),
-            Incoming::Unknown { kind } => anyhow::bail!("unknown {kind}"),
-        }
-    }
-
-    async fn refused(&mut self) -> Result<Refusal> {
-        match self.next().await? {
-            ControllerMessage::Refused(r) => Ok(r),
-            other => anyhow::bail!("not refused: {other:?}"),
-        }
-    }
-}
-
-fn csr(key: &KeyPair) -> String {
-    CertificateParams::default().serialize_request(key).unwrap().pem().unwrap()
-}
-
-fn hello(clock: &Clock) -> Hello {
-    Hello {
-        versions: version::OURS,
-        agent_version: "0.1.0".into(),
-        at_ms: clock.now().micros() / 1000,
-        hostname: "mot-cua-03".into(),
-        os: String::new(),
-        kernel: String::new(),
-        arch: String::new(),
-        boot_id: String::new(),
-        connects: 1,
-    }
-}
 
 fn snapshot(state: CheckState) -> AgentMessage {
     let finding = Finding { check: "disk_space".into(), state, code: "disk_low".into(), params: Default::default() };

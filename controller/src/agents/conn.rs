@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use metrics::counter;
 use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -18,13 +19,14 @@ use tram_wire::heartbeat::{Beat, BeatAck, GoodbyeReason};
 use tram_wire::hello::{Hello, HelloAck};
 use tram_wire::ids::EndpointId;
 use tram_wire::refusal::Refusal;
+use tram_wire::report::ReportAck;
 use tram_wire::{AgentMessage, ControllerMessage, Incoming};
 
 use super::Agents;
 use super::ingest::Update;
 use super::registry::Seat;
 use crate::domain::endpoint::{BEAT, SILENT_WITHIN, SNAPSHOT, reconnect_window};
-use crate::services::endpoints;
+use crate::services::{endpoints, health};
 
 /// From the upgrade to `hello`.
 const GREETING: Duration = Duration::from_secs(15);
@@ -37,6 +39,8 @@ const LINGER_BYTES: u64 = 1024 * 1024;
 /// a minute.
 const BURST: u32 = 60;
 const REFILL: Duration = Duration::from_secs(1);
+/// Batches of records on their way into the database; an agent waits for the answers to a few.
+const BATCHES: usize = 64;
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -105,6 +109,10 @@ async fn greet(
         reconnect_window_s: reconnect_window(agents.registry.len()),
     };
     send(socket, &ControllerMessage::HelloAck(ack)).await?;
+    // Without a plan it reports as older agents do, until the next look brings one.
+    if let Ok(plan) = health::plan(&agents.app, id).await {
+        send(socket, &ControllerMessage::Plan(Box::new(plan))).await?;
+    }
     Ok((id, hello))
 }
 
@@ -129,11 +137,25 @@ async fn linked(agents: &Agents, id: EndpointId, hello: &Hello, peer: SocketAddr
 
 async fn listen(agents: &Agents, id: EndpointId, peer: SocketAddr, seat: &Seat, socket: &mut Socket) -> End {
     let mut budget = Budget::new();
+    let (keep, mut kept) = mpsc::channel(BATCHES);
     loop {
         let message = tokio::select! {
             biased;
             () = agents.stop.cancelled() => return End::Lost,
             refusal = seat.cut() => return End::Refused(refusal),
+            Some(batch) = kept.recv() => {
+                let ack = ControllerMessage::ReportAck(ReportAck { batch });
+                if let Err(end) = send(socket, &ack).await {
+                    return end;
+                }
+                continue;
+            }
+            order = seat.told() => {
+                if let Err(end) = send(socket, &order).await {
+                    return end;
+                }
+                continue;
+            }
             () = tokio::time::sleep(SILENT_WITHIN) => return End::Lost,
             message = next(socket) => message,
         };
@@ -145,7 +167,7 @@ async fn listen(agents: &Agents, id: EndpointId, peer: SocketAddr, seat: &Seat, 
             let detail = "too many messages".to_owned();
             return End::Refused(Refusal::Malformed { detail });
         }
-        if let Err(end) = heard(agents, id, peer, seat, socket, message).await {
+        if let Err(end) = heard(agents, id, peer, seat, socket, &keep, message).await {
             return end;
         }
     }
@@ -157,6 +179,7 @@ async fn heard(
     peer: SocketAddr,
     seat: &Seat,
     socket: &mut Socket,
+    kept: &mpsc::Sender<u64>,
     message: AgentMessage,
 ) -> Result<(), End> {
     let now = agents.app.clock.now();
@@ -180,9 +203,10 @@ async fn heard(
             agents.ingest.send(Update::report(id, now, report)).await;
             Ok(())
         }
-        // No plan is sent yet, so nobody reports; whoever does is treated as newer than us.
-        AgentMessage::Report(_) => {
-            counter!("agent_messages_skipped_total").increment(1);
+        AgentMessage::Report(mut r) => {
+            seat.heard(now, None);
+            health::cut(&mut r);
+            agents.ingest.send(Update::health(id, now, *r, kept.clone())).await;
             Ok(())
         }
         AgentMessage::Renew(r) => {

@@ -5,6 +5,7 @@
 //! beats are answered all the same, for they never come this way.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, histogram};
@@ -13,11 +14,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tram_wire::heartbeat::GoodbyeReason;
 use tram_wire::ids::EndpointId;
+use tram_wire::report::Report as HealthReport;
 
 use super::registry::Registry;
 use crate::domain::endpoint::{SHUT_DOWN, back_since};
 use crate::domain::time::Time;
-use crate::services::App;
+use crate::services::{App, health};
 use crate::store::StoreError;
 use crate::store::endpoints::{Heard, Report};
 
@@ -41,11 +43,19 @@ pub(super) struct Update {
     report: Option<Report>,
     linked: bool,
     left: Option<GoodbyeReason>,
+    health: Option<Health>,
+}
+
+/// Records of health, and whom to tell when they are kept.
+#[derive(Clone, Debug)]
+struct Health {
+    report: Arc<HealthReport>,
+    kept: mpsc::Sender<u64>,
 }
 
 impl Update {
     fn new(id: EndpointId, at: Time) -> Self {
-        Self { id, at, heard: None, report: None, linked: false, left: None }
+        Self { id, at, heard: None, report: None, linked: false, left: None, health: None }
     }
 
     /// It linked, and said hello.
@@ -56,6 +66,11 @@ impl Update {
     /// It reported.
     pub(super) fn report(id: EndpointId, at: Time, report: Report) -> Self {
         Self { report: Some(report), ..Self::new(id, at) }
+    }
+
+    /// It reported its health. `kept` hears the batch's number once it is in the database.
+    pub(super) fn health(id: EndpointId, at: Time, report: HealthReport, kept: mpsc::Sender<u64>) -> Self {
+        Self { health: Some(Health { report: Arc::new(report), kept }), ..Self::new(id, at) }
     }
 
     /// Its link ended; this is when it was last heard.
@@ -162,6 +177,10 @@ impl Writer {
                 }
             }
         }
+        for Health { report, kept } in batch.iter().filter_map(|u| u.health.as_ref()) {
+            // Also what was refused and dropped: it would be refused again. A full channel is a mad agent's.
+            let _ = kept.try_send(report.batch);
+        }
         counter!("agent_reports_total").increment(batch.len() as u64);
         histogram!("agent_ingest_seconds").record(began.elapsed().as_secs_f64());
     }
@@ -191,6 +210,9 @@ impl Writer {
                 {
                     tx.endpoint_event(u.id, "verdict", &format!("{before} -> {now}"), u.at).await?;
                 }
+            }
+            if let Some(h) = &u.health {
+                health::keep(&mut tx, u.id, &h.report, u.at).await?;
             }
             if let Some(reason) = u.left
                 && tx.endpoint_left(u.id).await?

@@ -18,6 +18,7 @@ use crate::identity::ca::{CaError, DeviceCa};
 use crate::services::{App, Error, endpoints};
 
 mod accept;
+mod asks;
 mod conn;
 mod desk;
 mod ingest;
@@ -75,6 +76,7 @@ pub async fn serve(
     let writing = tokio::spawn(writer.run(stop.clone()));
     tokio::select! {
         () = registry::watch_revocations(&app, &registry) => {}
+        () = asks::watch(&app, &registry) => {}
         () = accept::run(agents, listener, config) => {}
     }
     // What was heard in the last seconds is written before the process ends.

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::gauge;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tram_wire::ControllerMessage;
 use tram_wire::ids::EndpointId;
 use tram_wire::refusal::Refusal;
 
@@ -16,6 +18,8 @@ use crate::store::endpoints::Heard;
 
 /// No skew known yet.
 const NO_SKEW: i64 = i64::MIN;
+/// Messages waiting for one endpoint.
+const ORDERS: usize = 8;
 
 /// All links of this process.
 #[derive(Clone, Default)]
@@ -26,6 +30,7 @@ struct Live {
     skew_ms: AtomicI64,
     cut: CancellationToken,
     why: Mutex<Option<Refusal>>,
+    orders: mpsc::Sender<ControllerMessage>,
 }
 
 /// One link's place. Dropping it leaves, unless a newer link has taken over.
@@ -33,6 +38,7 @@ pub(super) struct Seat {
     registry: Registry,
     id: EndpointId,
     live: Arc<Live>,
+    orders: tokio::sync::Mutex<mpsc::Receiver<ControllerMessage>>,
 }
 
 impl Registry {
@@ -55,11 +61,13 @@ impl Registry {
 
     /// Takes a place. An older link of the same endpoint is told that it was superseded.
     pub(super) fn sit(&self, id: EndpointId, now: Time) -> Seat {
+        let (send, orders) = mpsc::channel(ORDERS);
         let live = Arc::new(Live {
             heard_at: AtomicI64::new(now.micros()),
             skew_ms: AtomicI64::new(NO_SKEW),
             cut: CancellationToken::new(),
             why: Mutex::new(None),
+            orders: send,
         });
         let (older, count) = {
             let mut map = self.map();
@@ -70,7 +78,7 @@ impl Registry {
             older.end(Refusal::Superseded);
         }
         online(count);
-        Seat { registry: self.clone(), id, live }
+        Seat { registry: self.clone(), id, live, orders: tokio::sync::Mutex::new(orders) }
     }
 
     /// Cuts the link of an endpoint, if it is here.
@@ -78,6 +86,16 @@ impl Registry {
         if let Some(live) = self.map().get(&id) {
             live.end(why);
         }
+    }
+
+    /// Tells an endpoint something. `false` if it isn't linked here, or doesn't take what it was told before.
+    pub(super) fn tell(&self, id: EndpointId, message: ControllerMessage) -> bool {
+        self.map().get(&id).is_some_and(|live| live.orders.try_send(message).is_ok())
+    }
+
+    /// Who is linked here.
+    pub(super) fn ids(&self) -> Vec<EndpointId> {
+        self.map().keys().copied().collect()
     }
 
     /// Who was heard since `since`.
@@ -119,6 +137,15 @@ impl Seat {
     /// Its clock less ours.
     pub(super) fn skew_ms(&self) -> Option<i64> {
         self.live.skew()
+    }
+
+    /// Waits for something to tell the endpoint. Safe to drop half-way.
+    pub(super) async fn told(&self) -> ControllerMessage {
+        match self.orders.lock().await.recv().await {
+            Some(message) => message,
+            // The seat itself holds a sender.
+            None => std::future::pending().await,
+        }
     }
 
     /// Waits until somebody cuts the link, and why.

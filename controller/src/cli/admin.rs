@@ -50,6 +50,9 @@ pub(super) enum Admin {
     /// Office computers and the tokens they enrol with.
     #[command(subcommand)]
     Endpoint(endpoint::Endpoint),
+    /// Services that one office computer of each site probes.
+    #[command(subcommand)]
+    Probe(endpoint::Probe),
 }
 
 #[derive(Debug, Subcommand)]
@@ -241,6 +244,7 @@ pub(super) async fn run(config: &Config, admin: Admin) -> Result<()> {
         Admin::Pool(p) => pool(&app, &ctx, p).await,
         Admin::Desktop(d) => desktop(&app, &ctx, d).await,
         Admin::Endpoint(e) => endpoint::run(&app, &ctx, e).await,
+        Admin::Probe(p) => endpoint::run_probe(&app, &ctx, p).await,
     }
 }
 

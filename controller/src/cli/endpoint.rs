@@ -3,10 +3,12 @@
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use serde_json::json;
+use tram_wire::ids::EndpointId;
+use tram_wire::plan::Service;
 
 use super::admin::{Json, explain, print, say};
 use crate::services::endpoints::{self, TokenRequest};
-use crate::services::{App, Ctx};
+use crate::services::{App, Ctx, health};
 use crate::store::endpoints::Filter;
 
 #[derive(Debug, Subcommand)]
@@ -31,6 +33,11 @@ pub(super) enum Endpoint {
     },
     /// List office computers.
     List(Json),
+    /// Show how an office computer is: gauges, inventory, probes, checks with their evidence. JSON.
+    Show {
+        /// Id, or name if only one computer has it.
+        endpoint: String,
+    },
     /// Withdraw an office computer for good; its link is cut within seconds.
     Revoke {
         /// Id, or name if only one computer has it.
@@ -58,18 +65,87 @@ pub(super) async fn run(app: &App, ctx: &Ctx, e: Endpoint) -> Result<()> {
                 }),
             )
         }
+        Endpoint::Show { endpoint } => {
+            let id = find(app, ctx, &endpoint).await?;
+            let (latest, _) = health::get(app, ctx, id).await.map_err(explain)?;
+            let l = latest.context("its agent has sent no health report yet")?;
+            let all = json!({"at": l.at, "gauges": l.gauges, "inventory": l.inventory, "probes": l.probes, "checks": l.checks});
+            say(&serde_json::to_string_pretty(&all)?)
+        }
         Endpoint::Revoke { endpoint, reason } => {
-            let id = match endpoint.parse() {
-                Ok(id) => id,
-                Err(_) => by_name(app, ctx, &endpoint).await?,
-            };
+            let id = find(app, ctx, &endpoint).await?;
             let (row, _) = endpoints::revoke(app, ctx, id, &reason).await.map_err(explain)?;
             say(&format!("{} ({}) is withdrawn", row.name, row.id))
         }
     }
 }
 
-async fn by_name(app: &App, ctx: &Ctx, name: &str) -> Result<tram_wire::ids::EndpointId> {
+async fn find(app: &App, ctx: &Ctx, endpoint: &str) -> Result<EndpointId> {
+    match endpoint.parse() {
+        Ok(id) => Ok(id),
+        Err(_) => by_name(app, ctx, endpoint).await,
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Probe {
+    /// Let one computer of each site probe a service.
+    Add {
+        /// Its name in results.
+        name: String,
+        /// tcp, tls, http, https, dns or captive.
+        #[arg(long)]
+        kind: String,
+        /// Host, or the name to resolve.
+        #[arg(long)]
+        host: String,
+        /// Port; 0: the kind's own.
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+        /// Path of a request.
+        #[arg(long)]
+        path: Option<String>,
+        /// What must come back: a status, or addresses separated by commas.
+        #[arg(long)]
+        expect: Option<String>,
+        /// Seconds between probes.
+        #[arg(long, default_value_t = 300)]
+        every_s: u32,
+        /// Milliseconds a probe may take.
+        #[arg(long, default_value_t = 5000)]
+        budget_ms: u32,
+    },
+    /// List what is probed.
+    List(Json),
+    /// Stop probing a service.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+}
+
+pub(super) async fn run_probe(app: &App, ctx: &Ctx, p: Probe) -> Result<()> {
+    match p {
+        Probe::Add { name, kind, host, port, path, expect, every_s, budget_ms } => {
+            let service = Service { name, kind, host, port, path, expect, every_s, budget_ms, ..Service::default() };
+            let added = health::add_service(app, ctx, service).await.map_err(explain)?;
+            say(&format!("{} is probed", added.service.name))
+        }
+        Probe::List(how) => {
+            let all = health::services(app, ctx).await.map_err(explain)?;
+            print(how, all.iter().map(|s| json!(s.service)))
+        }
+        Probe::Remove { name } => {
+            let all = health::services(app, ctx).await.map_err(explain)?;
+            let found = all.iter().find(|s| s.service.name == name);
+            let found = found.with_context(|| format!("no service named {name} is probed; see `admin probe list`"))?;
+            health::remove_service(app, ctx, found.id).await.map_err(explain)?;
+            say(&format!("{name} is no longer probed"))
+        }
+    }
+}
+
+async fn by_name(app: &App, ctx: &Ctx, name: &str) -> Result<EndpointId> {
     let filter = Filter { text: Some(name.to_owned()), limit: i64::MAX, ..Filter::default() };
     let (rows, _) = endpoints::list(app, ctx, &filter).await?;
     let mut exact = rows.iter().filter(|e| e.name == name);

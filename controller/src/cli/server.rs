@@ -23,6 +23,7 @@ use crate::reconcile::host_inventory::HostInventory;
 use crate::reconcile::incident_judge::IncidentJudge;
 use crate::reconcile::pool_size::PoolSize;
 use crate::reconcile::session_reaper::SessionReaper;
+use crate::reconcile::site_prober::SiteProber;
 use crate::reconcile::{World, desktop_lifecycle, driver};
 use crate::services::incidents::Lookout;
 use crate::services::{App, endpoints, nodes};
@@ -62,6 +63,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
     tasks.spawn(driver::run(world.clone(), PoolSize));
     tasks.spawn(desktop_lifecycle::run(world.clone()));
     tasks.spawn(driver::run(world.clone(), SessionReaper));
+    tasks.spawn(driver::run(world.clone(), SiteProber));
     tasks.spawn(driver::run(world.clone(), EndpointPresence { since: app.clock.now() }));
     tasks.spawn(driver::run(world.clone(), incident_judge(&config, &app)));
     // Before anything is promised: a damaged device CA is a reason not to start.

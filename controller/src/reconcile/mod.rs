@@ -18,6 +18,7 @@ pub mod host_inventory;
 pub mod incident_judge;
 pub mod pool_size;
 pub mod session_reaper;
+pub mod site_prober;
 
 /// What reconcilers share.
 #[derive(Clone)]

@@ -328,7 +328,7 @@ fn judged(findings: &[Finding]) -> Result<(Value, crate::domain::endpoint::Verdi
 }
 
 /// As JSON that both databases keep and no page chokes on: endpoints are not trusted.
-fn plain(value: &impl serde::Serialize) -> Result<Value> {
+pub(super) fn plain(value: &impl serde::Serialize) -> Result<Value> {
     let mut value = serde_json::to_value(value).map_err(|e| Error::Internal(Box::new(e)))?;
     scrub(&mut value);
     Ok(value)

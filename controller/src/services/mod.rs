@@ -20,6 +20,7 @@ pub mod broker;
 pub mod desk;
 pub mod desktops;
 pub mod endpoints;
+pub mod health;
 pub mod hosts;
 pub mod images;
 pub mod incidents;

@@ -123,6 +123,8 @@ pub struct Filter {
     pub site: Option<String>,
     /// Only in this state.
     pub state: Option<EndpointState>,
+    /// Only those whose worst check is this; who isn't heard is unknown.
+    pub verdict: Option<Verdict>,
     /// Only names containing this, whatever the case.
     pub text: Option<String>,
     /// Only after this one in the list (the cursor).
@@ -161,10 +163,11 @@ const COLUMNS: &str = "e.id, e.name, e.site_code, s.name AS site_name, d.name AS
     e.hello, e.hardware, e.vitals, e.network, e.skew_ms, e.last_seen_at, e.reported_at, e.enrolled_at, e.cert_not_after, e.revoked_at";
 const SITES: &str = "LEFT JOIN sites s ON s.code = {t}.site_code AND s.valid_to IS NULL \
     LEFT JOIN sites d ON d.code = s.parent_code AND d.valid_to IS NULL";
-/// Binds: 1 sites in scope as `,a,b,`, 2 site, 3 state, 4 text pattern.
+/// Binds: 1 sites in scope as `,a,b,`, 2 site, 3 state, 4 text pattern, 5 verdict.
 const WHERE: &str = "($1 IS NULL OR $1 LIKE '%,' || e.site_code || ',%') \
     AND ($2 IS NULL OR e.site_code = $2 OR s.parent_code = $2) AND ($3 IS NULL OR e.state = $3) \
-    AND ($4 IS NULL OR LOWER(e.name) LIKE $4 ESCAPE '\\' OR e.site_code LIKE $4 ESCAPE '\\')";
+    AND ($4 IS NULL OR LOWER(e.name) LIKE $4 ESCAPE '\\' OR e.site_code LIKE $4 ESCAPE '\\') \
+    AND ($5 IS NULL OR CASE WHEN e.state = 'online' THEN e.verdict ELSE 'unknown' END = $5)";
 
 fn joined(table: &str) -> String {
     SITES.replace("{t}", table)
@@ -191,16 +194,17 @@ impl Store {
         let sites = f.sites.as_ref().map(|codes| format!(",{},", codes.join(",")));
         let text = f.text.as_deref().map(pattern);
         let state = f.state.map(EndpointState::as_str);
+        let verdict = f.verdict.map(Verdict::as_str);
         let from = format!("FROM endpoints e {} WHERE {WHERE}", joined("e"));
         let count = format!("SELECT COUNT(*) {from}");
         let total: i64 = on_read!(self, c => sqlx::query_scalar(sqlx::AssertSqlSafe(count.clone()))
-            .bind(&sites).bind(&f.site).bind(state).bind(&text).fetch_one(c))?;
+            .bind(&sites).bind(&f.site).bind(state).bind(&text).bind(verdict).fetch_one(c))?;
         let list = format!(
-            "SELECT {COLUMNS} {from} AND ($5 IS NULL OR (e.name, e.id) > (SELECT a.name, a.id FROM endpoints a WHERE a.id = $5)) \
-             ORDER BY e.name, e.id LIMIT $6"
+            "SELECT {COLUMNS} {from} AND ($6 IS NULL OR (e.name, e.id) > (SELECT a.name, a.id FROM endpoints a WHERE a.id = $6)) \
+             ORDER BY e.name, e.id LIMIT $7"
         );
         let rows = on_read!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(list.clone()))
-            .bind(&sites).bind(&f.site).bind(state).bind(&text).bind(f.after.map(|id| id.0)).bind(f.limit).fetch_all(c))?;
+            .bind(&sites).bind(&f.site).bind(state).bind(&text).bind(verdict).bind(f.after.map(|id| id.0)).bind(f.limit).fetch_all(c))?;
         Ok((rows, total))
     }
 

@@ -25,6 +25,7 @@ pub mod assists;
 pub mod audit;
 pub mod desktops;
 pub mod endpoints;
+pub mod health;
 pub mod hosts;
 pub mod images;
 pub mod incidents;

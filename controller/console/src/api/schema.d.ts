@@ -230,6 +230,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/endpoints/{id}/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How an office computer is: gauges, inventory, peripherals, probes, checks with their evidence. */
+        get: operations["endpoints_get_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/endpoints/{id}/live": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Asks it to report every second for five minutes; it falls back by itself. */
+        post: operations["endpoints_look"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/endpoints/{id}/revoke": {
         parameters: {
             query?: never;
@@ -241,6 +275,23 @@ export interface paths {
         put?: never;
         /** Withdraws an office computer for good; its link is cut within two seconds. */
         post: operations["endpoints_revoke"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/endpoints/{id}/samples": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Its records of a span of time, oldest first; of a longer one the newest 2000. */
+        get: operations["endpoints_get_samples"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -557,6 +608,41 @@ export interface paths {
         put: operations["pools_set_policy"];
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/probes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Services that one endpoint of each site probes. */
+        get: operations["endpoints_list_services"];
+        put?: never;
+        /** Adds a service to probe. */
+        post: operations["endpoints_add_service"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/probes/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Stops probing a service. */
+        delete: operations["endpoints_remove_service"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1115,6 +1201,24 @@ export interface components {
              */
             total: number;
         };
+        /** @description How an endpoint is, as it reported itself. */
+        EndpointHealth: {
+            at?: components["schemas"]["Time"] | null;
+            /** @description What its checks say, and since when. */
+            checks: components["schemas"]["HealthCheck"][];
+            /** @description Gauges by name, such as `cpu` or `disk:/`. */
+            gauges: {
+                [key: string]: number;
+            };
+            /** @description What it is made of and what is plugged in, by section. */
+            inventory: {
+                [key: string]: components["schemas"]["HealthItem"][];
+            };
+            /** @description The newest of each probe. */
+            probes: components["schemas"]["HealthProbe"][];
+            /** @description What its checks changed, newest first. */
+            transitions: components["schemas"]["HealthTransition"][];
+        };
         /**
          * @description What we know of an endpoint's presence.
          * @enum {string}
@@ -1177,6 +1281,132 @@ export interface components {
             serial?: string | null;
             /** @description Maker. */
             vendor?: string | null;
+        };
+        /** @description What a check says. */
+        HealthCheck: {
+            /** @description Which. */
+            check: string;
+            /** @description The evidence: the blanks of the sentence. */
+            params: {
+                [key: string]: string;
+            };
+            /** @description Since when. */
+            since: components["schemas"]["Time"];
+            /** @description How bad. */
+            state: components["schemas"]["Verdict"];
+            /** @description Which sentence says it. */
+            text_code: string;
+        };
+        /** @description A thing that is part of an endpoint or plugged into it. */
+        HealthItem: {
+            /** @description What is known of it. */
+            facts: {
+                [key: string]: string;
+            };
+            /** @description Tells it from its like there. */
+            id: string;
+            /** @description What it is. */
+            kind: string;
+            /** @description What people call it. */
+            name?: string | null;
+        };
+        /** @description One record of an endpoint's history. */
+        HealthPoint: {
+            /** @description When it was made. */
+            at: components["schemas"]["Time"];
+            /** @description Gauges; `null`: it can't be read any more. */
+            gauges: {
+                [key: string]: number | null;
+            };
+            /** @description The gauges are complete; else those that moved. */
+            key: boolean;
+            /**
+             * Format: int32
+             * @description Records that will never come: not reported is not zero.
+             */
+            missing?: number | null;
+            /** @description What the agent said of itself, by code. */
+            notes: string[];
+            /** @description Probes that were made. */
+            probes: components["schemas"]["HealthProbe"][];
+        };
+        /** @description How a probe went. */
+        HealthProbe: {
+            /** @description When. */
+            at: components["schemas"]["Time"];
+            /**
+             * Format: float
+             * @description TCP handshake.
+             */
+            connect_ms?: number | null;
+            /** @description Why, in one word. */
+            error?: string | null;
+            /** @description What else was learnt. */
+            facts: {
+                [key: string]: string;
+            };
+            /** @description The phase that failed. */
+            failed?: string | null;
+            /**
+             * Format: float
+             * @description To the first byte of the answer.
+             */
+            first_byte_ms?: number | null;
+            /**
+             * Format: float
+             * @description Its jitter.
+             */
+            jitter_ms?: number | null;
+            /** @description How it was made. */
+            kind: string;
+            /**
+             * Format: float
+             * @description Its loss.
+             */
+            loss_percent?: number | null;
+            /** @description Which. */
+            name: string;
+            /**
+             * Format: float
+             * @description Median round trip of a burst.
+             */
+            p50_ms?: number | null;
+            /**
+             * Format: float
+             * @description 95th percentile of it.
+             */
+            p95_ms?: number | null;
+            /**
+             * Format: float
+             * @description Name to address, milliseconds.
+             */
+            resolve_ms?: number | null;
+            /** @description How it went. */
+            state: components["schemas"]["Verdict"];
+            /**
+             * Format: float
+             * @description TLS handshake.
+             */
+            tls_ms?: number | null;
+        };
+        /** @description A check changed its mind. */
+        HealthTransition: {
+            /** @description When we heard of it: later, if the line was down. */
+            arrived_at: components["schemas"]["Time"];
+            /** @description When. */
+            at: components["schemas"]["Time"];
+            /** @description Which check. */
+            check: string;
+            /** @description What it said before, if known. */
+            from?: string | null;
+            /** @description The blanks of the sentence. */
+            params: {
+                [key: string]: string;
+            };
+            /** @description Which sentence says it. */
+            text_code: string;
+            /** @description What it says since. */
+            to: string;
         };
         /** @description A hypervisor host. */
         Host: {
@@ -1446,6 +1676,11 @@ export interface components {
          * @enum {string}
          */
         Limit: "idle" | "longest";
+        /** @description Until when an endpoint reports every second. */
+        LiveView: {
+            /** @description Until then. */
+            until: components["schemas"]["Time"];
+        };
         /** @description A sign-in. */
         LoginRequest: {
             /**
@@ -1784,6 +2019,36 @@ export interface components {
             total: number;
         };
         /** @description A page of a list. */
+        Page_HealthPoint: {
+            /** @description The rows. */
+            items: {
+                /** @description When it was made. */
+                at: components["schemas"]["Time"];
+                /** @description Gauges; `null`: it can't be read any more. */
+                gauges: {
+                    [key: string]: number | null;
+                };
+                /** @description The gauges are complete; else those that moved. */
+                key: boolean;
+                /**
+                 * Format: int32
+                 * @description Records that will never come: not reported is not zero.
+                 */
+                missing?: number | null;
+                /** @description What the agent said of itself, by code. */
+                notes: string[];
+                /** @description Probes that were made. */
+                probes: components["schemas"]["HealthProbe"][];
+            }[];
+            /** @description Pass as `cursor` for the next page; absent on the last. */
+            next?: string | null;
+            /**
+             * Format: int64
+             * @description Rows that match in all.
+             */
+            total: number;
+        };
+        /** @description A page of a list. */
         Page_Host: {
             /** @description The rows. */
             items: {
@@ -2046,6 +2311,44 @@ export interface components {
                  * @description Virtual processors of each.
                  */
                 vcpus: number;
+            }[];
+            /** @description Pass as `cursor` for the next page; absent on the last. */
+            next?: string | null;
+            /**
+             * Format: int64
+             * @description Rows that match in all.
+             */
+            total: number;
+        };
+        /** @description A page of a list. */
+        Page_ProbedService: {
+            /** @description The rows. */
+            items: {
+                /**
+                 * Format: int32
+                 * @description Milliseconds a probe may take.
+                 */
+                budget_ms?: number;
+                /**
+                 * Format: int32
+                 * @description Seconds between probes.
+                 */
+                every_s?: number;
+                /** @description What must come back: a status, or addresses separated by commas. */
+                expect?: string | null;
+                /** @description Host, or the name to resolve. */
+                host: string;
+                /** @description `tcp`, `tls`, `http`, `https`, `dns` or `captive`. */
+                kind: string;
+                /** @description Its name in results. */
+                name: string;
+                /** @description Path of a request. */
+                path?: string | null;
+                /**
+                 * Format: int32
+                 * @description Port; 0: the kind's own.
+                 */
+                port?: number;
             }[];
             /** @description Pass as `cursor` for the next page; absent on the last. */
             next?: string | null;
@@ -2387,6 +2690,34 @@ export interface components {
              * @default null
              */
             usb: boolean | null;
+        };
+        /** @description A service that one endpoint of each site probes. */
+        ProbedService: {
+            /**
+             * Format: int32
+             * @description Milliseconds a probe may take.
+             */
+            budget_ms?: number;
+            /**
+             * Format: int32
+             * @description Seconds between probes.
+             */
+            every_s?: number;
+            /** @description What must come back: a status, or addresses separated by commas. */
+            expect?: string | null;
+            /** @description Host, or the name to resolve. */
+            host: string;
+            /** @description `tcp`, `tls`, `http`, `https`, `dns` or `captive`. */
+            kind: string;
+            /** @description Its name in results. */
+            name: string;
+            /** @description Path of a request. */
+            path?: string | null;
+            /**
+             * Format: int32
+             * @description Port; 0: the kind's own.
+             */
+            port?: number;
         };
         /** @description A problem: what happened, what to do, and a short code to search for. */
         Problem: {
@@ -3450,6 +3781,8 @@ export interface operations {
                 site?: string | null;
                 /** @description Only in this state. */
                 state?: components["schemas"]["EndpointState"] | null;
+                /** @description Only those whose worst check is this; `unknown` has those that aren't heard. */
+                verdict?: components["schemas"]["Verdict"] | null;
                 /** @description Only names or site codes containing this. */
                 q?: string | null;
                 /** @description At most so many, up to 5000. */
@@ -3510,6 +3843,64 @@ export interface operations {
             };
         };
     };
+    endpoints_get_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EndpointHealth"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    endpoints_look: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LiveView"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     endpoints_revoke: {
         parameters: {
             query?: never;
@@ -3531,6 +3922,40 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Endpoint"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    endpoints_get_samples: {
+        parameters: {
+            query?: {
+                /** @description From then on; three days ago if absent. */
+                from?: components["schemas"]["Time"] | null;
+                /** @description Before then; now if absent. */
+                to?: components["schemas"]["Time"] | null;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_HealthPoint"];
                 };
             };
             "4XX": {
@@ -4372,6 +4797,91 @@ export interface operations {
                 };
             };
             /** @description P-112 in `errors`: out of range */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    endpoints_list_services: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_ProbedService"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    endpoints_add_service: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ProbedService"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProbedService"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    endpoints_remove_service: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             "4XX": {
                 headers: {
                     [name: string]: unknown;

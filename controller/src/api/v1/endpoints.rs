@@ -267,6 +267,8 @@ pub struct EndpointQuery {
     site: Option<String>,
     /// Only in this state.
     state: Option<EndpointState>,
+    /// Only those whose worst check is this; `unknown` has those that aren't heard.
+    verdict: Option<Verdict>,
     /// Only names or site codes containing this.
     q: Option<String>,
     /// At most so many, up to 5000.
@@ -431,7 +433,7 @@ async fn list(
     let limit = q.limit.unwrap_or(1000).clamp(1, MAX_PAGE);
     let text = q.q.map(|t| t.chars().take(100).collect());
     let after = q.cursor.map(EndpointId);
-    let filter = Filter { site: q.site, state: q.state, text, after, limit, sites: None };
+    let filter = Filter { site: q.site, state: q.state, verdict: q.verdict, text, after, limit, sites: None };
     let (rows, total) = endpoints::list(&api.app, &ctx, &filter).await?;
     let full = i64::try_from(rows.len()).is_ok_and(|n| n == limit);
     let next = rows.last().filter(|_| full).map(|e| e.id.to_string());

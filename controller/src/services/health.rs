@@ -1,0 +1,253 @@
+//! Endpoints' health: what they report, who probes for a site, what is probed, live views.
+
+use std::collections::BTreeMap;
+
+use metrics::counter;
+use serde_json::json;
+use tram_wire::ids::EndpointId;
+use tram_wire::plan::{MAX_SERVICES, Plan, Service};
+use tram_wire::report::{Event, Happened, Report};
+use uuid::Uuid;
+
+use super::endpoints::{self, plain};
+use super::{App, Ctx, Error, Fault, Result, audit};
+use crate::domain::access::Role;
+use crate::domain::endpoint::verdict;
+use crate::domain::health::{
+    KEEP_SAMPLES, KEEP_TRANSITIONS, LIVE, Latest, Sample, bound, dated, elect, late, sequence,
+};
+use crate::domain::time::Time;
+use crate::store::health::{ProbeService, Turn};
+use crate::store::{StoreError, Tx, endpoints as rows};
+
+/// Changes of checks shown of an endpoint.
+const TURNS: i64 = 200;
+/// Most records of one answer.
+pub const MAX_SAMPLES: i64 = 2000;
+/// Kinds of services an agent can probe.
+const KINDS: [&str; 6] = ["tcp", "tls", "http", "https", "dns", "captive"];
+
+/// Keeps a report: records it had before are skipped, late ones become history, new ones the present.
+///
+/// # Errors
+/// Those of the store; then nothing of it is kept.
+pub async fn keep(tx: &mut Tx, id: EndpointId, report: &Report, arrived: Time) -> std::result::Result<(), StoreError> {
+    let Some(mut latest) = tx.latest_health(id).await? else { return Ok(()) };
+    let (before, mut changes, mut news) = (verdict(&latest.findings()), rows::Report::default(), false);
+    for record in &report.records {
+        let (seq, at) = (sequence(record), dated(report, record, arrived));
+        if !tx.add_sample(id, (&report.boot, seq), at, arrived, &Sample::from(record)).await? {
+            counter!("agent_records_repeated_total").increment(1);
+            continue;
+        }
+        let turns = if latest.is_news(&report.boot, seq, at) {
+            news = true;
+            changes.hardware = record.hardware.as_ref().and_then(|h| plain(h).ok()).or(changes.hardware);
+            changes.vitals = record.vitals.as_ref().and_then(|v| plain(v).ok()).or(changes.vitals);
+            changes.network = record.network.as_ref().and_then(|n| plain(n).ok()).or(changes.network);
+            latest.apply(&report.boot, record, at)
+        } else {
+            late(record, at)
+        };
+        for turn in &turns {
+            tx.add_transition(id, turn, arrived).await?;
+        }
+        for event in &record.events {
+            tx.endpoint_event(id, kind_of(event), &told(event), at).await?;
+        }
+    }
+    if news {
+        let findings = latest.findings();
+        let now = verdict(&findings);
+        changes.findings = plain(&findings).ok().map(|f| (f, now));
+        tx.put_endpoint_report(id, &changes, arrived).await?;
+        tx.put_latest_health(id, &latest).await?;
+        if before != now {
+            tx.endpoint_event(id, "verdict", &format!("{before} -> {now}"), arrived).await?;
+        }
+    }
+    Ok(())
+}
+
+fn kind_of(event: &Event) -> &'static str {
+    match event.what {
+        Happened::Attached => "attached",
+        Happened::Detached => "detached",
+        Happened::Changed | Happened::Other => "changed",
+    }
+}
+
+fn told(e: &Event) -> String {
+    let name = e.item.name.as_deref().unwrap_or(&e.item.id);
+    match e.item.facts.get("reasons") {
+        Some(why) if e.what == Happened::Changed => format!("{}: {name} ({why})", e.section),
+        _ => format!("{}: {name}", e.section),
+    }
+}
+
+/// Cuts a report to what may be kept, and counts what it cut.
+pub fn cut(report: &mut Report) {
+    let cut = bound(report);
+    if cut > 0 {
+        counter!("agent_series_dropped_total").increment(u64::try_from(cut).unwrap_or(u64::MAX));
+    }
+}
+
+/// How an endpoint should report.
+///
+/// # Errors
+/// Those of the store.
+pub async fn plan(app: &App, id: EndpointId) -> Result<Plan> {
+    let prober = app.store.site_probers().await?.iter().any(|(_, p)| *p == id);
+    Ok(plan_of(prober, &app.store.probe_services().await?))
+}
+
+/// The plan of a prober, or of another endpoint.
+#[must_use]
+pub fn plan_of(prober: bool, services: &[ProbeService]) -> Plan {
+    let services = services.iter().filter(|_| prober).take(MAX_SERVICES).map(|s| s.service.clone()).collect();
+    Plan { prober, services, ..Plan::default() }
+}
+
+/// Names a prober at sites whose prober isn't heard; how many. Running it again right away names none.
+///
+/// # Errors
+/// Those of the store.
+pub async fn elect_probers(app: &App, now: Time) -> Result<usize> {
+    let mut tx = app.store.begin().await?;
+    let mut sites: BTreeMap<String, Vec<EndpointId>> = BTreeMap::new();
+    for (site, id) in tx.sites_without_prober().await? {
+        sites.entry(site).or_default().push(id);
+    }
+    for (site, online) in &sites {
+        if let Some(id) = elect(None, online) {
+            tx.put_site_prober(site, id, now).await?;
+        }
+    }
+    tx.commit().await?;
+    Ok(sites.len())
+}
+
+/// Forgets what is too old; how many rows.
+///
+/// # Errors
+/// Those of the store.
+pub async fn prune(app: &App, now: Time) -> Result<u64> {
+    let mut tx = app.store.begin().await?;
+    let gone = tx.prune_health(now.minus(KEEP_SAMPLES), now.minus(KEEP_TRANSITIONS), now).await?;
+    tx.commit().await?;
+    Ok(gone)
+}
+
+/// An endpoint's latest state and what changed in it. `None`: its agent sends no health reports.
+///
+/// # Errors
+/// [`Error::NotFound`], also out of scope.
+pub async fn get(app: &App, ctx: &Ctx, id: EndpointId) -> Result<(Option<Latest>, Vec<Turn>)> {
+    endpoints::get(app, ctx, id).await?;
+    Ok((app.store.endpoint_health(id).await?, app.store.endpoint_transitions(id, TURNS).await?))
+}
+
+/// An endpoint's records of a span of time: at most [`MAX_SAMPLES`], the newest.
+///
+/// # Errors
+/// [`Error::NotFound`], also out of scope.
+pub async fn samples(app: &App, ctx: &Ctx, id: EndpointId, from: Time, to: Time) -> Result<Vec<(Time, Sample)>> {
+    endpoints::get(app, ctx, id).await?;
+    Ok(app.store.endpoint_samples(id, from, to, MAX_SAMPLES).await?)
+}
+
+/// Asks an endpoint to report every second for five minutes.
+///
+/// # Errors
+/// [`Error::NotFound`], also out of scope.
+pub async fn look_at(app: &App, ctx: &Ctx, id: EndpointId) -> Result<Time> {
+    let (endpoint, _) = endpoints::get(app, ctx, id).await?;
+    let until = ctx.now.plus(LIVE);
+    let mut tx = app.store.begin().await?;
+    tx.look_at_endpoint(id, until).await?;
+    audit(&mut tx, ctx, "endpoint.live", &id.to_string(), json!({"name": endpoint.name, "until": until})).await?;
+    tx.commit().await?;
+    Ok(until)
+}
+
+/// What probers probe.
+///
+/// # Errors
+/// [`Error::Forbidden`] for officers.
+pub async fn services(app: &App, ctx: &Ctx) -> Result<Vec<ProbeService>> {
+    ctx.require(&[Role::Operator, Role::Support])?;
+    Ok(app.store.probe_services().await?)
+}
+
+/// Adds a service to probe.
+///
+/// # Errors
+/// [`Error::Invalid`] with every fault, [`Error::Conflict`] if the name is taken or there are too many.
+pub async fn add_service(app: &App, ctx: &Ctx, service: Service) -> Result<ProbeService> {
+    ctx.require(&[Role::Operator])?;
+    let faults = faults(&service);
+    if !faults.is_empty() {
+        return Err(Error::Invalid("E-210", "the service can't be probed like this".into(), faults));
+    }
+    if app.store.probe_services().await?.len() >= MAX_SERVICES {
+        return Err(Error::Conflict("E-217", format!("there are {MAX_SERVICES} services already; remove one first")));
+    }
+    let id = Uuid::now_v7();
+    let mut tx = app.store.begin().await?;
+    match tx.add_probe_service(id, &service, ctx.now).await {
+        Err(StoreError::Duplicate(_)) => {
+            return Err(Error::Conflict("E-218", format!("a service named {} is probed already", service.name)));
+        }
+        other => other?,
+    }
+    let detail = json!({"name": service.name, "kind": service.kind, "host": service.host, "port": service.port});
+    audit(&mut tx, ctx, "probe.add", &id.to_string(), detail).await?;
+    tx.commit().await?;
+    Ok(ProbeService { id, service })
+}
+
+/// Stops probing a service.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn remove_service(app: &App, ctx: &Ctx, id: Uuid) -> Result<()> {
+    ctx.require(&[Role::Operator])?;
+    let mut tx = app.store.begin().await?;
+    let Some(name) = tx.remove_probe_service(id).await? else {
+        return Err(Error::NotFound("E-219", "no such service is probed".into()));
+    };
+    audit(&mut tx, ctx, "probe.remove", &id.to_string(), json!({"name": name})).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+fn faults(s: &Service) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut fault =
+        |at: &str, code, message: &str| faults.push(Fault { at: at.into(), code, message: message.to_owned() });
+    let plain = |t: &str, most: usize| !t.is_empty() && t.len() <= most && t.bytes().all(|b| b.is_ascii_graphic());
+    if !plain(&s.name, 40) {
+        fault("name", "E-211", "give a name of at most 40 letters and digits without spaces");
+    }
+    if !KINDS.contains(&s.kind.as_str()) {
+        fault("kind", "E-212", "give tcp, tls, http, https, dns or captive");
+    }
+    let host = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b':' | b'_');
+    if s.host.is_empty() || s.host.len() > 253 || !s.host.bytes().all(host) {
+        fault("host", "E-213", "give a host name or an address");
+    }
+    if s.port == 0 && s.kind == "tcp" {
+        fault("port", "E-214", "tcp needs a port");
+    }
+    if s.path.as_deref().is_some_and(|p| !plain(p, 200) || !p.starts_with('/')) {
+        fault("path", "E-215", "give a path that begins with / and has no spaces");
+    }
+    if s.expect.as_deref().is_some_and(|e| !plain(e, 200)) {
+        fault("expect", "E-216", "give a status, or addresses separated by commas");
+    }
+    if !(30..=86_400).contains(&s.every_s) || !(100..=10_000).contains(&s.budget_ms) {
+        fault("every_s", "E-216", "probe every 30 s to a day, in 100 ms to 10 s");
+    }
+    faults
+}

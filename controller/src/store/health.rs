@@ -1,0 +1,314 @@
+//! What endpoints report of their health, who probes for a site, and what is probed.
+
+use std::collections::BTreeMap;
+
+use sqlx::types::Json;
+use tram_wire::ids::EndpointId;
+use tram_wire::plan::Service;
+use tram_wire::report::Item;
+use uuid::Uuid;
+
+use super::{Result, Store, Tx, exec_tx, on_read, on_tx};
+use crate::domain::health::{Kept, Latest, Probed, Sample, Transition};
+use crate::domain::time::Time;
+use crate::nudge::Kind;
+
+#[derive(sqlx::FromRow)]
+struct LatestRow {
+    boot: String,
+    seq: i64,
+    at: i64,
+    gauges: Json<BTreeMap<String, f32>>,
+    inventory: Json<BTreeMap<String, Vec<Item>>>,
+    probes: Json<BTreeMap<String, Probed>>,
+    checks: Json<Vec<Kept>>,
+}
+
+impl From<LatestRow> for Latest {
+    fn from(r: LatestRow) -> Self {
+        Self {
+            boot: r.boot,
+            seq: r.seq,
+            at: Time::from_micros(r.at),
+            gauges: r.gauges.0,
+            inventory: r.inventory.0,
+            probes: r.probes.0,
+            checks: r.checks.0,
+        }
+    }
+}
+
+/// A change of a check, as kept.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Turn {
+    /// When, by our clock.
+    pub at: i64,
+    /// When we heard of it.
+    pub arrived_at: i64,
+    /// Which check.
+    pub check_id: String,
+    /// From which state, if known.
+    pub from_state: Option<String>,
+    /// To which.
+    pub to_state: String,
+    /// Which sentence.
+    pub code: String,
+    /// Its blanks.
+    #[sqlx(json)]
+    pub params: BTreeMap<String, String>,
+}
+
+/// A service that probers probe.
+#[derive(Clone, Debug)]
+pub struct ProbeService {
+    /// Id.
+    pub id: Uuid,
+    /// As it is sent.
+    pub service: Service,
+}
+
+#[derive(sqlx::FromRow)]
+struct ServiceRow {
+    id: Uuid,
+    name: String,
+    kind: String,
+    host: String,
+    port: i64,
+    path: Option<String>,
+    expect: Option<String>,
+    every_s: i64,
+    budget_ms: i64,
+}
+
+impl From<ServiceRow> for ProbeService {
+    fn from(r: ServiceRow) -> Self {
+        let number = |n: i64| u32::try_from(n).unwrap_or(0);
+        let service = Service {
+            name: r.name,
+            kind: r.kind,
+            host: r.host,
+            port: u16::try_from(r.port).unwrap_or(0),
+            path: r.path,
+            expect: r.expect,
+            every_s: number(r.every_s),
+            budget_ms: number(r.budget_ms),
+            ..Service::default()
+        };
+        Self { id: r.id, service }
+    }
+}
+
+const LATEST: &str =
+    "SELECT boot, seq, at, gauges, inventory, probes, checks FROM endpoint_health WHERE endpoint_id = $1";
+
+impl Store {
+    /// The newest that is known of an endpoint.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn endpoint_health(&self, id: EndpointId) -> Result<Option<Latest>> {
+        let row: Option<LatestRow> = on_read!(self, c => sqlx::query_as(LATEST).bind(id.0).fetch_optional(c))?;
+        Ok(row.map(Latest::from))
+    }
+
+    /// Changes of an endpoint's checks, newest first.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn endpoint_transitions(&self, id: EndpointId, limit: i64) -> Result<Vec<Turn>> {
+        Ok(on_read!(self, c => sqlx::query_as(
+            "SELECT at, arrived_at, check_id, from_state, to_state, code, params FROM endpoint_transitions \
+             WHERE endpoint_id = $1 ORDER BY at DESC, id DESC LIMIT $2")
+            .bind(id.0).bind(limit).fetch_all(c))?)
+    }
+
+    /// The newest records of a span of time, oldest first.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn endpoint_samples(
+        &self,
+        id: EndpointId,
+        from: Time,
+        to: Time,
+        limit: i64,
+    ) -> Result<Vec<(Time, Sample)>> {
+        let rows: Vec<(i64, Json<Sample>)> = on_read!(self, c => sqlx::query_as(
+            "SELECT at, body FROM endpoint_samples WHERE endpoint_id = $1 AND at >= $2 AND at < $3 \
+             ORDER BY at DESC, seq DESC LIMIT $4")
+            .bind(id.0).bind(from.micros()).bind(to.micros()).bind(limit).fetch_all(c))?;
+        Ok(rows.into_iter().rev().map(|(at, body)| (Time::from_micros(at), body.0)).collect())
+    }
+
+    /// Who probes for a site, all of them.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn site_probers(&self) -> Result<Vec<(String, EndpointId)>> {
+        let rows: Vec<(String, Uuid)> =
+            on_read!(self, c => sqlx::query_as("SELECT site_code, endpoint_id FROM site_probers").fetch_all(c))?;
+        Ok(rows.into_iter().map(|(site, id)| (site, EndpointId(id))).collect())
+    }
+
+    /// Who is looked at, and until when.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn endpoints_looked_at(&self, now: Time) -> Result<Vec<(EndpointId, Time)>> {
+        let rows: Vec<(Uuid, i64)> = on_read!(self, c => sqlx::query_as(
+            "SELECT endpoint_id, until FROM endpoint_live WHERE until > $1").bind(now.micros()).fetch_all(c))?;
+        Ok(rows.into_iter().map(|(id, until)| (EndpointId(id), Time::from_micros(until))).collect())
+    }
+
+    /// What probers probe, by name.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn probe_services(&self) -> Result<Vec<ProbeService>> {
+        let rows: Vec<ServiceRow> = on_read!(self, c => sqlx::query_as(
+            "SELECT id, name, kind, host, port, path, expect, every_s, budget_ms FROM probe_services ORDER BY name")
+            .fetch_all(c))?;
+        Ok(rows.into_iter().map(ProbeService::from).collect())
+    }
+}
+
+impl Tx {
+    /// The newest that is known of an endpoint. `None` if there is no such endpoint, or it is withdrawn.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn latest_health(&mut self, id: EndpointId) -> Result<Option<Latest>> {
+        let there: Option<i64> = on_tx!(self, c => sqlx::query_scalar(
+            "SELECT enrolled_at FROM endpoints WHERE id = $1 AND state <> 'revoked'").bind(id.0).fetch_optional(c))?;
+        if there.is_none() {
+            return Ok(None);
+        }
+        let row: Option<LatestRow> = on_tx!(self, c => sqlx::query_as(LATEST).bind(id.0).fetch_optional(c))?;
+        Ok(Some(row.map(Latest::from).unwrap_or_default()))
+    }
+
+    /// Writes down the newest that is known of an endpoint.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn put_latest_health(&mut self, id: EndpointId, l: &Latest) -> Result<()> {
+        exec_tx!(self, c => sqlx::query(
+            "INSERT INTO endpoint_health (endpoint_id, boot, seq, at, gauges, inventory, probes, checks) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (endpoint_id) DO UPDATE SET boot = excluded.boot, \
+             seq = excluded.seq, at = excluded.at, gauges = excluded.gauges, inventory = excluded.inventory, \
+             probes = excluded.probes, checks = excluded.checks")
+            .bind(id.0).bind(&l.boot).bind(l.seq).bind(l.at.micros()).bind(Json(&l.gauges)).bind(Json(&l.inventory))
+            .bind(Json(&l.probes)).bind(Json(&l.checks)).execute(c))?;
+        self.touch(Kind::Endpoint, id.0);
+        Ok(())
+    }
+
+    /// Keeps a record. `false` if it was kept before.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn add_sample(
+        &mut self,
+        id: EndpointId,
+        (boot, seq): (&str, i64),
+        at: Time,
+        arrived: Time,
+        s: &Sample,
+    ) -> Result<bool> {
+        let rows = exec_tx!(self, c => sqlx::query(
+            "INSERT INTO endpoint_samples (endpoint_id, boot, seq, at, arrived_at, body) VALUES ($1, $2, $3, $4, $5, $6) \
+             ON CONFLICT (endpoint_id, boot, seq) DO NOTHING")
+            .bind(id.0).bind(boot).bind(seq).bind(at.micros()).bind(arrived.micros()).bind(Json(s)).execute(c))?;
+        Ok(rows == 1)
+    }
+
+    /// Keeps a change of a check.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn add_transition(&mut self, id: EndpointId, t: &Transition, arrived: Time) -> Result<()> {
+        exec_tx!(self, c => sqlx::query(
+            "INSERT INTO endpoint_transitions (endpoint_id, at, arrived_at, check_id, from_state, to_state, code, params) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)")
+            .bind(id.0).bind(t.at.micros()).bind(arrived.micros()).bind(&t.to.check).bind(t.from.map(|s| s.as_str()))
+            .bind(t.to.state.as_str()).bind(&t.to.code).bind(Json(&t.to.params)).execute(c))?;
+        Ok(())
+    }
+
+    /// Forgets what came too long ago, a bounded number of rows at a time; how many rows went.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn prune_health(&mut self, samples: Time, transitions: Time, now: Time) -> Result<u64> {
+        let mut gone = exec_tx!(self, c => sqlx::query(
+            "DELETE FROM endpoint_samples WHERE (endpoint_id, boot, seq) IN \
+             (SELECT endpoint_id, boot, seq FROM endpoint_samples WHERE arrived_at < $1 ORDER BY arrived_at LIMIT 5000)")
+            .bind(samples.micros()).execute(c))?;
+        gone += exec_tx!(self, c => sqlx::query(
+            "DELETE FROM endpoint_transitions WHERE id IN \
+             (SELECT id FROM endpoint_transitions WHERE at < $1 ORDER BY at LIMIT 5000)")
+            .bind(transitions.micros()).execute(c))?;
+        gone += exec_tx!(self, c => sqlx::query("DELETE FROM endpoint_live WHERE until <= $1")
+            .bind(now.micros()).execute(c))?;
+        Ok(gone)
+    }
+
+    /// Endpoints that are heard at sites whose prober isn't, with the site.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn sites_without_prober(&mut self) -> Result<Vec<(String, EndpointId)>> {
+        let rows: Vec<(String, Uuid)> = on_tx!(self, c => sqlx::query_as(
+            "SELECT e.site_code, e.id FROM endpoints e \
+             LEFT JOIN site_probers p ON p.site_code = e.site_code \
+             LEFT JOIN endpoints c ON c.id = p.endpoint_id AND c.state = 'online' AND c.site_code = e.site_code \
+             WHERE e.state = 'online' AND c.id IS NULL").fetch_all(c))?;
+        Ok(rows.into_iter().map(|(site, id)| (site, EndpointId(id))).collect())
+    }
+
+    /// Names who probes for a site.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn put_site_prober(&mut self, site: &str, id: EndpointId, now: Time) -> Result<()> {
+        exec_tx!(self, c => sqlx::query(
+            "INSERT INTO site_probers (site_code, endpoint_id, since) VALUES ($1, $2, $3) \
+             ON CONFLICT (site_code) DO UPDATE SET endpoint_id = excluded.endpoint_id, since = excluded.since")
+            .bind(site).bind(id.0).bind(now.micros()).execute(c))?;
+        Ok(())
+    }
+
+    /// Somebody looks at an endpoint until then.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn look_at_endpoint(&mut self, id: EndpointId, until: Time) -> Result<()> {
+        exec_tx!(self, c => sqlx::query(
+            "INSERT INTO endpoint_live (endpoint_id, until) VALUES ($1, $2) \
+             ON CONFLICT (endpoint_id) DO UPDATE SET until = excluded.until")
+            .bind(id.0).bind(until.micros()).execute(c))?;
+        Ok(())
+    }
+
+    /// Adds a service to probe.
+    ///
+    /// # Errors
+    /// [`super::StoreError::Duplicate`] if the name is taken, or any other.
+    pub async fn add_probe_service(&mut self, id: Uuid, s: &Service, now: Time) -> Result<()> {
+        exec_tx!(self, c => sqlx::query(
+            "INSERT INTO probe_services (id, name, kind, host, port, path, expect, every_s, budget_ms, created_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
+            .bind(id).bind(&s.name).bind(&s.kind).bind(&s.host).bind(i64::from(s.port)).bind(&s.path).bind(&s.expect)
+            .bind(i64::from(s.every_s)).bind(i64::from(s.budget_ms)).bind(now.micros()).execute(c))?;
+        Ok(())
+    }
+
+    /// Removes a service to probe; its name, if it was there.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn remove_probe_service(&mut self, id: Uuid) -> Result<Option<String>> {
+        Ok(on_tx!(self, c => sqlx::query_scalar("DELETE FROM probe_services WHERE id = $1 RETURNING name")
+            .bind(id).fetch_optional(c))?)
+    }
+}

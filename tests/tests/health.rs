@@ -1,0 +1,204 @@
+//! Health reports on their way into both databases: kept once, dated right, cut to size, and answered.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures_util::SinkExt;
+use tokio_tungstenite::tungstenite::Message;
+use tram_controller::domain::endpoint::{EndpointState, Verdict};
+use tram_controller::domain::health::{LIVE, Latest};
+use tram_controller::services::{Error, health};
+use tram_controller::store::endpoints::Filter;
+use tram_tests::links::{Line, World};
+use tram_wire::check::CheckState;
+use tram_wire::ids::EndpointId;
+use tram_wire::plan::{Plan, Service};
+use tram_wire::report::*;
+use tram_wire::{AgentMessage, ControllerMessage, Refusal};
+
+const BOOT: &str = "7d0f3f0e-94f6-4f5e-8f1e-0d6b1a3a5a11";
+
+fn report(batch: u64, records: Vec<Record>) -> AgentMessage {
+    let report = Report { batch, boot: BOOT.into(), mono_ms: Some(1_000_000), at_ms: 0, records };
+    AgentMessage::Report(Box::new(report))
+}
+
+fn paper(seq: u64, state: CheckState) -> Record {
+    let check = CheckResult { check: "printer".into(), state, code: "printer_paper".into(), ..CheckResult::default() };
+    Record { seq, mono_ms: 990_000, checks: vec![check], ..Record::default() }
+}
+
+/// Sends a report and waits for its answer, which comes once it is in the database.
+async fn kept(line: &mut Line, message: &AgentMessage) -> Result<u64> {
+    line.send(message).await?;
+    match line.next().await? {
+        ControllerMessage::ReportAck(ack) => Ok(ack.batch),
+        other => anyhow::bail!("{other:?}"),
+    }
+}
+
+async fn latest(w: &World, id: EndpointId) -> Result<Latest> {
+    w.app.store.endpoint_health(id).await?.context("health is there")
+}
+
+#[tokio::test]
+async fn a_record_that_comes_twice_is_kept_once() -> Result<()> {
+    for w in World::all().await? {
+        let d = w.endpoint().await?;
+        let mut line = w.link(&d).await?;
+        let item = Item { id: "mot-cua".into(), kind: "printer".into(), ..Item::default() };
+        let record = Record {
+            key: true,
+            gauges: [("cpu".to_owned(), Some(12.5))].into(),
+            inventory: [("printers".to_owned(), vec![item.clone()])].into(),
+            events: vec![Event { what: Happened::Attached, section: "printers".into(), item }],
+            ..paper(7, CheckState::Crit)
+        };
+        assert_eq!(kept(&mut line, &report(1, vec![record.clone()])).await?, 1);
+        // The answer was lost with the line, and the agent sends it all again.
+        drop(line);
+        let mut line = w.link(&d).await?;
+        assert_eq!(kept(&mut line, &report(1, vec![record, paper(8, CheckState::Ok)])).await?, 1);
+        let now = latest(&w, d.id).await?;
+        assert_eq!((now.seq, now.gauges["cpu"], now.inventory["printers"].len()), (8, 12.5, 1));
+        assert_eq!(w.row(d.id).await?.verdict, Verdict::Ok);
+        let turns = w.app.store.endpoint_transitions(d.id, 10).await?;
+        let said: Vec<_> = turns.iter().map(|t| (t.from_state.as_deref(), t.to_state.as_str())).collect();
+        assert_eq!(said, [(Some("crit"), "ok"), (None, "crit")], "{}", w.app.store.engine());
+        let events = w.events(d.id).await?;
+        assert_eq!(events.iter().filter(|e| *e == "attached").count(), 1, "{events:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_backlog_is_dated_by_age_and_changes_the_past_only() -> Result<()> {
+    for w in World::all().await? {
+        let d = w.endpoint().await?;
+        let mut line = w.link(&d).await?;
+        let now = w.app.clock.now();
+        kept(&mut line, &report(1, vec![paper(900, CheckState::Ok)])).await?;
+        // Made 400 s ago on the boot clock by a computer that believes in 1970, and one that believes in 2099.
+        let old = |seq, at_ms| Record { mono_ms: 600_000, at_ms, ..paper(seq, CheckState::Crit) };
+        let late = report(2, vec![old(5, 0), old(6, 4_070_908_800_000)]);
+        kept(&mut line, &late).await?;
+        let row = w.row(d.id).await?;
+        assert_eq!(row.verdict, Verdict::Ok, "the past does not judge the present");
+        let turns = w.app.store.endpoint_transitions(d.id, 10).await?;
+        let ages: Vec<_> =
+            turns.iter().filter(|t| t.to_state == "crit").map(|t| (now.micros() - t.at) / 1_000_000).collect();
+        assert_eq!(ages, [400, 400], "{}", w.app.store.engine());
+        assert!(turns.iter().all(|t| t.arrived_at >= t.at));
+        let points = w.app.store.endpoint_samples(d.id, now.minus(Duration::from_secs(401)), now, 10).await?;
+        assert_eq!(points.len(), 3);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_too_much_is_cut_and_what_is_no_message_is_refused() -> Result<()> {
+    for w in World::all().await? {
+        let d = w.endpoint().await?;
+        let mut line = w.link(&d).await?;
+        let gauges = (0..3000).map(|i| (format!("series-{i}"), Some(1.0))).collect();
+        let nul = Record { notes: vec![Note { code: "x\u{0}".into(), ..Note::default() }], ..Record::default() };
+        let many = vec![Record { seq: 1, key: true, gauges, ..Record::default() }, Record { seq: 2, ..nul }];
+        assert_eq!(kept(&mut line, &report(1, many)).await?, 1);
+        assert_eq!(latest(&w, d.id).await?.gauges.len(), limits::GAUGES);
+        // Ten megabytes, and brackets without end.
+        let deep = format!(r#"{{"kind":"report","batch":1,"boot":"b","at_ms":1,"records":{}"#, "[".repeat(20_000));
+        for bad in ["x".repeat(10 << 20), deep] {
+            let mut line = w.link(&d).await?;
+            let _ = line.0.send(Message::text(bad)).await;
+            assert!(matches!(line.refused().await, Ok(Refusal::Malformed { .. }) | Err(_)));
+        }
+        let mut line = w.link(&d).await?;
+        assert_eq!(kept(&mut line, &report(9, vec![paper(50, CheckState::Warn)])).await?, 9, "it is still served");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_endpoint_of_a_site_probes_and_another_takes_over() -> Result<()> {
+    for w in World::all().await? {
+        let portal = Service {
+            name: "portal".into(),
+            kind: "https".into(),
+            host: "dichvucong.hanoi.gov.vn".into(),
+            every_s: 300,
+            budget_ms: 5000,
+            ..Service::default()
+        };
+        health::add_service(&w.app, &w.admin(), portal.clone()).await?;
+        let again = health::add_service(&w.app, &w.admin(), portal).await;
+        assert!(matches!(again, Err(Error::Conflict("E-218", _))));
+        let bad = Service { name: "a b".into(), kind: "ftp".into(), host: "x y".into(), ..Service::default() };
+        let Err(Error::Invalid(_, _, faults)) = health::add_service(&w.app, &w.admin(), bad).await else { panic!() };
+        assert_eq!(faults.len(), 4);
+
+        let (a, b) = (w.endpoint().await?, w.endpoint().await?);
+        let (mut first, mut second) = (w.link(&a).await?, w.link(&b).await?);
+        w.until(b.id, "online", |e| e.state == EndpointState::Online).await?;
+        w.until(a.id, "online", |e| e.state == EndpointState::Online).await?;
+        let now = w.app.clock.now();
+        assert_eq!(health::elect_probers(&w.app, now).await?, 1);
+        assert_eq!(health::elect_probers(&w.app, now).await?, 0, "named twice");
+        let plan = plan(&mut first).await?;
+        assert_eq!((plan.prober, plan.services.len()), (true, 1));
+        first.send(&AgentMessage::Goodbye(goodbye())).await?;
+        w.until(a.id, "gone", |e| e.state == EndpointState::Silent).await?;
+        assert_eq!(health::elect_probers(&w.app, now).await?, 1);
+        assert!(self::plan(&mut second).await?.prober);
+    }
+    Ok(())
+}
+
+fn goodbye() -> tram_wire::heartbeat::Goodbye {
+    tram_wire::heartbeat::Goodbye { reason: tram_wire::heartbeat::GoodbyeReason::Stopped }
+}
+
+async fn plan(line: &mut Line) -> Result<Plan> {
+    for _ in 0..4 {
+        // A look comes every few seconds.
+        match line.next().await {
+            Ok(ControllerMessage::Plan(p)) => return Ok(*p),
+            Ok(other) => anyhow::bail!("{other:?}"),
+            Err(_) => {}
+        }
+    }
+    anyhow::bail!("no plan came")
+}
+
+#[tokio::test]
+async fn somebody_who_looks_is_told_to_the_endpoint_once() -> Result<()> {
+    for w in World::all().await? {
+        let d = w.endpoint().await?;
+        let mut line = w.link(&d).await?;
+        let until = health::look_at(&w.app, &w.admin(), d.id).await?;
+        assert_eq!(until, w.app.clock.now().plus(LIVE));
+        match line.next().await? {
+            ControllerMessage::Live(l) => assert_eq!(u64::from(l.for_s), LIVE.as_secs()),
+            other => anyhow::bail!("{other:?}"),
+        }
+        let stranger = health::look_at(&w.app, &w.admin(), EndpointId(uuid::Uuid::from_u128(7))).await;
+        assert!(matches!(stranger, Err(Error::NotFound(..))));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_list_can_be_cut_to_the_worst() -> Result<()> {
+    for w in World::all().await? {
+        let (bad, good) = (w.endpoint().await?, w.endpoint().await?);
+        let (mut a, mut b) = (w.link(&bad).await?, w.link(&good).await?);
+        kept(&mut a, &report(1, vec![paper(1, CheckState::Crit)])).await?;
+        kept(&mut b, &report(1, vec![paper(1, CheckState::Ok)])).await?;
+        let worst = Filter { verdict: Some(Verdict::Crit), limit: 10, ..Filter::default() };
+        let (rows, total) = w.app.store.endpoints(&worst).await?;
+        assert_eq!((rows[0].id, total), (bad.id, 1));
+        assert_eq!(health::prune(&w.app, w.app.clock.now()).await?, 0);
+        let later = w.app.clock.now().plus(Duration::from_secs(4 * 86_400));
+        assert_eq!(health::prune(&w.app, later).await?, 2);
+    }
+    Ok(())
+}
