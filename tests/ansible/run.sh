@@ -214,7 +214,6 @@ must restore.yml -e "restore_from=$kept" -e restore_replaces=all
 [ "$(desktops)" = "$before" ] || fail "the desktops' rows are others: $before before, $(desktops) now"
 on_controller sh -c 'test -n "$(find /var/lib/tram/images -type f)"' || fail "the image's file is gone"
 ok "the desktops' rows and the image are there"
-until_true 180 "the agent comes back by itself" on_endpoint tram-agent status
 "${curl[@]}" --fail --output "$scratch/login" --json "{\"username\": \"lan\", \"password\": \"$password\"}" https://tram-1:8443/api/v1/login
 ok "the officer signs in with the former password, and the certificate is the former one"
 
@@ -222,11 +221,13 @@ step "upgrade"
 must upgrade.yml -e tram_version=0.9.1
 on_controller dpkg-query -W -f '${Version}' tram-controller | grep -qx 0.9.1 || fail "not upgraded"
 until_true 30 "0.9.1 is healthy" "${curl[@]}" --fail https://tram-1:8443/readyz
+must_fail "which is newer than 0.9.0: write the present release into the inventory" site.yml --limit tram-1 --tags controller
 step "an upgrade that goes wrong"
 must_fail "runs 0.9.1 again" upgrade.yml -e tram_version=0.9.2 -e upgrade_wait_s=5
 on_controller dpkg-query -W -f '${Version}' tram-controller | grep -qx 0.9.1 || fail "not put back"
 until_true 30 "0.9.1 is healthy again" "${curl[@]}" --fail https://tram-1:8443/readyz
 [ "$(desktops)" = "$before" ] || fail "the desktops' rows are gone"
-until_true 180 "the agent is linked" on_endpoint tram-agent status
+# It asks again after five minutes at most, and others were busy with its controller meanwhile.
+until_true 420 "the agent has come back by itself, to the restored authority" on_endpoint tram-agent status
 
 say "ansible: all passed in $((SECONDS - began)) s"
