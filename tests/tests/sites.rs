@@ -207,3 +207,50 @@ async fn every_fault_is_told_by_line_and_nothing_imported() -> Result<()> {
     assert_eq!(codes(&operator, "").await?.len(), 0);
     Ok(())
 }
+
+#[tokio::test]
+async fn what_a_line_carries_is_set_one_by_one_or_by_a_list_that_holds_together() -> Result<()> {
+    for db in db::both().await? {
+        let api = TestApi::new(&db.store).await?;
+        db.raw("DELETE FROM sites").await?;
+        let operator = api.signed_in(Role::Operator).await?;
+        import(&operator, "", HANOI_2016).await?;
+        let put = |code: &str, body: &str| {
+            let (path, body) = (format!("/api/v1/sites/{code}/line"), body.as_bytes().to_vec());
+            let operator = &operator;
+            async move { operator.send(Method::PUT, &path, Some(("application/json", body))).await }
+        };
+        let set = put("00004", r#"{"down_kbit": 8000}"#).await?;
+        assert_eq!((&set.json["line"]["down_kbit"], &set.json["line"]["budget_kbit"]), (&8000.into(), &6800.into()));
+        for (code, body, status, fault) in [
+            ("00004", r#"{"down_kbit": 63}"#, StatusCode::UNPROCESSABLE_ENTITY, "S-213"),
+            ("00004", r#"{"down_kbit": -1}"#, StatusCode::UNPROCESSABLE_ENTITY, "X-422"),
+            ("00004", r#"{"kbit": 8000}"#, StatusCode::UNPROCESSABLE_ENTITY, "X-422"),
+            ("99999", r#"{"down_kbit": 8000}"#, StatusCode::NOT_FOUND, "S-404"),
+        ] {
+            let answer = put(code, body).await?;
+            assert_eq!((answer.status, answer.code()), (status, fault), "{body}");
+        }
+        let list = |query: &str, csv: &str| {
+            let (path, csv) = (format!("/api/v1/sites/lines?{query}"), csv.as_bytes().to_vec());
+            let operator = &operator;
+            async move { operator.send(Method::POST, &path, Some(("text/csv", csv))).await }
+        };
+        let wrong = list("", "site_code,down_kbit\n00006,4000\n99999,4000\n").await?;
+        assert_eq!((wrong.code(), &wrong.json["errors"][0]["at"]), ("S-200", &"3".into()), "{wrong:?}");
+        assert!(operator.get("/api/v1/sites/00006").await?.json["line"]["down_kbit"].is_null(), "nothing of it");
+        let good = "site_code,down_kbit\n00006,4000\n00004,\n";
+        assert_eq!(list("dry_run=true", good).await?.json["changed"], 2);
+        assert_eq!(operator.get("/api/v1/sites/00004").await?.json["line"]["down_kbit"], 8000, "only tried");
+        assert_eq!(list("", good).await?.json["changed"], 2);
+        assert_eq!(list("", good).await?.json["changed"], 0);
+        assert!(operator.get("/api/v1/sites/00004").await?.json["line"]["budget_kbit"].is_null());
+        assert_eq!(operator.get("/api/v1/sites?q=00006").await?.json["items"][0]["line"]["down_kbit"], 4000);
+        let support = api.signed_in(Role::Support).await?;
+        let body = Some(("application/json", br#"{"down_kbit": 1000}"#.to_vec()));
+        assert_eq!(support.send(Method::PUT, "/api/v1/sites/00004/line", body).await?.status, StatusCode::FORBIDDEN);
+        let audit = operator.get("/api/v1/audit?limit=10").await?.json.to_string();
+        assert!(audit.contains("site.line"), "{audit}");
+    }
+    Ok(())
+}

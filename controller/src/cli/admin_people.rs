@@ -108,6 +108,27 @@ pub enum Site {
         #[arg(long)]
         json: bool,
     },
+    /// Say what the line of a site carries, or take a list of them: `site_code,down_kbit`.
+    Line {
+        /// Code of the site.
+        #[arg(required_unless_present = "file", conflicts_with = "file")]
+        code: Option<String>,
+        /// Towards the site, kbit/s.
+        #[arg(long, required_unless_present_any = ["unknown", "file"])]
+        kbit: Option<u32>,
+        /// It is not known any more: nothing is shaped.
+        #[arg(long, conflicts_with = "kbit")]
+        unknown: bool,
+        /// A CSV file: all of it or nothing.
+        #[arg(long, conflicts_with_all = ["kbit", "unknown"])]
+        file: Option<PathBuf>,
+        /// Only tell what the list would change.
+        #[arg(long, requires = "file")]
+        dry_run: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Look for sites by name, in any spelling.
     Search {
         /// Beginnings of words of the name or of the units above.
@@ -252,6 +273,24 @@ pub async fn site(app: &App, command: Site) -> Result<()> {
             let result = json!({"created": plan.created.len(), "updated": plan.updated.len(),
                 "unchanged": plan.unchanged, "closed": plan.closed.len(), "missing": plan.missing});
             if json { println!("{result}") } else { print_plan(&result, dry_run) }
+        }
+        Site::Line { code, kbit, file, dry_run, json, .. } => {
+            let (changed, sites) = match (code, file) {
+                (Some(code), _) => {
+                    sites::set_line(app, &ctx, &code, kbit).await.map_err(explained)?;
+                    (1, 1)
+                }
+                (None, file) => {
+                    let csv = read_list(file, None).await?;
+                    sites::import_lines(app, &ctx, &csv, dry_run).await.map_err(explained)?
+                }
+            };
+            let would = if dry_run { "would be: " } else { "" };
+            if json {
+                println!("{}", json!({"changed": changed, "sites": sites}));
+            } else {
+                println!("{would}changed {changed} of {sites} lines");
+            }
         }
         Site::Search { words, at, json } => search(app, &ctx, &words.join(" "), at, json).await?,
     }

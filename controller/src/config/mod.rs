@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::domain::session::Policy;
 
 mod health;
+mod limits;
 mod sessions;
 mod support;
 
@@ -54,6 +55,7 @@ struct Written {
     images: Folder,
     disks: Folder,
     sessions: sessions::Sessions,
+    limits: limits::Written,
     support: support::Support,
     health: health::Written,
     log: Log,
@@ -168,7 +170,7 @@ impl Config {
             },
             image_dir: path("TRAM_IMAGES_DIR", written.images.dir, data.join("images")),
             disk_dir: path("TRAM_DISKS_DIR", written.disks.dir, data.join("disks")),
-            sessions: written.sessions.policy(&env)?,
+            sessions: Policy { limits: written.limits.limits(&env)?, ..written.sessions.policy(&env)? },
             support_phone: written.support.phone(&env)?,
             health: written.health.health(&env)?,
             log_format,
@@ -212,6 +214,19 @@ mod tests {
         for wrong in ["0", "-1", "9999999999"] {
             let e = load("", &[("TRAM_SESSIONS_GRACE_MINUTES", wrong)]).unwrap_err().to_string();
             assert!(e.contains("sessions.grace_minutes"), "{e}");
+        }
+    }
+
+    #[test]
+    fn lines_are_filled_as_far_as_written() {
+        let c = load("[limits]\nsite_percent = 70", &[("TRAM_LIMITS_GATEWAY_KBIT", "200000")]).unwrap();
+        assert_eq!((c.sessions.limits.site_percent, c.sessions.limits.gateway_kbit), (70, Some(200_000)));
+        assert_eq!(load("", &[]).unwrap().sessions.limits, crate::domain::limits::Limits::default());
+        for (key, wrong) in
+            [("site_percent", "0"), ("site_percent", "101"), ("gateway_kbit", "1"), ("gateway_kbit", "-5")]
+        {
+            let e = load("", &[(&format!("TRAM_LIMITS_{}", key.to_uppercase()), wrong)]).unwrap_err().to_string();
+            assert!(e.contains(&format!("limits.{key}")), "{e}");
         }
     }
 

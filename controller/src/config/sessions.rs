@@ -56,6 +56,7 @@ impl Sessions {
                 usual.longest,
             )?,
             handshake: usual.handshake,
+            limits: usual.limits,
             line_grace: minutes(
                 "sessions.line_grace_minutes",
                 "TRAM_SESSIONS_LINE_GRACE_MINUTES",

@@ -15,6 +15,7 @@ pub mod host;
 pub mod image;
 pub mod incident;
 pub mod lease;
+pub mod limits;
 pub mod line;
 pub mod name;
 pub mod placement;

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use super::desktop::{DesiredDesktop, DesktopState};
+use super::limits::Limits;
 use super::line;
 use super::policy::SessionPolicy;
 use super::ticket::Place;
@@ -68,6 +69,8 @@ pub struct Policy {
     pub line_grace: Duration,
     /// How long a lease lets an officer in while the database can't be asked; zero: leases are off.
     pub lease: Duration,
+    /// What they may fill of the lines they share.
+    pub limits: Limits,
 }
 
 impl Default for Policy {
@@ -81,6 +84,7 @@ impl Default for Policy {
             handshake: Duration::from_secs(30),
             line_grace: minutes(5),
             lease: minutes(720),
+            limits: Limits::default(),
         }
     }
 }

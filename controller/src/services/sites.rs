@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{App, Ctx, Error, Fault, Result, audit};
 use crate::domain::access::{Role, Scope};
 use crate::domain::day::Day;
+use crate::domain::limits::{self, LINE_KBIT};
 use crate::domain::site_import::{self, FAULTS_MAX, Plan};
 use crate::store::sites::{Listed, SiteFilter};
 
@@ -87,6 +88,55 @@ pub async fn import(app: &App, ctx: &Ctx, csv: &[u8], options: ImportOptions) ->
     audit(&mut tx, ctx, "site.import", "sites", detail).await?;
     tx.commit().await?;
     Ok(plan)
+}
+
+/// Says what the line of a site carries towards it, kbit/s; `None`: that is not known. Sessions feel it within
+/// seconds.
+///
+/// # Errors
+/// [`Error::Forbidden`] unless an operator asks; [`Error::NotFound`] without such a site; [`Error::Invalid`] S-213.
+pub async fn set_line(app: &App, ctx: &Ctx, code: &str, kbit: Option<u32>) -> Result<()> {
+    ctx.require(&[Role::Operator])?;
+    if kbit.is_some_and(|kbit| !LINE_KBIT.contains(&kbit)) {
+        let text = format!("give kbit/s, {} to {}", LINE_KBIT.start(), LINE_KBIT.end());
+        return Err(Error::field("down_kbit", "S-213", text));
+    }
+    get(app, ctx, code, Day::of(ctx.now)).await?;
+    let mut tx = app.store.begin().await?;
+    if tx.put_site_line(code, kbit, ctx.now).await? {
+        audit(&mut tx, ctx, "site.line", code, json!({"down_kbit": kbit})).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// The same for a list: `site_code,down_kbit`. All of it or nothing; how many changed.
+///
+/// # Errors
+/// [`Error::Invalid`] S-200 with every fault by line.
+pub async fn import_lines(app: &App, ctx: &Ctx, csv: &[u8], dry_run: bool) -> Result<(usize, usize)> {
+    ctx.require(&[Role::Operator])?;
+    let rates = limits::read_lines(csv).map_err(refused)?;
+    let known = app.store.site_refs(Day::of(ctx.now)).await?;
+    let unknown = rates.iter().filter(|r| !known.contains_key(&r.code)).map(|r| site_import::LineFault {
+        line: r.line,
+        code: "S-212",
+        message: format!("there is no site with the code `{}`", r.code.escape_debug()),
+    });
+    let unknown: Vec<_> = unknown.take(FAULTS_MAX).collect();
+    if !unknown.is_empty() {
+        return Err(refused(unknown));
+    }
+    let mut tx = app.store.begin().await?;
+    let mut changed = 0;
+    for rate in &rates {
+        changed += usize::from(tx.put_site_line(&rate.code, rate.kbit, ctx.now).await?);
+    }
+    if !dry_run {
+        audit(&mut tx, ctx, "site.line", "sites", json!({"changed": changed, "sites": rates.len()})).await?;
+        tx.commit().await?;
+    }
+    Ok((changed, rates.len()))
 }
 
 fn refused(faults: Vec<site_import::LineFault>) -> Error {

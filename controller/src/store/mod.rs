@@ -36,6 +36,7 @@ mod lock;
 pub mod pools;
 pub mod returns;
 pub mod sessions;
+pub mod site_lines;
 pub mod sites;
 pub mod tickets;
 pub mod users;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::site_lines::LineUse;
 use super::{Result, Store, StoreError, Tx, exec_tx, on_read, on_tx};
 use crate::domain::access::Scope;
 use crate::domain::day::Day;
@@ -55,6 +56,8 @@ pub struct Listed {
     pub grandparent: Option<(String, String, Level)>,
     /// How much stands in it and below it.
     pub counts: Counts,
+    /// Its line, and what sessions use of it.
+    pub line: LineUse,
 }
 
 /// What stands in a site and below it.
@@ -112,6 +115,7 @@ impl TryFrom<ListedRow> for Listed {
             parent: unit(r.p_code, r.p_name, r.p_level)?,
             grandparent: unit(r.g_code, r.g_name, r.g_level)?,
             counts: Counts::default(),
+            line: LineUse::default(),
         })
     }
 }
@@ -197,9 +201,11 @@ impl Store {
             .bind(format!(" {typed} |%")).bind(format!(" {typed}%")).bind(filter.limit).bind(filter.offset).fetch_all(c))?;
         let total: i64 = on_read!(self, c => bound!(sqlx::query_scalar(concat!("SELECT COUNT(*)", tree!(), wanted!()))).fetch_one(c))?;
         let counts = self.site_counts(filter.on).await?;
+        let mut lines = self.lines().await?;
         let listed = rows.into_iter().map(|row| {
             let mut listed = Listed::try_from(row)?;
             listed.counts = counts.get(&listed.site.code).copied().unwrap_or_default();
+            listed.line = lines.remove(&listed.site.code).unwrap_or_default();
             Ok(listed)
         });
         Ok((listed.collect::<Result<_>>()?, total))

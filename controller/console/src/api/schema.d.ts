@@ -858,6 +858,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/sites/lines": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** The same for a list, `site_code,down_kbit`; an empty rate means that it is not known. All of it or nothing. */
+        post: operations["sites_import_lines"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/sites/{code}": {
         parameters: {
             query?: never;
@@ -868,6 +885,23 @@ export interface paths {
         /** One site. */
         get: operations["sites_get_one"];
         put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sites/{code}/line": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Says what the line of a site carries. Running sessions feel it within seconds. */
+        put: operations["sites_set_line"];
         post?: never;
         delete?: never;
         options?: never;
@@ -2438,6 +2472,8 @@ export interface components {
                 endpoints: number;
                 /** @description Place in the tree. */
                 level: components["schemas"]["Level"];
+                /** @description Its line, and how it is used. */
+                line: components["schemas"]["SiteLine"];
                 /** @description Full name. */
                 name: string;
                 /** @description The unit above. */
@@ -3008,6 +3044,8 @@ export interface components {
             endpoints: number;
             /** @description Place in the tree. */
             level: components["schemas"]["Level"];
+            /** @description Its line, and how it is used. */
+            line: components["schemas"]["SiteLine"];
             /** @description Full name. */
             name: string;
             /** @description The unit above. */
@@ -3056,6 +3094,44 @@ export interface components {
             unchanged: number;
             /** @description Sites whose facts changed. */
             updated: number;
+        };
+        /** @description The line of a site, and how sessions use it. */
+        SiteLine: {
+            /**
+             * Format: int64
+             * @description What sessions may fill of it, kbit/s.
+             */
+            budget_kbit?: number | null;
+            /**
+             * Format: int64
+             * @description What it carries towards the site, kbit/s; absent: not known, and nothing is shaped.
+             */
+            down_kbit?: number | null;
+            /**
+             * Format: int64
+             * @description Sessions with a viewer behind it.
+             */
+            sessions: number;
+            /**
+             * Format: int64
+             * @description What they got when they were last measured, kbit/s.
+             */
+            used_kbit: number;
+        };
+        /** @description What a list of lines changed, or would change. */
+        SiteLineImport: {
+            /** @description Sites whose line is another now. */
+            changed: number;
+            /** @description Sites in the list. */
+            sites: number;
+        };
+        /** @description What a line carries. */
+        SiteLineRequest: {
+            /**
+             * Format: int32
+             * @description Towards the site, kbit/s, 64 to 10000000; null: that is not known.
+             */
+            down_kbit?: number | null;
         };
         /** @description A site as it is shown beside something else: always with its district, because names repeat. */
         SiteRef: {
@@ -5452,6 +5528,73 @@ export interface operations {
             };
         };
     };
+    sites_import_lines: {
+        parameters: {
+            query?: {
+                /** @description Only tell what would happen. */
+                dry_run?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "text/csv": string;
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SiteLineImport"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description S-200 with every fault by line; nothing was changed */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     sites_get_one: {
         parameters: {
             query?: {
@@ -5500,6 +5643,65 @@ export interface operations {
             };
             /** @description S-404 */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sites_set_line: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                code: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SiteLineRequest"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Site"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description S-404 */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description S-213 */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };

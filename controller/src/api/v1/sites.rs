@@ -10,12 +10,14 @@ use utoipa_axum::routes;
 use super::Page;
 use crate::api::Api;
 use crate::api::error::{ApiError, Problem};
-use crate::api::extract::{RawBody, Signed, ValidQuery};
+use crate::api::extract::{RawBody, Signed, ValidJson, ValidQuery};
 use crate::domain::access::Scope;
 use crate::domain::day::Day;
+use crate::domain::limits::Limits;
 use crate::domain::site::{Level, Phase, UnitType};
 use crate::services::sites::{self, DEFAULT_FROM, ImportOptions};
 use crate::services::{Ctx, Error};
+use crate::store::site_lines::LineUse;
 use crate::store::sites::{Listed, SiteFilter};
 
 /// An administrative unit as it is from one day until before another.
@@ -50,6 +52,61 @@ pub struct Site {
     pub endpoints: i64,
     /// Pools in it and below it.
     pub pools: i64,
+    /// Its line, and how it is used.
+    pub line: SiteLine,
+}
+
+/// The line of a site, and how sessions use it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SiteLine {
+    /// What it carries towards the site, kbit/s; absent: not known, and nothing is shaped.
+    pub down_kbit: Option<i64>,
+    /// What sessions may fill of it, kbit/s.
+    pub budget_kbit: Option<i64>,
+    /// What they got when they were last measured, kbit/s.
+    pub used_kbit: i64,
+    /// Sessions with a viewer behind it.
+    pub sessions: i64,
+}
+
+impl SiteLine {
+    /// With the budget it has by the configuration.
+    pub(super) fn of(l: &LineUse, limits: &Limits) -> Self {
+        let rate = l.down_kbit.and_then(|kbit| u32::try_from(kbit).ok());
+        Self {
+            down_kbit: l.down_kbit,
+            budget_kbit: rate.map(|kbit| limits.budget(kbit).into()),
+            used_kbit: l.used_kbit,
+            sessions: l.sessions,
+        }
+    }
+}
+
+/// What a line carries.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SiteLineRequest {
+    /// Towards the site, kbit/s, 64 to 10000000; null: that is not known.
+    pub down_kbit: Option<u32>,
+}
+
+/// What a list of lines changed, or would change.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SiteLineImport {
+    /// Sites whose line is another now.
+    pub changed: usize,
+    /// Sites in the list.
+    pub sites: usize,
+}
+
+/// How to take a list of lines.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct SiteLineQuery {
+    /// Only tell what would happen.
+    #[serde(default)]
+    dry_run: bool,
 }
 
 /// A unit above a site.
@@ -61,13 +118,14 @@ pub struct SiteUnit {
     pub name: String,
 }
 
-impl From<Listed> for Site {
-    fn from(l: Listed) -> Self {
+impl Site {
+    fn of(l: Listed, limits: &Limits) -> Self {
         let above = |wanted: Level| {
             let unit = [&l.parent, &l.grandparent].into_iter().flatten().find(|(_, _, level)| *level == wanted);
             unit.map(|(code, name, _)| SiteUnit { code: code.clone(), name: name.clone() })
         };
         Self {
+            line: SiteLine::of(&l.line, limits),
             district: above(Level::District),
             province: above(Level::Province),
             code: l.site.code,
@@ -139,7 +197,12 @@ pub struct SiteImport {
 
 /// This resource's routes.
 pub fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get_one)).routes(routes!(import))
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(get_one))
+        .routes(routes!(import))
+        .routes(routes!(set_line))
+        .routes(routes!(import_lines))
 }
 
 /// Sites of a day: best matches first.
@@ -164,7 +227,7 @@ async fn list(
     let (rows, total) = sites::list(&api.app, &ctx, filter).await?;
     let shown = offset.saturating_add(i64::try_from(rows.len()).unwrap_or(i64::MAX));
     let next = (shown < total && !rows.is_empty()).then(|| shown.to_string());
-    Ok(Json(Page { items: rows.into_iter().map(Site::from).collect(), total, next }))
+    Ok(Json(Page { items: rows.into_iter().map(|l| Site::of(l, &api.app.policy.limits)).collect(), total, next }))
 }
 
 fn day(ctx: &Ctx, asked: Option<Day>) -> Day {
@@ -190,7 +253,38 @@ async fn get_one(
     Path(code): Path<String>,
     ValidQuery(query): ValidQuery<SiteDay>,
 ) -> Result<Json<Site>, ApiError> {
-    Ok(Json(sites::get(&api.app, &ctx, &code, day(&ctx, query.at)).await?.into()))
+    let site = sites::get(&api.app, &ctx, &code, day(&ctx, query.at)).await?;
+    Ok(Json(Site::of(site, &api.app.policy.limits)))
+}
+
+/// Says what the line of a site carries. Running sessions feel it within seconds.
+#[utoipa::path(put, path = "/sites/{code}/line", tag = "sites", params(("code" = String, Path)), request_body = SiteLineRequest, responses(
+    (status = 200, body = Site), (status = 401, body = Problem), (status = 403, body = Problem),
+    (status = 404, body = Problem, description = "S-404"), (status = 422, body = Problem, description = "S-213")))]
+async fn set_line(
+    State(api): State<Api>,
+    Signed(ctx): Signed,
+    Path(code): Path<String>,
+    ValidJson(body): ValidJson<SiteLineRequest>,
+) -> Result<Json<Site>, ApiError> {
+    sites::set_line(&api.app, &ctx, &code, body.down_kbit).await?;
+    let site = sites::get(&api.app, &ctx, &code, day(&ctx, None)).await?;
+    Ok(Json(Site::of(site, &api.app.policy.limits)))
+}
+
+/// The same for a list, `site_code,down_kbit`; an empty rate means that it is not known. All of it or nothing.
+#[utoipa::path(post, path = "/sites/lines", tag = "sites", params(SiteLineQuery),
+    request_body(content = String, content_type = "text/csv"), responses(
+    (status = 200, body = SiteLineImport), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem),
+    (status = 413, body = Problem), (status = 422, body = Problem, description = "S-200 with every fault by line; nothing was changed")))]
+async fn import_lines(
+    State(api): State<Api>,
+    Signed(ctx): Signed,
+    ValidQuery(query): ValidQuery<SiteLineQuery>,
+    RawBody(csv): RawBody,
+) -> Result<Json<SiteLineImport>, ApiError> {
+    let (changed, sites) = sites::import_lines(&api.app, &ctx, &csv, query.dry_run).await?;
+    Ok(Json(SiteLineImport { changed, sites }))
 }
 
 /// Imports a list of sites: all of it or nothing.
