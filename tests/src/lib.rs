@@ -4,6 +4,7 @@ pub mod bench;
 pub mod cable;
 pub mod db;
 pub mod device;
+pub mod endless;
 pub mod gate;
 pub mod guest;
 pub mod http;

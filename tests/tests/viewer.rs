@@ -12,6 +12,7 @@ use tokio::net::UnixStream;
 use tram_agent::session::viewer::{self, Viewer};
 use tram_controller::gateway::protocol::spice::guard::{self, Note};
 use tram_controller::gateway::protocol::spice::session::Channels;
+use tram_controller::gateway::shape::Grant;
 use tram_tests::guest::Guest;
 use tram_tests::screen::{Screen, pictures, wait};
 
@@ -54,7 +55,9 @@ async fn shown() -> Result<()> {
                     let _ = std::fs::write(&drawn, "");
                 }
             };
-            linked.carry(&mut BufReader::new(from), &mut to, note, || std::future::ready(usize::MAX)).await;
+            linked
+                .carry(&mut BufReader::new(from), &mut to, note, || std::future::ready(Grant::free(usize::MAX)))
+                .await;
         });
         Ok(viewer)
     };

@@ -15,6 +15,8 @@ const LEAST: f64 = 1024.0;
 pub struct Bucket {
     /// Bytes in a second.
     rate: f64,
+    /// Bytes it holds.
+    most: f64,
     level: f64,
     at: Duration,
 }
@@ -23,17 +25,26 @@ impl Bucket {
     /// A full one for so many kbit/s; at least 1.
     #[must_use]
     pub fn new(kbit: u32, now: Duration) -> Self {
-        let rate = f64::from(kbit.max(1)) * 125.0;
-        Self { rate, level: Self::most(rate), at: now }
+        Self::with_burst(kbit, BURST, now)
     }
 
-    fn most(rate: f64) -> f64 {
-        (rate * BURST.as_secs_f64()).max(LEAST)
+    /// The same that saves up no more than so long.
+    #[must_use]
+    pub fn with_burst(kbit: u32, burst: Duration, now: Duration) -> Self {
+        let rate = f64::from(kbit.max(1)) * 125.0;
+        let most = (rate * burst.as_secs_f64()).max(LEAST);
+        Self { rate, most, level: most, at: now }
+    }
+
+    /// Bytes a second.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.rate
     }
 
     fn fill(&mut self, now: Duration) {
         let gained = now.saturating_sub(self.at).as_secs_f64() * self.rate;
-        self.level = (self.level + gained).min(Self::most(self.rate));
+        self.level = (self.level + gained).min(self.most);
         self.at = self.at.max(now);
     }
 
@@ -54,6 +65,18 @@ impl Bucket {
     pub fn spend(&mut self, bytes: usize, now: Duration) {
         self.fill(now);
         self.level -= bytes as f64;
+    }
+
+    /// So many of those spent did not leave.
+    pub fn give_back(&mut self, bytes: usize) {
+        self.level = (self.level + bytes as f64).min(self.most);
+    }
+
+    /// So many left that nobody could hold back. They are made good, but for no longer than a second: what never
+    /// waits must not keep what waits from ever leaving.
+    pub fn owe(&mut self, bytes: usize, now: Duration) {
+        self.fill(now);
+        self.level = (self.level - bytes as f64).max(self.level.min(-self.rate));
     }
 }
 

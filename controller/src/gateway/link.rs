@@ -1,7 +1,7 @@
 //! One live connection, as its relay and the watch over all of them see it.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -9,7 +9,9 @@ use tokio::time::Instant;
 use tram_wire::ids::{DesktopId, SessionId};
 
 use super::limit::Bucket;
+use super::protocol::vnc::line::Allowance;
 use super::protocol::vnc::requests::Rights;
+use super::shape::{Grant, Site, Taker};
 use crate::domain::experience::{self, Experience};
 use crate::domain::policy::SessionPolicy;
 use crate::domain::session::{Cut, Limit, Policy};
@@ -18,6 +20,10 @@ use crate::domain::session::{Cut, Limit, Policy};
 pub const PING_EVERY: Duration = Duration::from_secs(20);
 /// How often what a connection feels like is written down.
 const TELL_EVERY: Duration = Duration::from_secs(30);
+/// Most that is read at once for a viewer.
+const PIECE: usize = 64 * 1024;
+/// Waiting for room is looked at over this long.
+const PRESSURE: Duration = Duration::from_millis(1500);
 /// A viewer from which nothing came for this long is gone.
 const SILENCE: Duration = Duration::from_secs(50);
 /// A viewer that took nothing of what was sent for this long is gone.
@@ -38,6 +44,10 @@ pub struct Link {
     warning: Mutex<Option<(Limit, Instant)>>,
     /// Cap on what goes to the viewer.
     bucket: Mutex<Option<Bucket>>,
+    /// The line it shares with others, and itself as one of them.
+    site: OnceLock<Arc<Site>>,
+    taker: Taker,
+    pressure: Mutex<Pressure>,
     cut: watch::Sender<Option<Cut>>,
     /// Wakes the way down for what is due besides pictures.
     wake: Notify,
@@ -62,6 +72,36 @@ pub struct Link {
     told: AtomicU64,
 }
 
+/// How much of the time pictures wait for room.
+#[derive(Debug, Default)]
+struct Pressure {
+    since: Duration,
+    waited: Duration,
+    before: bool,
+}
+
+impl Pressure {
+    fn turn(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.since);
+        if passed >= PRESSURE {
+            // A while in which nobody asked says nothing of the time before it.
+            self.before = passed < 2 * PRESSURE && self.waited * 4 >= passed;
+            (self.since, self.waited) = (now, Duration::ZERO);
+        }
+    }
+
+    fn waited(&mut self, time: Duration, now: Duration) {
+        self.turn(now);
+        self.waited += time;
+    }
+
+    /// A quarter of the time.
+    fn pressed(&mut self, now: Duration) -> bool {
+        self.turn(now);
+        self.before
+    }
+}
+
 impl Link {
     /// A connection that begins now.
     #[must_use]
@@ -74,6 +114,9 @@ impl Link {
             rights: Mutex::default(),
             warning: Mutex::default(),
             bucket: Mutex::default(),
+            site: OnceLock::new(),
+            taker: Taker::default(),
+            pressure: Mutex::default(),
             cut: watch::Sender::new(None),
             wake: Notify::new(),
             ping_due: AtomicBool::new(false),
@@ -141,27 +184,69 @@ impl Link {
         self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes of pictures that may be read now for the viewer.
-    ///
-    /// # Errors
-    /// How long to wait.
-    pub fn room_now(&self) -> Result<usize, Duration> {
+    /// Sits behind this line from now on.
+    pub fn sit(&self, site: Arc<Site>) {
+        // A session stays where it is: another place is another connection.
+        let _ = self.site.set(site);
+    }
+
+    /// What its own cap lets through.
+    fn own_room(&self) -> Result<usize, Duration> {
         match &mut *self.bucket() {
-            Some(bucket) => bucket.room(self.began.elapsed()),
-            None => Ok(usize::MAX),
+            Some(bucket) => bucket.room(self.began.elapsed()).map(|bytes| bytes.min(PIECE)),
+            None => Ok(PIECE),
         }
     }
 
-    /// The same, waited for.
-    pub async fn room(&self) -> usize {
-        loop {
-            match self.room_now() {
-                Ok(bytes) => return bytes,
+    /// Bytes of pictures that may be read now for the viewer.
+    pub fn room_now(&self) -> Option<Grant<'_>> {
+        let most = self.own_room().ok()?;
+        match self.site.get() {
+            Some(site) => site.take_now(&self.taker, most),
+            None => Some(Grant::free(most)),
+        }
+    }
+
+    /// The same, waited for; asked when the desktop has something.
+    pub async fn room(&self) -> Grant<'_> {
+        let began = Instant::now();
+        let most = loop {
+            match self.own_room() {
+                Ok(bytes) => break bytes,
                 Err(wait) => {
                     metrics::counter!("gateway_capped_waits_total").increment(1);
                     tokio::time::sleep(wait).await;
                 }
             }
+        };
+        let grant = match self.site.get() {
+            Some(site) => site.take(&self.taker, most).await,
+            None => Grant::free(most),
+        };
+        let waited = began.elapsed();
+        if waited > Duration::ZERO {
+            self.pressure().waited(waited, self.began.elapsed());
+        }
+        grant
+    }
+
+    fn pressure(&self) -> MutexGuard<'_, Pressure> {
+        self.pressure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the caps leave to this connection, and whether it is them that hold its pictures up.
+    #[must_use]
+    pub fn allowance(&self) -> Allowance {
+        let own = self.bucket().as_ref().map(Bucket::rate);
+        let site = self.site.get().and_then(|s| s.part(&self.taker));
+        let rate = [own, site].into_iter().flatten().min_by(f64::total_cmp);
+        Allowance { rate, pressed: rate.is_some() && self.pressure().pressed(self.began.elapsed()) }
+    }
+
+    /// Bytes that left without asking for room: sound, a cursor, words of the gateway.
+    pub fn unasked(&self, bytes: usize) {
+        if let Some(site) = self.site.get() {
+            site.owe(bytes);
         }
     }
 

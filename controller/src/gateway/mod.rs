@@ -31,9 +31,11 @@ use uuid::Uuid;
 pub mod admit;
 pub mod assist;
 mod limit;
+mod lines;
 pub mod link;
 pub mod protocol;
 pub mod relay;
+pub mod shape;
 pub mod tunnel;
 mod warn;
 pub mod ws;
@@ -77,6 +79,8 @@ struct Inner {
     links: Mutex<HashMap<SessionId, Arc<Link>>>,
     tunnels: tunnel::Tunnels,
     assists: assist::Assists,
+    shaper: shape::Shaper,
+    told_lines: lines::Told,
     half_open: HalfOpen,
     buffers: Buffers,
     stopping: AtomicBool,
@@ -86,10 +90,13 @@ impl Gateway {
     /// A gateway without connections.
     #[must_use]
     pub fn new(app: App, fleet: Fleet, policy: Policy) -> Self {
+        let shaper = shape::Shaper::new(policy.limits.gateway_kbit);
         Self(Arc::new(Inner {
             app,
             fleet,
             policy,
+            shaper,
+            told_lines: lines::Told(Mutex::new(Instant::now())),
             id: Uuid::now_v7(),
             links: Mutex::default(),
             tunnels: tunnel::Tunnels::default(),
@@ -174,6 +181,7 @@ impl Gateway {
                 link.cut(cut);
             }
         }
+        self.look_at_lines(&links).await;
         if links.is_empty() {
             return;
         }
@@ -321,6 +329,7 @@ impl Gateway {
         drop(slot);
         let link = Arc::new(Link::new(ticket.session_id, ticket.desktop_id, epoch));
         link.obey(&ticket.policy);
+        self.seat(&link).await;
         if let Some(old) = self.links().insert(ticket.session_id, link.clone()) {
             old.cut(Cut::TakenOver);
         }

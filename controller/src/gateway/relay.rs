@@ -19,6 +19,7 @@ use super::link::Link;
 use super::protocol::vnc::client;
 use super::protocol::vnc::pace::Pacer;
 use super::protocol::vnc::requests::Requests;
+use super::shape::Grant;
 use super::ws::{self, Decoder, GAP, Item, LEAST_BUFFER, Opcode, PAYLOAD_LIMIT};
 use crate::domain::session::Cut;
 
@@ -318,8 +319,10 @@ async fn down<W: AsyncWrite + Unpin>(
                 viewer.flush().await?;
                 link.written(0);
             }
-            ready = async { link.room().await; display.readable().await } => {
-                if ready.is_err() || !burst(&display, viewer, link, pacer, buffers, &mut first).await? {
+            grant = async { Ok::<_, io::Error>({ display.readable().await?; link.room().await }) } => {
+                let Ok(grant) = grant else { return Err(End::Display) };
+                pacer.cap(link.allowance());
+                if !burst(&display, viewer, (link, grant), pacer, buffers, &mut first).await? {
                     return Err(End::Display);
                 }
             }
@@ -331,16 +334,17 @@ async fn down<W: AsyncWrite + Unpin>(
 async fn burst<W: AsyncWrite + Unpin, F: FnOnce()>(
     display: &ReadHalf<'_>,
     viewer: &mut W,
-    link: &Link,
+    (link, grant): (&Link, Grant<'_>),
     pacer: &Pacer,
     buffers: &Buffers,
     first: &mut Option<F>,
 ) -> Result<bool, End> {
     let mut buffer = Borrowed::new(buffers);
+    let mut grant = Some(grant);
     for _ in 0..BURST {
         // What is over the cap stays with the desktop, which then draws less often.
-        let Ok(room) = link.room_now() else { return Ok(true) };
-        let n = match display.try_read(&mut buffer.1[GAP..GAP + room.min(PAYLOAD_LIMIT)]) {
+        let Some(room) = grant.take().or_else(|| link.room_now()) else { return Ok(true) };
+        let n = match display.try_read(&mut buffer.1[GAP..GAP + room.bytes().min(PAYLOAD_LIMIT)]) {
             Ok(0) => return Ok(false),
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -349,6 +353,7 @@ async fn burst<W: AsyncWrite + Unpin, F: FnOnce()>(
             }
             Err(_) => return Ok(false),
         };
+        room.spent(n);
         let passed = pacer.desktop(&buffer.1[GAP..GAP + n]);
         link.writing();
         let mut from = 0;

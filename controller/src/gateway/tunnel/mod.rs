@@ -211,6 +211,7 @@ impl Gateway {
     async fn carry_tunnel(&self, caller: Caller, tunnel: Tunnel, drive: carry::Drive, entry: Entry) {
         let link = Arc::new(Link::new(entry.session, entry.desktop, entry.epoch));
         link.obey(&entry.policy);
+        self.seat(&link).await;
         let (coming, arrivals) = mpsc::channel(4);
         let seat = Seat { endpoint: caller.endpoint, link: link.clone(), coming };
         self.0.tunnels.map().insert(entry.session, seat);

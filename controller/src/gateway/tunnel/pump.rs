@@ -19,8 +19,8 @@ use super::super::protocol::spice::guard::{self, LinkError, Note};
 use super::super::protocol::spice::session::Channels;
 use super::super::protocol::spice::{Failure, guard::End as SpiceEnd};
 use super::super::protocol::vnc;
-use super::super::protocol::vnc::requests::{Ask, Requests};
-use super::super::protocol::vnc::updates::Updates;
+use super::super::protocol::vnc::pace::Pacer;
+use super::super::protocol::vnc::requests::Requests;
 use super::Entry;
 use crate::domain::session::Cut;
 use crate::domain::ticket;
@@ -137,6 +137,10 @@ async fn spice_stream(gateway: Gateway, link: Arc<Link>, entry: Arc<Entry>, mut 
         Note::Up(n) => link.heard(n),
         Note::Input => link.touched(),
         Note::Down(n) => link.written(n),
+        Note::Unasked(n) => {
+            link.written(n);
+            link.unasked(n);
+        }
         Note::Picture => gateway.first_picture_of(entry.session, entry.age, link.age()),
     };
     let link: &Link = &link;
@@ -166,26 +170,32 @@ async fn copy(
     first: impl FnOnce(),
 ) -> End {
     let (from_display, mut to_display) = display.split();
+    let pacer = Pacer::following();
     let up = async {
         let (mut requests, mut out) = (Requests::default(), Vec::new());
         requests.grant(link.rights());
         loop {
-            let piece = match from_viewer.fill_buf().await {
-                Ok(piece) if !piece.is_empty() => piece,
-                _ => return End::Viewer,
+            let piece = tokio::select! {
+                piece = from_viewer.fill_buf() => Some(piece),
+                () = pacer.ask_due(), if requests.between() => None,
             };
-            let n = piece.len();
-            link.heard(n);
-            let put = |ask: Ask<'_>, out: &mut Vec<u8>| {
-                ask.put(out);
-                Ok(())
+            let n = match piece {
+                Some(Ok(piece)) if !piece.is_empty() => {
+                    link.heard(piece.len());
+                    match requests.feed(piece, &mut out, |ask, out| pacer.viewer(ask, out)) {
+                        Ok(true) => link.touched(),
+                        Ok(false) => {}
+                        Err(fault) => return End::Message(fault),
+                    }
+                    piece.len()
+                }
+                None => 0,
+                Some(_) => return End::Viewer,
             };
-            match requests.feed(piece, &mut out, put) {
-                Ok(true) => link.touched(),
-                Ok(false) => {}
-                Err(fault) => return End::Message(fault),
-            }
             from_viewer.consume(n);
+            if requests.between() {
+                pacer.take_asks(&mut out);
+            }
             if to_display.write_all(&out).await.is_err() {
                 return End::Display;
             }
@@ -193,13 +203,13 @@ async fn copy(
         }
     };
     let down = async {
-        let mut picture = Some((Updates::default(), first));
+        let mut first = Some(first);
         let mut piece = Vec::new();
         loop {
-            let most = link.room().await;
-            let Some(n) = next_piece(&from_display, &mut piece, most).await else { return End::Display };
-            if picture.as_mut().is_some_and(|(u, _)| u.shows(&piece[..n]))
-                && let Some((_, first)) = picture.take()
+            let Some(n) = next_piece(&from_display, &mut piece, || link.room()).await else { return End::Display };
+            pacer.cap(link.allowance());
+            if pacer.desktop(&piece[..n]).picture
+                && let Some(first) = first.take()
             {
                 first();
             }

@@ -8,6 +8,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use super::super::super::shape::Grant;
 use super::super::next_piece;
 use super::frames::{self, DISPLAY_INIT, DOWNWARD_LIMIT, Frames, HEADER, MAIN_INIT, UPWARD_LIMIT};
 use super::link::{self, AUTHENTICATION, Kind, Link};
@@ -35,6 +36,8 @@ pub enum Note {
     Input,
     /// Bytes went to the viewer.
     Down(usize),
+    /// The same without asking for room: they never wait.
+    Unasked(usize),
     /// Something was drawn.
     Picture,
 }
@@ -187,8 +190,8 @@ async fn admit(held: &mut Held, words: &[u8]) -> Result<(), Failure> {
 
 impl Linked {
     /// Both ways until one side ends. A viewer that does not read holds one piece here; QEMU feels it.
-    /// `room` waits until pictures may be read, and says how many bytes of them.
-    pub async fn carry<R, W, F>(
+    /// `room` waits until pictures may be read, and says how many bytes of them; it is asked when there are some.
+    pub async fn carry<'a, R, W, F>(
         mut self,
         from_viewer: &mut R,
         to_viewer: &mut W,
@@ -198,7 +201,7 @@ impl Linked {
     where
         R: AsyncBufRead + Unpin,
         W: AsyncWrite + Unpin,
-        F: Future<Output = usize>,
+        F: Future<Output = Grant<'a>>,
     {
         let Held { display, beginning } = &mut self.held;
         let Some(display) = display.as_mut() else { return End::Display };
@@ -238,7 +241,7 @@ impl Linked {
             let mut frames = matches!(kind, Kind::Main | Kind::Display).then(|| Frames::new(DOWNWARD_LIMIT));
             let mut piece = Vec::new();
             loop {
-                let most = if kind == Kind::Display { room().await } else { usize::MAX };
+                let most = async || if kind == Kind::Display { room().await } else { Grant::free(usize::MAX) };
                 let Some(n) = next_piece(&from_display, &mut piece, most).await else { return End::Display };
                 if kind != Kind::Display {
                     beginning.store(false, Ordering::Relaxed);
@@ -268,7 +271,7 @@ impl Linked {
                 if to_viewer.write_all(&piece[..n]).await.is_err() {
                     return End::Viewer;
                 }
-                note(Note::Down(n));
+                note(if kind == Kind::Display { Note::Down(n) } else { Note::Unasked(n) });
             }
         };
         tokio::select! {

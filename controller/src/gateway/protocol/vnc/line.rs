@@ -35,6 +35,15 @@ pub enum Thin {
     Hair,
 }
 
+/// What caps leave to a connection: its own, its site's, its gateway's.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Allowance {
+    /// Bytes a second; `None`: uncapped.
+    pub rate: Option<f64>,
+    /// Pictures wait because of it.
+    pub pressed: bool,
+}
+
 /// An estimate of a line.
 #[derive(Debug, Default)]
 pub struct Line {
@@ -46,6 +55,8 @@ pub struct Line {
     /// The latest sample stood in a queue: the line carries no more.
     filled: bool,
     changed: Option<Instant>,
+    /// It is a cap that makes the pictures plainer, not the line.
+    by_cap: bool,
 }
 
 impl Line {
@@ -82,21 +93,25 @@ impl Line {
         }
     }
 
-    /// How thin it is, if it was so thin before.
-    pub fn thin(&mut self, before: Thin, now: Instant) -> Thin {
-        let over =
-            |limit: f64, at_least: Thin| self.rate() >= if before >= at_least { limit * RECOVERED } else { limit };
+    /// How thin it is, with what caps leave of it, if it was so thin before.
+    pub fn thin(&mut self, before: Thin, cap: Allowance, now: Instant) -> Thin {
+        let line = self.filled.then(|| self.rate());
+        let capped = (cap.pressed || self.by_cap).then(|| cap.rate.unwrap_or(f64::INFINITY));
+        // Without pictures that wait nobody knows, and nothing has to change.
+        let Some(rate) = [line, capped].into_iter().flatten().min_by(f64::total_cmp) else { return before };
+        let over = |limit: f64, at_least: Thin| rate >= if before >= at_least { limit * RECOVERED } else { limit };
         let is = match () {
-            // Without pictures that wait nobody knows, and nothing has to change.
-            () if !self.filled => before,
             () if !over(HAIR, Thin::Hair) => Thin::Hair,
             () if !over(THIN, Thin::Thin) => Thin::Thin,
             () => Thin::No,
         };
-        if is == before || self.changed.is_some_and(|at| now - at < CHANGES) {
+        // A cap that holds nothing up takes nothing away; it may have become wider, though.
+        let idle_cap = line.is_none() && !cap.pressed && is > before;
+        if is == before || idle_cap || self.changed.is_some_and(|at| now - at < CHANGES) {
             return before;
         }
         self.changed = Some(now);
+        self.by_cap = is != Thin::No && capped.is_some_and(|c| line.is_none_or(|l| c <= l));
         is
     }
 }
@@ -131,18 +146,37 @@ mod tests {
         let second = Duration::from_secs(1);
         line.sample(1_000, second, false, Instant::now());
         line.sample(900_000, second, true, Instant::now());
-        assert_eq!(line.thin(Thin::No, Instant::now()), Thin::No, "no queue");
+        let free = Allowance::default();
+        assert_eq!(line.thin(Thin::No, free, Instant::now()), Thin::No, "no queue");
         line.sample(1_900_000, 2 * second, true, Instant::now());
-        assert_eq!(line.thin(Thin::No, Instant::now()), Thin::Thin);
+        assert_eq!(line.thin(Thin::No, free, Instant::now()), Thin::Thin);
         line.sample(2_400_000, 2 * second, true, Instant::now());
         tokio::time::advance(2 * CHANGES).await;
-        assert_eq!(line.thin(Thin::Thin, Instant::now()), Thin::Thin, "a little more is no reason");
+        assert_eq!(line.thin(Thin::Thin, free, Instant::now()), Thin::Thin, "a little more is no reason");
         line.sample(3_200_000, 2 * second, true, Instant::now());
-        assert_eq!(line.thin(Thin::Thin, Instant::now()), Thin::No);
+        assert_eq!(line.thin(Thin::Thin, free, Instant::now()), Thin::No);
         for _ in 0..3 {
             tokio::time::advance(RATE_KEPT + second).await;
             line.sample(100_000, 2 * second, true, Instant::now());
         }
-        assert_eq!(line.thin(Thin::No, Instant::now()), Thin::Hair);
+        assert_eq!(line.thin(Thin::No, free, Instant::now()), Thin::Hair);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cap_counts_where_it_holds_pictures_up_and_is_let_go_when_it_widens() {
+        let mut line = Line::default();
+        let cap = |rate: f64, pressed| Allowance { rate: Some(rate), pressed };
+        let now = Instant::now;
+        assert_eq!(line.thin(Thin::No, cap(100e3, false), now()), Thin::No, "it holds nothing up");
+        assert_eq!(line.thin(Thin::No, cap(500e3, true), now()), Thin::Thin);
+        assert_eq!(line.thin(Thin::Thin, cap(100e3, true), now()), Thin::Thin, "not so soon again");
+        tokio::time::advance(CHANGES).await;
+        assert_eq!(line.thin(Thin::Thin, cap(100e3, true), now()), Thin::Hair);
+        tokio::time::advance(CHANGES).await;
+        assert_eq!(line.thin(Thin::Hair, cap(300e3, false), now()), Thin::Hair, "it fits because it is plain");
+        assert_eq!(line.thin(Thin::Hair, cap(500e3, false), now()), Thin::Thin, "others went");
+        tokio::time::advance(CHANGES).await;
+        assert_eq!(line.thin(Thin::Thin, Allowance::default(), now()), Thin::No, "the cap is gone");
+        assert_eq!(line.thin(Thin::No, Allowance::default(), now()), Thin::No);
     }
 }

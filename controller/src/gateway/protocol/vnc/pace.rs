@@ -7,7 +7,8 @@
 //! next picture only while less is under way than the line holds. Each picture is followed by a fence, which
 //! the viewer returns when it has drawn it. Rectangles pass untouched.
 //!
-//! Other viewers are left as they are.
+//! Other viewers are left as they are, but for this: where a cap holds pictures up, they get plainer ones first and
+//! fewer of them only then.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::client::Fault;
-use super::line::{Line, Thin};
+use super::line::{Allowance, Line, Thin};
 use super::requests::Ask;
 use super::updates::{Lost, Updates, followed};
 
@@ -74,6 +75,9 @@ struct Mark {
 #[derive(Debug)]
 struct State {
     mode: Mode,
+    /// It may be paced.
+    may: bool,
+    cap: Allowance,
     updates: Option<Updates>,
     /// Pixels are four bytes and eight bits a colour.
     plain: bool,
@@ -100,8 +104,16 @@ struct State {
 
 impl Default for Pacer {
     fn default() -> Self {
+        Self::new(true)
+    }
+}
+
+impl Pacer {
+    fn new(may: bool) -> Self {
         let state = State {
             mode: Mode::Passing,
+            may,
+            cap: Allowance::default(),
             updates: Some(Updates::default()),
             plain: true,
             encodings: Vec::new(),
@@ -125,6 +137,8 @@ impl Default for Pacer {
 /// What a piece from the desktop means.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Passed {
+    /// Pictures that ended in it.
+    pub pictures: u32,
     /// Pixels are or were in it.
     pub picture: bool,
     /// Words for the viewer, and where in the piece they fit.
@@ -132,6 +146,20 @@ pub struct Passed {
 }
 
 impl Pacer {
+    /// One that leaves the viewer to ask for its pictures itself: what it is asked through has a pace of its own.
+    #[must_use]
+    pub fn following() -> Self {
+        Self::new(false)
+    }
+
+    /// What caps leave to the connection.
+    pub fn cap(&self, cap: Allowance) {
+        let mut state = self.state();
+        state.cap = cap;
+        state.adjust(Instant::now());
+        self.tell(&state);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -216,7 +244,7 @@ impl State {
             }
             Ask::Encodings(list) => {
                 let able = list.contains(&FENCE) && list.contains(&CONTINUOUS_UPDATES);
-                if self.mode == Mode::Passing && able && self.plain && self.updates.is_some() {
+                if self.may && self.mode == Mode::Passing && able && self.plain && self.updates.is_some() {
                     self.mode = Mode::Paced;
                     self.words.push(END_OF_CONTINUOUS);
                 }
@@ -263,10 +291,10 @@ impl State {
     }
 
     fn desktop(&mut self, piece: &[u8], now: Instant) -> Passed {
-        let Some(updates) = &mut self.updates else { return Passed { picture: true, put: None } };
+        let Some(updates) = &mut self.updates else { return Passed::blind() };
         let fed = updates.feed(piece);
         let begun = updates.in_picture();
-        let Ok(seen) = fed.inspect_err(|Lost| self.lose()) else { return Passed { picture: true, put: None } };
+        let Ok(seen) = fed.inspect_err(|Lost| self.lose()) else { return Passed::blind() };
         let before = self.sent;
         self.sent += piece.len() as u64;
         if seen.pictures > 0 {
@@ -278,7 +306,7 @@ impl State {
             }
         }
         let put = seen.end.filter(|_| !self.words.is_empty()).map(|end| (end, std::mem::take(&mut self.words)));
-        Passed { picture: begun || seen.pictures > 0, put }
+        Passed { pictures: seen.pictures, picture: begun || seen.pictures > 0, put }
     }
 
     /// Puts a fence behind a picture.
@@ -295,13 +323,21 @@ impl State {
         let Some(mark) = self.marks.drain(..=at).next_back() else { return };
         self.drawn = mark.sent;
         self.line.sample(mark.sent - mark.drawn, now - mark.at, mark.held, now);
-        let thin = self.line.thin(self.thin, now);
+        self.adjust(now);
+        self.release();
+    }
+
+    /// Asks for plainer or finer pictures if it is time.
+    fn adjust(&mut self, now: Instant) {
+        let thin = self.line.thin(self.thin, self.cap, now);
         if thin != self.thin {
             self.thin = thin;
-            let list = self.set_encodings();
-            self.asks.extend_from_slice(&list);
+            // Who never said what it understands gets what the desktop thinks best.
+            if !self.encodings.is_empty() {
+                let list = self.set_encodings();
+                self.asks.extend_from_slice(&list);
+            }
         }
-        self.release();
     }
 
     /// Asks for the next picture if it is time.
@@ -334,13 +370,20 @@ impl State {
     fn set_encodings(&self) -> Vec<u8> {
         let paced = self.mode != Mode::Passing;
         let list = self.encodings.iter().filter(|e| !paced || followed(**e) || level(**e).is_some());
-        let list: Vec<i32> = list.map(|e| if paced { self.thin.level(*e) } else { *e }).collect();
+        let list: Vec<i32> = list.map(|e| self.thin.level(*e)).collect();
         // A viewer lists at most 512: see the limit of its messages.
         let count = u16::try_from(list.len()).unwrap_or(u16::MAX);
         let mut message = vec![2, 0];
         message.extend_from_slice(&count.to_be_bytes());
         list.iter().take(count.into()).for_each(|e| message.extend_from_slice(&e.to_be_bytes()));
         message
+    }
+}
+
+impl Passed {
+    /// Of a piece nobody can read.
+    fn blind() -> Self {
+        Self { pictures: 0, picture: true, put: None }
     }
 }
 
@@ -427,7 +470,7 @@ mod tests {
             for _ in 0..3 {
                 assert_eq!(asked(&pacer, Ask::Update(&request, true)), request);
             }
-            assert_eq!(pacer.desktop(&picture(2, 2)), Passed { picture: true, put: None });
+            assert_eq!(pacer.desktop(&picture(2, 2)), Passed { pictures: 1, picture: true, put: None });
             assert_eq!(asked(&pacer, Ask::Continuous(true, AREA)), NOTHING, "the desktop would hang up");
             assert!(pacer.take_words().is_empty());
         }
@@ -471,7 +514,7 @@ mod tests {
     async fn words_wait_for_the_end_of_a_picture() {
         let pacer = paced();
         let picture = picture(10, 10);
-        assert_eq!(pacer.desktop(&picture[..50]), Passed { picture: true, put: None });
+        assert_eq!(pacer.desktop(&picture[..50]), Passed { pictures: 0, picture: true, put: None });
         assert_eq!(asked(&pacer, Ask::Fence(REQUEST | 7, b"mine")), NOTHING);
         assert!(pacer.take_words().is_empty(), "the viewer is in the middle of a rectangle");
         let (at, words) = pacer.desktop(&[&picture[50..], &picture[..9]].concat()).put.unwrap();
@@ -488,7 +531,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_cannot_be_followed_is_asked_for_at_every_pause() {
         let pacer = paced();
-        assert_eq!(pacer.desktop(&[77, 1, 2]), Passed { picture: true, put: None });
+        assert_eq!(pacer.desktop(&[77, 1, 2]), Passed { pictures: 0, picture: true, put: None });
         let mut out = Vec::new();
         pacer.take_asks(&mut out);
         assert_eq!(out, [&[3, 1][..], &AREA].concat());
@@ -497,6 +540,31 @@ mod tests {
         out.clear();
         pacer.take_asks(&mut out);
         assert_eq!(out, [&[3, 1][..], &AREA].concat());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cap_makes_pictures_plainer_whoever_asks_for_them() {
+        let cap = |rate, pressed| Allowance { rate: Some(rate), pressed };
+        for pacer in [Pacer::following(), paced()] {
+            let list = [7, 0, -26, -254, -312, -313];
+            let plain = asked(&pacer, encodings(&list));
+            pacer.take_words();
+            pacer.cap(cap(100e3, true));
+            let mut out = Vec::new();
+            pacer.take_asks(&mut out);
+            let wanted = [7, 0, -30, -247].map(i32::to_be_bytes).concat();
+            assert_eq!(out[4..20], wanted, "least quality, most compression");
+            assert_eq!(asked(&pacer, encodings(&list))[4..20], wanted, "the viewer's word does not undo it");
+            tokio::time::advance(Duration::from_secs(4)).await;
+            pacer.cap(Allowance::default());
+            out.clear();
+            pacer.take_asks(&mut out);
+            assert_eq!(out, plain, "the cap went");
+        }
+        let silent = Pacer::following();
+        silent.cap(cap(100e3, true));
+        assert_eq!(asked(&silent, Ask::Continuous(true, AREA)), NOTHING, "nothing to say for who said nothing");
+        assert!(silent.take_words().is_empty());
     }
 
     /// A line of so many bytes a second and 200 ms there and back, for 20 s: pictures drawn a second, the

@@ -80,9 +80,10 @@ pub enum Ask<'a> {
     Fence(u32, &'a [u8]),
 }
 
+#[cfg(test)]
 impl Ask<'_> {
-    /// As it is sent, for a stream that is not paced.
-    pub fn put(&self, out: &mut Vec<u8>) {
+    /// As it is sent.
+    fn put(&self, out: &mut Vec<u8>) {
         match self {
             Self::Format(m) | Self::Update(m, _) => out.extend_from_slice(m),
             Self::Encodings(list) => {

@@ -103,11 +103,6 @@ impl Updates {
         self.have == 0 && self.skip == 0 && matches!(self.stage, Stage::Message | Stage::End)
     }
 
-    /// Takes the next piece of the stream; whether pixels are or were in it, as far as it can be followed.
-    pub fn shows(&mut self, piece: &[u8]) -> bool {
-        self.feed(piece).map_or(true, |seen| seen.pictures > 0 || self.picture)
-    }
-
     /// Whether pixels of an update have come whose rest is still to come.
     #[must_use]
     pub fn in_picture(&self) -> bool {
