@@ -120,6 +120,15 @@ export async function startMock(port = 0) {
       if (level === 'district') return page([])
       return page(sites.filter((s) => fold(`${s.name} ${s.district.name}`).includes(q)))
     }],
+    ['PUT', '/sites/:id/line', ({ id, body }) => {
+      const site = sites.find((s) => s.code === id)
+      if (body.down_kbit !== null && (body.down_kbit < 64 || body.down_kbit > 10_000_000)) {
+        const errors = [{ at: 'down_kbit', code: 'S-213', message: 'give kbit/s, 64 to 10000000' }]
+        throw new Refusal(422, 'S-213', 'give kbit/s, 64 to 10000000', { errors })
+      }
+      Object.assign(site.line, { down_kbit: body.down_kbit, budget_kbit: body.down_kbit && body.down_kbit * 0.85 })
+      return site
+    }],
     ['POST', '/sites/import', ({ text, url }) => {
       const lines = text.trim().split('\n')
       if (!lines[0].includes('commune_code')) {

@@ -15,6 +15,7 @@ export const sites = [
   code, name, short_name: name.replace(/^(Phường|Xã|Thị trấn) /, ''), type: 'xã', level: 'commune', parent_code: d,
   district: { code: d, name: district }, province: { code: '01', name: 'Thành phố Hà Nội' }, phase, alt_name: null,
   valid_from: '2016-01-01', valid_to: null, endpoints: 1, pools: 0,
+  line: code === '00454' ? { down_kbit: 8000, budget_kbit: 6800, used_kbit: 2350, sessions: 3 } : { down_kbit: null, budget_kbit: null, used_kbit: 0, sessions: 0 },
 }))
 const ref = (site) => ({ code: site.code, name: site.name, district: site.district.name })
 const coLoa = ref(sites[1])

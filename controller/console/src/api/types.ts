@@ -13,6 +13,7 @@ export type HostChange = { enabled?: boolean; accel_policy?: Host['accel_policy'
 export type Desktop = Schemas['Desktop']
 export type DesktopState = Schemas['DesktopState']
 export type Site = Schemas['Site']
+export type SiteLine = Schemas['SiteLine']
 export type SiteRef = Schemas['SiteRef']
 export type SiteImport = Schemas['SiteImport']
 export type User = Schemas['User']

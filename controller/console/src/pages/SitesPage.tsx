@@ -1,4 +1,4 @@
-import { Button, FileInput, Group, Modal, SegmentedControl, Stack, Text } from '@mantine/core'
+import { Anchor, Button, FileInput, Group, Modal, SegmentedControl, Stack, Text } from '@mantine/core'
 import { useDebouncedValue } from '@mantine/hooks'
 import { keepPreviousData, useQuery, useQueryClient } from '@tanstack/react-query'
 import type { ColumnDef } from '@tanstack/react-table'
@@ -14,6 +14,7 @@ import { Icon } from '../ui/icons'
 import { Facts, Page } from '../ui/page'
 import { SearchBox } from '../ui/search'
 import { byText, DataTable, Two } from '../ui/table'
+import { SiteLineModal, useRate } from './SiteLine'
 
 export function SitesPage() {
   const { t } = useTranslation()
@@ -22,6 +23,8 @@ export function SitesPage() {
   const [text, setText] = useState('')
   const [level, setLevel] = useState('commune')
   const [importing, setImporting] = useState(false)
+  const [chosen, setChosen] = useState<string>()
+  const rate = useRate()
   const [q] = useDebouncedValue(text.trim(), 200)
   const query = useQuery({
     queryKey: keys.sites(q, level),
@@ -37,7 +40,11 @@ export function SitesPage() {
         sortingFn: byText((row) => row.short_name ?? row.name),
         cell: ({ row: { original: site } }) => (
           <Two
-            main={site.name}
+            main={
+              <Anchor component="button" type="button" onClick={() => setChosen(site.code)}>
+                {site.name}
+              </Anchor>
+            }
             sub={
               <>
                 <span className="narrow-only">{site.district?.name}</span> {site.alt_name}
@@ -64,6 +71,18 @@ export function SitesPage() {
           row.original.phase ? t(`site.phaseName.${row.original.phase}`, { defaultValue: row.original.phase }) : '—',
       },
       {
+        id: 'line',
+        header: t('site.line.down'),
+        accessorFn: (row) => row.line.down_kbit ?? -1,
+        meta: { width: 190, from: 'md' },
+        cell: ({ row: { original: site } }) => (
+          <Two
+            main={rate(site.line.down_kbit)}
+            sub={site.line.sessions > 0 ? t('site.line.use', { used: rate(site.line.used_kbit), count: site.line.sessions }) : undefined}
+          />
+        ),
+      },
+      {
         id: 'endpoints',
         header: t('nav.endpoints'),
         accessorFn: (row) => row.endpoints ?? 0,
@@ -78,8 +97,9 @@ export function SitesPage() {
         cell: ({ row }) => format.number(row.original.pools),
       },
     ],
-    [t, format, level],
+    [t, format, level, rate],
   )
+  const open = query.data?.items.find((site) => site.code === chosen)
   return (
     <Page
       title={t('nav.sites')}
@@ -115,6 +135,7 @@ export function SitesPage() {
           )
         }
       </Answer>
+      {open && <SiteLineModal site={open} operator={operator} onClose={() => setChosen(undefined)} />}
       <Modal
         opened={importing}
         onClose={() => setImporting(false)}
