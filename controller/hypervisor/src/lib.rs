@@ -245,6 +245,10 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// A PNG of the screen.
     async fn screenshot(&self, id: DesktopId) -> Result<Vec<u8>>;
 
+    /// Whether somebody is signed in on a running desktop, as its guest agent says; who is nobody's business.
+    /// `None`: not known, as no agent answers, or none that knows.
+    async fn signed_in(&self, id: DesktopId) -> Result<Option<bool>>;
+
     /// Load of all our running desktops.
     async fn stats(&self) -> Result<Vec<DesktopStats>>;
 

@@ -70,6 +70,7 @@ async fn nothing_is_there(case: &Case<'_>) {
         hv.reset(id).await,
         hv.open_display(id, Display::Vnc).await.map(drop),
         hv.screenshot(id).await.map(drop),
+        hv.signed_in(id).await.map(drop),
     ] {
         assert!(matches!(&gone, Err(e) if e.class() == Class::Gone), "{gone:?}");
     }
@@ -103,6 +104,7 @@ async fn a_life(case: &Case<'_>) {
     hv.ensure_defined(&s).await.unwrap();
     assert_eq!(sees(hv, s.id).await.power, Some(Power::Off));
     assert!(matches!(hv.open_display(s.id, Display::Vnc).await, Err(Error::Busy(_))), "no display while off");
+    assert!(matches!(hv.signed_in(s.id).await, Err(Error::Busy(_))), "nobody works on what is off");
     assert!(matches!(hv.reset(s.id).await, Err(Error::Busy(_))));
 
     for _twice in 0..2 {
@@ -117,6 +119,8 @@ async fn a_life(case: &Case<'_>) {
     let renamed = DesktopSpec { name: "life-3".into(), ..s.clone() };
     assert!(matches!(hv.ensure_defined(&renamed).await, Err(Error::Busy(_))));
 
+    let signed_in = hv.signed_in(s.id).await.unwrap();
+    assert!(signed_in.is_none_or(|is| !is), "nobody touched it; not known is an honest answer: {signed_in:?}");
     let png = hv.screenshot(s.id).await.unwrap();
     assert!(png.starts_with(b"\x89PNG\r\n\x1a\n") && png.len() > 100, "{} bytes", png.len());
     if case.stats {
@@ -345,6 +349,7 @@ async fn foreign(case: &Case<'_>) {
             hv.observe(*id).await.map(drop),
             hv.open_display(*id, Display::Vnc).await.map(drop),
             hv.screenshot(*id).await.map(drop),
+            hv.signed_in(*id).await.map(drop),
         ] {
             assert!(matches!(refused, Err(Error::Refused(_))), "{}: {refused:?}", case.name);
         }
@@ -574,6 +579,9 @@ async fn boots(daemon: &Daemon, case: &Case<'_>, image: &Path) {
         hv.screenshot(s.id).await.unwrap().len() > 2000
     })
     .await;
+    let signed_in = hv.signed_in(s.id).await.unwrap();
+    eprintln!("QEMU: somebody is signed in: {signed_in:?}");
+    assert!(signed_in.is_some(), "the guest's agent answers, and knows");
     hv.ensure_stopped(s.id, Stop::Graceful).await.unwrap();
     until("the guest switches itself off", Duration::from_secs(120), async || {
         sees(hv, s.id).await.power == Some(Power::Off)

@@ -205,6 +205,9 @@ impl Hypervisor for Displays {
     async fn screenshot(&self, _: DesktopId) -> tram_hypervisor::Result<Vec<u8>> {
         nothing()
     }
+    async fn signed_in(&self, _: DesktopId) -> tram_hypervisor::Result<Option<bool>> {
+        nothing()
+    }
     async fn stats(&self) -> tram_hypervisor::Result<Vec<DesktopStats>> {
         nothing()
     }

@@ -222,6 +222,19 @@ pub(super) fn agent_connected(domain: &Domain) -> Result<bool, VirtError> {
     Ok(target.is_some_and(|t| t.contains("state='connected'")))
 }
 
+/// Whether somebody is signed in, as the guest agent says; `None` where none answers, or none that knows.
+pub(super) fn signed_in(domain: &Domain) -> Result<Option<bool>> {
+    if !is_on(domain)? {
+        return Err(Error::Busy("the desktop is not running".into()));
+    }
+    if !agent_connected(domain).unwrap_or(false) {
+        return Ok(None);
+    }
+    let answer = domain.qemu_agent_command(r#"{"execute":"guest-get-users"}"#, AGENT_SECONDS, 0).ok();
+    let users = answer.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+    Ok(users.and_then(|v| v.get("return")?.as_array().map(|users| !users.is_empty())))
+}
+
 /// Whether the guest agent answers, and the addresses it reports.
 pub(super) fn ask_agent(domain: &Domain) -> Option<Vec<String>> {
     #[derive(Deserialize)]

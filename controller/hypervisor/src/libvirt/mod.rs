@@ -453,6 +453,14 @@ impl Hypervisor for Libvirt {
         self.run(Lane::Slow, shoot).await
     }
 
+    async fn signed_in(&self, id: DesktopId) -> Result<Option<bool>> {
+        let ask = move |conn: &Connect, place: &Place| {
+            let domain = domain::need(conn, id, place.installation())?;
+            domain::signed_in(&domain)
+        };
+        self.run(Lane::Slow, ask).await
+    }
+
     async fn stats(&self) -> Result<Vec<DesktopStats>> {
         self.run(Lane::Slow, |conn, place| place.stats(conn)).await
     }

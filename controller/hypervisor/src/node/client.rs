@@ -364,6 +364,13 @@ impl Hypervisor for Remote {
         }
     }
 
+    async fn signed_in(&self, id: DesktopId) -> Result<Option<bool>> {
+        match self.call(Call::SignedIn(id)).await?.0 {
+            Answer::SignedIn(is) => Ok(is),
+            _ => Err(strange()),
+        }
+    }
+
     async fn stats(&self) -> Result<Vec<DesktopStats>> {
         match self.call(Call::Stats).await?.0 {
             Answer::Stats(stats) => Ok(stats),

@@ -229,6 +229,7 @@ async fn answer(node: &Node, hv: &dyn Hypervisor, call: Call) -> Result<(Answer,
         Call::Observe(id) => Answer::Observed(hv.observe(id).await?),
         Call::Inventory => Answer::Inventory(hv.inventory().await?),
         Call::Screenshot(id) => return Ok((Answer::Picture, hv.screenshot(id).await?)),
+        Call::SignedIn(id) => Answer::SignedIn(hv.signed_in(id).await?),
         Call::Stats => Answer::Stats(hv.stats().await?),
     };
     Ok((done, Vec::new()))

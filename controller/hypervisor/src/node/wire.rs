@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Of this protocol. A node and a controller of different versions tell each other so.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 /// Two lengths, big-endian: of the head, of the body.
 const LENGTHS: usize = 8;
 /// An inventory of ten thousand desktops has about 3 MB.
@@ -64,6 +64,7 @@ pub(super) enum Call {
     Observe(DesktopId),
     Inventory,
     Screenshot(DesktopId),
+    SignedIn(DesktopId),
     Stats,
 }
 
@@ -83,6 +84,7 @@ pub(super) enum Answer {
     /// The picture is the frame's body.
     Picture,
     Stats(Vec<DesktopStats>),
+    SignedIn(Option<bool>),
 }
 
 /// A piece of an image; its bytes are the body.

@@ -57,6 +57,11 @@ impl Screen {
         ((self.width / CELL).max(1), (self.height / CELL).max(1))
     }
 
+    /// Whether a key ever went down.
+    pub(super) fn typed(&self) -> bool {
+        *self.version.borrow() > 0
+    }
+
     /// A key went down: the next cell takes its colour, all round the screen.
     fn press(&self, key: u32) {
         let (columns, rows) = self.cells();

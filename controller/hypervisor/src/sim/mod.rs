@@ -404,6 +404,13 @@ impl Hypervisor for Sim {
         png::encode_rgb(width, height, &rgb).map_err(|e| Error::Refused(e.to_string()))
     }
 
+    async fn signed_in(&self, id: DesktopId) -> Result<Option<bool>> {
+        self.enter().await?;
+        self.running(id)?;
+        // Somebody who typed is signed in.
+        Ok(Some(self.screens().get(&id).is_some_and(|v| v.screen.typed())))
+    }
+
     async fn stats(&self) -> Result<Vec<DesktopStats>> {
         self.enter().await?;
         let (world, now) = (self.world(), now_ms());
