@@ -81,7 +81,7 @@ impl Commune {
             let carrying = carrying.clone();
             Arc::new(move |a: agents::Arrival| {
                 let gateway = carrying.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let caller = Caller { endpoint: a.endpoint, certificate: a.certificate, peer: a.peer.ip() };
+                let caller = Caller { endpoint: a.endpoint, certificate: a.certificate, peer: a.peer };
                 tokio::spawn(async move { gateway.tunnel(caller, a.line).await });
             })
         };

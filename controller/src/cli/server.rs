@@ -118,7 +118,7 @@ fn carrier(gateway: &Gateway) -> agents::Carrier {
     let gateway = gateway.clone();
     Arc::new(move |a: agents::Arrival| {
         let gateway = gateway.clone();
-        let caller = Caller { endpoint: a.endpoint, certificate: a.certificate, peer: a.peer.ip().to_canonical() };
+        let caller = Caller { endpoint: a.endpoint, certificate: a.certificate, peer: a.peer };
         tokio::spawn(async move { gateway.tunnel(caller, a.line).await });
     })
 }

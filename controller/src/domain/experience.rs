@@ -16,6 +16,8 @@ pub struct Experience {
     pub display_ms: Option<u64>,
     /// From there to the first picture: the desktop.
     pub picture_ms: Option<u64>,
+    /// From there until somebody was signed in on the desktop, as its guest agent says.
+    pub sign_in_ms: Option<u64>,
     /// Round trip to the viewer, smoothed.
     pub rtt_ms: Option<u64>,
     /// The longest one.
@@ -24,6 +26,66 @@ pub struct Experience {
     pub stalls: u64,
     /// How long they lasted in all.
     pub stalled_ms: u64,
+    /// Of a thousand segments to the viewer, those that had to be sent again.
+    pub lost_permille: Option<u64>,
+    /// From a key or a movement of the mouse to the next picture, usually.
+    pub reply_ms: Option<u64>,
+    /// The same, of nineteen in twenty.
+    pub reply_most_ms: Option<u64>,
+    /// Pictures a minute when it was looked at last.
+    pub pictures_min: Option<u64>,
+    /// Towards the viewer, kbit/s, when it was looked at last.
+    pub kbit: u64,
+}
+
+/// One point of a session's course: what it was like since the point before. Times in milliseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sample {
+    /// Round trip to the viewer.
+    pub rtt_ms: Option<u64>,
+    /// Of a thousand segments to the viewer, those that had to be sent again.
+    pub lost_permille: Option<u64>,
+    /// Pictures a minute.
+    pub pictures_min: Option<u64>,
+    /// From an input to the next picture, of nineteen in twenty.
+    pub reply_ms: Option<u64>,
+    /// Towards the viewer, kbit/s.
+    pub kbit: u64,
+    /// Times the viewer took nothing for more than a second.
+    pub stalls: u64,
+}
+
+/// How long replies took, counted in steps: what is kept of a session must not grow with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replies([u32; STEPS.len()]);
+
+/// Upper ends of the steps, milliseconds; longer ones are no replies.
+const STEPS: [u64; 16] = [10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400, 600, 1000, 1500, 2500, 5000];
+
+impl Replies {
+    /// Counts one.
+    pub fn add(&mut self, took: Duration) {
+        if let Some(step) = STEPS.iter().position(|most| millis(took) <= *most) {
+            self.0[step] = self.0[step].saturating_add(1);
+        }
+    }
+
+    /// So large a part of them took no longer than this, to the step.
+    #[must_use]
+    pub fn quantile(&self, part: f64) -> Option<u64> {
+        let all: u64 = self.0.iter().map(|n| u64::from(*n)).sum();
+        let wanted = (all as f64 * part).ceil() as u64;
+        let mut seen = 0;
+        STEPS
+            .iter()
+            .zip(self.0)
+            .find(|(_, n)| {
+                seen += u64::from(*n);
+                seen >= wanted && all > 0
+            })
+            .map(|(most, _)| *most)
+    }
 }
 
 /// A write that takes longer is a stall.
@@ -64,10 +126,16 @@ text_enum! {
         Display = "display",
         /// The desktop's first picture.
         Picture = "picture",
+        /// Somebody signed in on the desktop.
+        SignIn = "sign_in",
         /// The round trip.
         RoundTrip = "round_trip",
+        /// What had to be sent again.
+        Loss = "loss",
         /// What the viewer's line held up.
         Stalls = "stalls",
+        /// From an input to the next picture.
+        Reply = "reply",
     }
 }
 
@@ -85,15 +153,33 @@ text_enum! {
     }
 }
 
+text_enum! {
+    /// What a segment is measured in.
+    Unit {
+        /// Milliseconds.
+        Ms = "ms",
+        /// Parts of a thousand.
+        Permille = "permille",
+    }
+}
+
+impl Segment {
+    /// What it is measured in.
+    #[must_use]
+    pub fn unit(self) -> Unit {
+        if self == Self::Loss { Unit::Permille } else { Unit::Ms }
+    }
+}
+
 /// One segment as measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measured {
     /// Which.
     pub segment: Segment,
-    /// Milliseconds.
-    pub ms: u64,
+    /// In its unit.
+    pub value: u64,
     /// More than this is felt.
-    pub limit_ms: u64,
+    pub limit: u64,
     /// Whose it is.
     pub owner: Owner,
 }
@@ -107,19 +193,23 @@ pub fn segments(line_ms: Option<u64>, e: &Experience) -> Vec<Measured> {
         (Segment::Ticket, e.ticket_ms, 2_000, Owner::Network),
         (Segment::Display, e.display_ms, 500, Owner::Host),
         (Segment::Picture, e.picture_ms, 1_500, Owner::Desktop),
+        (Segment::SignIn, e.sign_in_ms, 30_000, Owner::Desktop),
         (Segment::RoundTrip, e.rtt_ms, 150, Owner::Network),
+        (Segment::Loss, e.lost_permille, 20, Owner::Network),
         (Segment::Stalls, stalled, 3_000, Owner::Network),
+        // The usual one: many keys have nothing to show, and one slow program is not the desktop.
+        (Segment::Reply, e.reply_ms, 200, Owner::Desktop),
     ]
     .into_iter()
-    .filter_map(|(segment, ms, limit_ms, owner)| Some(Measured { segment, ms: ms?, limit_ms, owner }))
+    .filter_map(|(segment, value, limit, owner)| Some(Measured { segment, value: value?, limit, owner }))
     .collect()
 }
 
 /// The segment to blame: the one furthest over what is felt; none if all is well.
 #[must_use]
 pub fn guilty(segments: &[Measured]) -> Option<Segment> {
-    let over = segments.iter().filter(|s| s.ms > s.limit_ms);
-    over.max_by_key(|s| s.ms.saturating_mul(1000) / s.limit_ms.max(1)).map(|s| s.segment)
+    let over = segments.iter().filter(|s| s.value > s.limit);
+    over.max_by_key(|s| s.value.saturating_mul(1000) / s.limit.max(1)).map(|s| s.segment)
 }
 
 #[cfg(test)]
@@ -142,6 +232,21 @@ mod tests {
         }
         assert_eq!(blame(None, &e), Some(Segment::RoundTrip));
         assert_eq!(guilty(&[]), None);
+    }
+
+    #[test]
+    fn replies_are_told_to_the_step() {
+        let mut r = Replies::default();
+        assert_eq!(r.quantile(0.5), None);
+        for ms in (1..=100).map(|n| n * 4) {
+            r.add(Duration::from_millis(ms));
+        }
+        r.add(Duration::from_secs(6));
+        assert_eq!((r.quantile(0.5), r.quantile(0.95)), (Some(200), Some(400)));
+        let slow =
+            Experience { reply_ms: Some(300), lost_permille: Some(90), rtt_ms: Some(160), ..Experience::default() };
+        assert_eq!(guilty(&segments(None, &slow)), Some(Segment::Loss));
+        assert_eq!(Segment::Loss.unit(), Unit::Permille);
     }
 
     #[test]

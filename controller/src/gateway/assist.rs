@@ -224,7 +224,7 @@ async fn note_refusal(app: App, ticket: String, peer: IpAddr) {
 
 /// `GET /gateway/v1/assist`.
 pub(super) async fn enter(State(gateway): State<Gateway>, mut request: Request) -> Response<Body> {
-    let peer = peer_of(&request);
+    let peer = peer_of(&request).ip();
     let knock = match admit::knock(request.headers(), &gateway.0.app.public_url) {
         Ok(knock) => knock,
         Err(refusal) => return refusal.response(),

@@ -1,5 +1,6 @@
 //! One live connection, as its relay and the watch over all of them see it.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -9,17 +10,20 @@ use tokio::time::Instant;
 use tram_wire::ids::{DesktopId, SessionId};
 
 use super::limit::Bucket;
+use super::meter::Meter;
 use super::protocol::vnc::line::Allowance;
 use super::protocol::vnc::requests::Rights;
 use super::shape::{Grant, Site, Taker};
-use crate::domain::experience::{self, Experience};
+use super::tcp::Segments;
+use crate::domain::experience::{self, Experience, Sample};
 use crate::domain::policy::SessionPolicy;
 use crate::domain::session::{Cut, Limit, Policy};
 
 /// How often a viewer is asked for a sign of life.
 pub const PING_EVERY: Duration = Duration::from_secs(20);
-/// How often what a connection feels like is written down.
+/// How often what a connection feels like is written down, and how soon first.
 const TELL_EVERY: Duration = Duration::from_secs(30);
+const TELL_FIRST: Duration = Duration::from_secs(5);
 /// Most that is read at once for a viewer.
 const PIECE: usize = 64 * 1024;
 /// Waiting for room is looked at over this long.
@@ -66,6 +70,9 @@ pub struct Link {
     up: AtomicU64,
     down: AtomicU64,
     experience: Mutex<Experience>,
+    meter: Mutex<Meter>,
+    /// Where its viewer calls from.
+    peer: Mutex<Option<SocketAddr>>,
     /// When the ping that has no answer yet was sent, plus one; 0: none.
     asked: AtomicU64,
     /// When what was felt was written down last.
@@ -130,6 +137,8 @@ impl Link {
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
             experience: Mutex::default(),
+            meter: Mutex::default(),
+            peer: Mutex::default(),
             asked: AtomicU64::new(0),
             told: AtomicU64::new(0),
         }
@@ -141,9 +150,30 @@ impl Link {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    /// Its line came back: it is the session's latest connection again.
-    pub fn renewed(&self, epoch: i64) {
+    /// The same, called from here.
+    #[must_use]
+    pub fn calling_from(self, peer: SocketAddr) -> Self {
+        *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
+        self
+    }
+
+    /// Its line came back, from here: it is the session's latest connection again.
+    pub fn renewed(&self, epoch: i64, peer: SocketAddr) {
         self.epoch.store(epoch, Ordering::Relaxed);
+        *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
+        self.meter().new_line();
+        // That it came back is news.
+        self.told.store(0, Ordering::Relaxed);
+    }
+
+    /// Where its viewer calls from, if that is known.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        *self.peer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn meter(&self) -> MutexGuard<'_, Meter> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> u64 {
@@ -269,9 +299,20 @@ impl Link {
         self.up.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// A person typed or moved the mouse.
+    /// A person typed or moved the mouse, and the desktop is told.
     pub fn touched(&self) {
+        self.attended();
+        self.meter().typed(self.began.elapsed());
+    }
+
+    /// Somebody is there.
+    fn attended(&self) {
         self.input.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Pixels went to the viewer; so many pictures ended with them.
+    pub fn drew(&self, pictures: u32) {
+        self.meter().drew(pictures, self.began.elapsed());
     }
 
     /// A write to the viewer begins.
@@ -287,6 +328,7 @@ impl Link {
             self.feel(|e| e.written(took));
         }
         self.down.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.meter().sent(bytes);
         if let Some(bucket) = self.bucket().as_mut().filter(|_| bytes > 0) {
             bucket.spend(bytes, self.began.elapsed());
         }
@@ -326,22 +368,31 @@ impl Link {
         }
     }
 
+    /// A display was opened for it; the first one counts.
+    pub fn opened(&self, took: Duration) {
+        self.feel(|e| {
+            e.display_ms.get_or_insert(experience::millis(took));
+        });
+    }
+
     /// Changes what is known of how it feels.
     pub fn feel(&self, change: impl FnOnce(&mut Experience)) {
         change(&mut self.experience.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// How it feels.
-    #[must_use]
-    pub fn experience(&self) -> Experience {
-        self.experience.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// How it feels, and how it did since the last time this was asked; `line` is what the kernel says of it.
+    pub fn sample(&self, line: Option<Segments>) -> (Experience, Sample) {
+        let mut e = self.experience.lock().unwrap_or_else(PoisonError::into_inner);
+        let sample = self.meter().sample(&mut e, line, self.began.elapsed());
+        (e.clone(), sample)
     }
 
     /// Whether how it feels should be written down again, once.
     #[must_use]
     pub fn tell_due(&self) -> bool {
         let now = self.now();
-        let due = now.saturating_sub(self.told.load(Ordering::Relaxed)) >= experience::millis(TELL_EVERY);
+        let told = self.told.load(Ordering::Relaxed);
+        let due = now.saturating_sub(told) >= experience::millis(if told == 0 { TELL_FIRST } else { TELL_EVERY });
         if due {
             self.told.store(now, Ordering::Relaxed);
         }
@@ -354,7 +405,7 @@ impl Link {
         let said = present_at.unwrap_or(0);
         // What was said before this connection is no news, and the first look tells what that was.
         if self.present.swap(said, Ordering::Relaxed) != said && said != 0 {
-            self.touched();
+            self.attended();
         }
     }
 

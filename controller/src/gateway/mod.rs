@@ -33,9 +33,12 @@ pub mod assist;
 mod limit;
 mod lines;
 pub mod link;
+mod meter;
 pub mod protocol;
 pub mod relay;
 pub mod shape;
+mod sign_in;
+pub mod tcp;
 pub mod tunnel;
 mod warn;
 pub mod ws;
@@ -194,8 +197,13 @@ impl Gateway {
                     }
                 }
                 self.warn(&links, &standings).await;
-                for link in links.iter().filter(|l| l.tell_due()) {
-                    self.tell(link).await;
+                let due: Vec<_> = links.iter().filter(|l| l.tell_due()).collect();
+                if !due.is_empty() {
+                    let known = kernel().await;
+                    for link in due {
+                        let line = link.peer().and_then(|peer| known.get(&canonical(peer)).copied());
+                        self.tell(link, line).await;
+                    }
                 }
             }
             // Without a database nobody is let in, but who works goes on working.
@@ -238,7 +246,7 @@ impl Gateway {
     }
 
     /// One connection from its upgrade to its end.
-    async fn carry(self, upgrade: hyper::upgrade::OnUpgrade, ticket: Redeemed, peer: IpAddr, slot: Slot) {
+    async fn carry(self, upgrade: hyper::upgrade::OnUpgrade, ticket: Redeemed, peer: SocketAddr, slot: Slot) {
         let began = Instant::now();
         let open = async { (self.open_display(ticket.session_id, ticket.desktop_id).await, began.elapsed()) };
         let ((display, opened), upgraded) = tokio::join!(open, timeout(self.0.policy.handshake, upgrade));
@@ -305,7 +313,7 @@ impl Gateway {
         viewer: &mut W,
         (mut display, opened): (UnixStream, Duration),
         ticket: &Redeemed,
-        peer: IpAddr,
+        peer: SocketAddr,
         slot: Slot,
     ) -> End
     where
@@ -318,16 +326,17 @@ impl Gateway {
             Err(_) => return End::Cut(Cut::Limit),
         }
         let app = &self.0.app;
-        let epoch = match broker::attached(app, ticket.session_id, self.0.id, &peer.to_string()).await {
-            Ok(Ok(epoch)) => epoch,
-            Ok(Err(cut)) => return End::Cut(cut),
-            Err(e) => {
-                tracing::error!(error = %e, "a connection could not be written down");
-                return End::Cut(Cut::Restart);
-            }
-        };
+        let epoch =
+            match broker::attached(app, ticket.session_id, self.0.id, &peer.ip().to_canonical().to_string()).await {
+                Ok(Ok(epoch)) => epoch,
+                Ok(Err(cut)) => return End::Cut(cut),
+                Err(e) => {
+                    tracing::error!(error = %e, "a connection could not be written down");
+                    return End::Cut(Cut::Restart);
+                }
+            };
         drop(slot);
-        let link = Arc::new(Link::new(ticket.session_id, ticket.desktop_id, epoch));
+        let link = Arc::new(Link::new(ticket.session_id, ticket.desktop_id, epoch).calling_from(peer));
         link.obey(&ticket.policy);
         self.seat(&link).await;
         if let Some(old) = self.links().insert(ticket.session_id, link.clone()) {
@@ -339,10 +348,7 @@ impl Gateway {
         });
         let end = match display.write_all(&[vnc::SHARED]).await {
             Ok(()) => {
-                let first = || {
-                    link.feel(|e| e.picture_ms = Some(millis(link.age())));
-                    self.first_picture(ticket, link.age());
-                };
+                let first = || self.first_picture(&link, ticket.age);
                 relay::run(inbox, viewer, &mut display, &link, &self.0.buffers, first).await
             }
             Err(_) => End::Display,
@@ -366,26 +372,34 @@ impl Gateway {
         let (up, down) = link.take_bytes();
         counter!("gateway_bytes_total", "way" => "up").increment(up);
         counter!("gateway_bytes_total", "way" => "down").increment(down);
-        self.tell(link).await;
+        self.tell(link, None).await;
         if let Err(e) = broker::detached(&self.0.app, link.session, link.epoch(), up, down).await {
             // The session reaper finds it once this gateway is silent or a newer connection ends.
             tracing::warn!(session = %link.session, error = %e, "a viewer's end could not be written down");
         }
     }
 
-    /// Writes down how a connection feels.
-    async fn tell(&self, link: &Link) {
-        if let Err(e) = broker::experienced(&self.0.app, link.session, link.epoch(), &link.experience()).await {
+    /// Writes down how a connection feels; `line` is what the kernel says of it.
+    async fn tell(&self, link: &Link, line: Option<tcp::Segments>) {
+        let (felt, sample) = link.sample(line);
+        if let Err(e) = broker::experienced(&self.0.app, link.session, link.epoch(), &felt, &sample).await {
             tracing::warn!(session = %link.session, error = %e, "what a session feels like could not be written down");
         }
     }
 
-    fn first_picture(&self, ticket: &Redeemed, since_attach: Duration) {
-        self.first_picture_of(ticket.session_id, ticket.age, since_attach);
-    }
-
-    /// `age`: of the ticket when it was redeemed, microseconds.
-    fn first_picture_of(&self, id: SessionId, age: i64, since_attach: Duration) {
+    /// A connection shows something; `age` is that of the ticket when it was redeemed, microseconds. Every stream of
+    /// a tunnel has a first picture; the connection's is the first of them.
+    fn first_picture(&self, link: &Arc<Link>, age: i64) {
+        let (id, since_attach) = (link.session, link.age());
+        let mut news = false;
+        link.feel(|e| {
+            news = e.picture_ms.is_none();
+            e.picture_ms.get_or_insert(millis(since_attach));
+        });
+        if !news {
+            return;
+        }
+        self.await_sign_in(link);
         let before = Duration::from_micros(u64::try_from(age).unwrap_or(0));
         histogram!("ticket_to_first_frame_seconds").record((before + since_attach).as_secs_f64());
         let app = self.0.app.clone();
@@ -483,7 +497,7 @@ async fn enter(State(gateway): State<Gateway>, mut request: Request) -> Response
     };
     let upgrade = hyper::upgrade::on(&mut request);
     let accept = knock.accept.clone();
-    let (ticket, slot) = match gateway.admit(knock, peer).await {
+    let (ticket, slot) = match gateway.admit(knock, peer.ip()).await {
         Ok(admitted) => admitted,
         Err(refusal) => return refusal.response(),
     };
@@ -491,10 +505,28 @@ async fn enter(State(gateway): State<Gateway>, mut request: Request) -> Response
     switching(accept)
 }
 
-/// Address of who knocks.
-fn peer_of(request: &Request) -> IpAddr {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|c| c.0.ip());
-    peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical()
+/// Where who knocks calls from.
+fn peer_of(request: &Request) -> SocketAddr {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|c| c.0);
+    canonical(peer.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into()))
+}
+
+/// The same for a socket that speaks both families.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
+}
+
+/// What the kernel knows of all connections; nothing where it does not tell.
+async fn kernel() -> HashMap<SocketAddr, tcp::Segments> {
+    let asked = tokio::task::spawn_blocking(tcp::connections).await;
+    match asked {
+        Ok(Ok(all)) => all,
+        Ok(Err(e)) => {
+            tracing::debug!(error = %e, "the kernel does not tell what was sent again");
+            HashMap::new()
+        }
+        Err(_) => HashMap::new(),
+    }
 }
 
 /// The door is open; `accept` answers the key.

@@ -370,6 +370,9 @@ async fn burst<W: AsyncWrite + Unpin, F: FnOnce()>(
         }
         viewer.flush().await?;
         link.written(n);
+        if passed.picture {
+            link.drew(passed.pictures);
+        }
         if passed.picture
             && let Some(first) = first.take()
         {

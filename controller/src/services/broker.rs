@@ -11,7 +11,7 @@ pub use self::waiting::{Queue, serve_line};
 use super::{App, Ctx, Error, Result, audit, patiently};
 use crate::domain::access::{Caller, Role};
 use crate::domain::desktop::{DesiredDesktop, DesktopState, progress};
-use crate::domain::experience::Experience;
+use crate::domain::experience::{Experience, Sample};
 use crate::domain::line;
 use crate::domain::policy::SessionPolicy;
 use crate::domain::session::{
@@ -24,7 +24,9 @@ use crate::store::Tx;
 use crate::store::assists::Assist;
 use crate::store::audit::Entry;
 use crate::store::desktops::Want;
+use crate::store::samples::Point;
 use crate::store::sessions::{Candidate, Filter, Session};
+use crate::store::site_lines::LineUse;
 use crate::store::tickets::Redeemed;
 
 mod waiting;
@@ -34,6 +36,10 @@ pub const TICKET_PREFIX: &str = "vdt1_";
 
 /// Leases that are over are kept this long, for the list of them.
 const LEASES_KEPT: Duration = Duration::from_secs(86_400);
+
+/// What is kept of a live session's course, and for how long of one that is over.
+const SAMPLES_KEPT: Duration = Duration::from_secs(3600);
+const COURSE_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A boot is guessed to take this long until one was measured.
 const FIRST_BOOT: Duration = Duration::from_secs(60);
@@ -456,18 +462,48 @@ pub async fn first_frame(app: &App, id: SessionId) -> Result<()> {
     Ok(tx.commit().await?)
 }
 
-/// How a connection feels: kept with its session, and counted by site.
+/// How a connection feels, and did since the last time: kept with its session, and counted by site.
 ///
 /// # Errors
 /// Only those of the store.
-pub async fn experienced(app: &App, id: SessionId, epoch: i64, e: &Experience) -> Result<()> {
+pub async fn experienced(app: &App, id: SessionId, epoch: i64, e: &Experience, sample: &Sample) -> Result<()> {
+    let now = app.clock.now();
     let mut tx = app.store.begin().await?;
     let site = tx.session_experience(id, epoch, e).await?;
+    if site.is_some() {
+        tx.put_sample(id, epoch, sample, now, SAMPLES_KEPT).await?;
+    }
     tx.commit().await?;
     // Only sites that have sessions get a series: as many as there are communes with desktops.
-    let (Some(site), Some(rtt)) = (site, e.rtt_ms) else { return Ok(()) };
-    metrics::histogram!("session_rtt_seconds", "site" => site).record(rtt as f64 / 1e3);
+    let Some(site) = site else { return Ok(()) };
+    let record = |name: &'static str, value: Option<u64>, of: f64| {
+        if let Some(value) = value {
+            metrics::histogram!(name, "site" => site.clone()).record(value as f64 / of);
+        }
+    };
+    record("session_rtt_seconds", e.rtt_ms, 1e3);
+    record("session_reply_seconds", sample.reply_ms, 1e3);
+    record("session_lost_ratio", sample.lost_permille, 1e3);
+    record("session_pictures_per_second", sample.pictures_min, 60.0);
+    record("session_stalls", Some(sample.stalls), 1.0);
     Ok(())
+}
+
+/// A session's course: the line it is used over, and how it felt point by point.
+///
+/// # Errors
+/// [`Error::NotFound`] if there is none, or not for this caller; [`Error::Forbidden`] for officers.
+pub async fn course(app: &App, ctx: &Ctx, id: SessionId) -> Result<(Option<LineUse>, Vec<Point>)> {
+    ctx.require(&[Role::Operator, Role::Support])?;
+    get(app, ctx, id).await?;
+    let line = match app.store.line_of(id).await? {
+        Some((code, _)) => {
+            let known = app.store.lines().await?.remove(&code);
+            Some(known.unwrap_or_else(|| LineUse { site_code: code, ..LineUse::default() }))
+        }
+        None => None,
+    };
+    Ok((line, app.store.samples(id).await?))
 }
 
 /// The gateway lives; said while it carries connections.
@@ -499,6 +535,7 @@ pub async fn reap(app: &App) -> Result<usize> {
     let mut changed = tx.ready_sessions().await?;
     changed += tx.orphaned_sessions(GATEWAY_SILENCE, ctx.now).await?;
     tx.forget_tickets(TICKET_KEPT).await?;
+    tx.forget_samples(ctx.now.minus(COURSE_KEPT)).await?;
     tx.forget_leases(LEASES_KEPT).await?;
     tx.commit().await?;
     for s in app.store.sessions(&Filter::live()).await?.0 {

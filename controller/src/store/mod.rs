@@ -35,6 +35,7 @@ pub mod listen;
 mod lock;
 pub mod pools;
 pub mod returns;
+pub mod samples;
 pub mod sessions;
 pub mod site_lines;
 pub mod sites;

@@ -756,6 +756,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/sessions/{id}/course": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How a session felt, point by point, for support. */
+        get: operations["sessions_course"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/sessions/{id}/present": {
         parameters: {
             query?: never;
@@ -2821,7 +2838,7 @@ export interface components {
          * @description A part of the way from the officer to the desktop.
          * @enum {string}
          */
-        Segment: "line" | "ticket" | "display" | "picture" | "round_trip" | "stalls";
+        Segment: "line" | "ticket" | "display" | "picture" | "sign_in" | "round_trip" | "loss" | "stalls" | "reply";
         /** @description One officer's use of one desktop, over any number of connections. */
         Session: {
             assist?: components["schemas"]["Assist"] | null;
@@ -2896,6 +2913,14 @@ export interface components {
              */
             disconnected: number;
         };
+        /** @description The course of a session: the line it is used over, and how it felt point by point. */
+        SessionCourse: {
+            line?: components["schemas"]["SiteLine"] | null;
+            /** @description Code of the site whose line it is used over: the endpoint's, in a browser the officer's. */
+            line_site?: string | null;
+            /** @description Oldest first, one in 30 s, of the last hour it was used. */
+            points: components["schemas"]["SessionPoint"][];
+        };
         /** @description A session's desktop. */
         SessionDesktop: {
             /**
@@ -2912,6 +2937,46 @@ export interface components {
             guilty?: components["schemas"]["Segment"] | null;
             /** @description On the officer's way. */
             segments: components["schemas"]["SessionSegment"][];
+        };
+        /** @description What a session was like since the point before. */
+        SessionPoint: {
+            /** @description When. */
+            at: components["schemas"]["Time"];
+            /**
+             * Format: int64
+             * @description Which connection of the session: another one than at the point before is a resume.
+             */
+            connection: number;
+            /**
+             * Format: int64
+             * @description Towards the viewer, kbit/s.
+             */
+            kbit: number;
+            /**
+             * Format: int64
+             * @description Of a thousand segments to the viewer, those that had to be sent again.
+             */
+            lost_permille?: number | null;
+            /**
+             * Format: int64
+             * @description Pictures a minute; absent where they can't be told apart (SPICE).
+             */
+            pictures_min?: number | null;
+            /**
+             * Format: int64
+             * @description From an input to the next picture, of nineteen in twenty, milliseconds.
+             */
+            reply_ms?: number | null;
+            /**
+             * Format: int64
+             * @description Round trip to the viewer, smoothed, milliseconds.
+             */
+            rtt_ms?: number | null;
+            /**
+             * Format: int64
+             * @description Times the viewer took nothing for more than a second.
+             */
+            stalls: number;
         };
         /** @description The policy of one session, as it was when the session got its desktop. */
         SessionPolicy: {
@@ -2982,16 +3047,18 @@ export interface components {
              * Format: int64
              * @description More than this is felt.
              */
-            limit_ms: number;
-            /**
-             * Format: int64
-             * @description Milliseconds.
-             */
-            ms: number;
+            limit: number;
             /** @description Which. */
             name: components["schemas"]["Segment"];
             /** @description Whose it is. */
             owner: components["schemas"]["Owner"];
+            /** @description What it is measured in. */
+            unit: components["schemas"]["Unit"];
+            /**
+             * Format: int64
+             * @description In its unit.
+             */
+            value: number;
         };
         /**
          * @description Where a session is.
@@ -3249,6 +3316,11 @@ export interface components {
             /** @description What it is and what to do. */
             text: string;
         };
+        /**
+         * @description What a segment is measured in.
+         * @enum {string}
+         */
+        Unit: "ms" | "permille";
         /**
          * @description The official kind of a unit.
          * @enum {string}
@@ -5265,6 +5337,35 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sessions_course: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionCourse"];
                 };
             };
             "4XX": {

@@ -11,17 +11,19 @@ use uuid::Uuid;
 
 use super::Page;
 use super::assists::Assist;
+use super::sites::SiteLine;
 use crate::api::Api;
 use crate::api::error::{ApiError, Problem};
 use crate::api::extract::{Signed, ValidJson, Visitor};
 use crate::domain::desktop::DesktopState;
-use crate::domain::experience::{self, Measured, Owner, Segment};
+use crate::domain::experience::{self, Measured, Owner, Sample, Segment, Unit};
 use crate::domain::line::Cause;
 use crate::domain::policy::SessionPolicy;
 use crate::domain::session::{Limit, SessionState};
 use crate::domain::ticket::Binding;
 use crate::domain::time::Time;
 use crate::services::{App, Ctx, Error, broker};
+use crate::store::samples::Point;
 use crate::store::sessions::Filter;
 
 /// One officer's use of one desktop, over any number of connections.
@@ -131,10 +133,12 @@ pub struct SessionExperience {
 pub struct SessionSegment {
     /// Which.
     pub name: Segment,
-    /// Milliseconds.
-    pub ms: u64,
+    /// In its unit.
+    pub value: u64,
     /// More than this is felt.
-    pub limit_ms: u64,
+    pub limit: u64,
+    /// What it is measured in.
+    pub unit: Unit,
     /// Whose it is.
     pub owner: Owner,
 }
@@ -142,8 +146,54 @@ pub struct SessionSegment {
 impl From<Vec<Measured>> for SessionExperience {
     fn from(all: Vec<Measured>) -> Self {
         let guilty = experience::guilty(&all);
-        let row = |m: Measured| SessionSegment { name: m.segment, ms: m.ms, limit_ms: m.limit_ms, owner: m.owner };
+        let row = |m: Measured| SessionSegment {
+            name: m.segment,
+            value: m.value,
+            limit: m.limit,
+            unit: m.segment.unit(),
+            owner: m.owner,
+        };
         Self { guilty, segments: all.into_iter().map(row).collect() }
+    }
+}
+
+/// The course of a session: the line it is used over, and how it felt point by point.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SessionCourse {
+    /// Code of the site whose line it is used over: the endpoint's, in a browser the officer's.
+    pub line_site: Option<String>,
+    /// That line, and how all its sessions use it.
+    pub line: Option<SiteLine>,
+    /// Oldest first, one in 30 s, of the last hour it was used.
+    pub points: Vec<SessionPoint>,
+}
+
+/// What a session was like since the point before.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SessionPoint {
+    /// When.
+    pub at: Time,
+    /// Which connection of the session: another one than at the point before is a resume.
+    pub connection: i64,
+    /// Round trip to the viewer, smoothed, milliseconds.
+    pub rtt_ms: Option<u64>,
+    /// Of a thousand segments to the viewer, those that had to be sent again.
+    pub lost_permille: Option<u64>,
+    /// Pictures a minute; absent where they can't be told apart (SPICE).
+    pub pictures_min: Option<u64>,
+    /// From an input to the next picture, of nineteen in twenty, milliseconds.
+    pub reply_ms: Option<u64>,
+    /// Towards the viewer, kbit/s.
+    pub kbit: u64,
+    /// Times the viewer took nothing for more than a second.
+    pub stalls: u64,
+}
+
+impl From<Point> for SessionPoint {
+    fn from(p: Point) -> Self {
+        let Sample { rtt_ms, lost_permille, pictures_min, reply_ms, kbit, stalls } = p.sample;
+        let at = Time::from_micros(p.at);
+        Self { at, connection: p.epoch, rtt_ms, lost_permille, pictures_min, reply_ms, kbit, stalls }
     }
 }
 
@@ -271,6 +321,7 @@ pub fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(get_one, end))
         .routes(routes!(ticket))
         .routes(routes!(present))
+        .routes(routes!(course))
 }
 
 /// Gives the officer a desktop: the one they have, else the one that is ready soonest, else a place in line.
@@ -316,6 +367,21 @@ async fn list(
 #[utoipa::path(get, path = "/sessions/{id}", tag = "sessions", params(("id" = Uuid, Path)), responses((status = 200, body = Session), (status = "4XX", body = Problem)))]
 async fn get_one(State(api): State<Api>, Signed(ctx): Signed, Path(id): Path<Uuid>) -> Result<Json<Session>, ApiError> {
     Ok(Json(broker::get(&api.app, &ctx, id.into()).await?.into()))
+}
+
+/// How a session felt, point by point, for support.
+#[utoipa::path(get, path = "/sessions/{id}/course", tag = "sessions", params(("id" = Uuid, Path)), responses((status = 200, body = SessionCourse), (status = "4XX", body = Problem)))]
+async fn course(
+    State(api): State<Api>,
+    Signed(ctx): Signed,
+    Path(id): Path<Uuid>,
+) -> Result<Json<SessionCourse>, ApiError> {
+    let (line, points) = broker::course(&api.app, &ctx, id.into()).await?;
+    Ok(Json(SessionCourse {
+        line: line.as_ref().map(|l| SiteLine::of(l, &api.app.policy.limits)),
+        line_site: line.map(|l| l.site_code),
+        points: points.into_iter().map(SessionPoint::from).collect(),
+    }))
 }
 
 /// A fresh ticket for a display; the session's earlier one is void.

@@ -1,6 +1,6 @@
 //! One session's tunnel, from its opening to its end, over all its lines.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(super) struct Coming {
     pub(super) line: BoxedLine,
     pub(super) resume: Resume,
     pub(super) version: u16,
-    pub(super) peer: IpAddr,
+    pub(super) peer: SocketAddr,
 }
 
 /// How a session's tunnel ends.
@@ -200,10 +200,10 @@ impl Carried {
         }
         let gateway = &self.gateway;
         let epoch = self.link.epoch();
-        let peer = peer.to_string();
-        let resumed = tunnels::resumed(&gateway.0.app, self.link.session, epoch, gateway.0.id, &peer);
+        let ip = peer.ip().to_string();
+        let resumed = tunnels::resumed(&gateway.0.app, self.link.session, epoch, gateway.0.id, &ip);
         match resumed.await {
-            Ok(Ok(epoch)) => self.link.renewed(epoch),
+            Ok(Ok(epoch)) => self.link.renewed(epoch, peer),
             Ok(Err(cut)) => {
                 refuse(line, Denial::UnknownSession).await;
                 return Err(cut);

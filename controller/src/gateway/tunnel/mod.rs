@@ -9,7 +9,7 @@
 //! only one to judge it: what two of them at once do is decided by who comes first.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::counter;
@@ -49,7 +49,7 @@ pub struct Caller {
     /// SHA-256 of its certificate.
     pub certificate: [u8; 32],
     /// Where it calls from.
-    pub peer: IpAddr,
+    pub peer: SocketAddr,
 }
 
 pub(super) type BoxedLine = Box<dyn Line>;
@@ -96,7 +96,7 @@ struct Entry {
 impl Gateway {
     /// One connection of an agent, from its first words to its end.
     pub async fn tunnel<L: Line + 'static>(&self, caller: Caller, line: L) {
-        let Ok(slot) = self.0.half_open.enter(caller.peer) else {
+        let Ok(slot) = self.0.half_open.enter(caller.peer.ip()) else {
             counter!("gateway_refused_total", "code" => "G-103").increment(1);
             return;
         };
@@ -164,7 +164,7 @@ impl Gateway {
         match ToGateway::decode(&message) {
             Ok(Incoming::Message(ToGateway::Open(open))) => self.redeem(caller, open.ticket).await,
             Ok(Incoming::Message(ToGateway::Again(again))) => {
-                let ip = caller.peer.to_string();
+                let ip = caller.peer.ip().to_string();
                 let app = &self.0.app;
                 let found = tunnels::again(app, again.session, &again.token, caller.endpoint, self.0.id, &ip).await;
                 match found {
@@ -192,12 +192,12 @@ impl Gateway {
             match broker::redeem(app, &ticket, &proved, None).await {
                 Ok(Some(redeemed)) => redeemed,
                 Ok(None) => {
-                    tokio::spawn(note_refusal(app.clone(), ticket, caller.peer));
+                    tokio::spawn(note_refusal(app.clone(), ticket, caller.peer.ip()));
                     return Err(Denial::Ticket);
                 }
                 Err(e) => return Err(unavailable(&e)),
             };
-        let attached = broker::attached(app, session_id, self.0.id, &caller.peer.to_string()).await;
+        let attached = broker::attached(app, session_id, self.0.id, &caller.peer.ip().to_string()).await;
         let epoch = match attached {
             Ok(Ok(epoch)) => epoch,
             Ok(Err(_)) => return Err(Denial::Ticket),
@@ -209,9 +209,10 @@ impl Gateway {
     }
 
     async fn carry_tunnel(&self, caller: Caller, tunnel: Tunnel, drive: carry::Drive, entry: Entry) {
-        let link = Arc::new(Link::new(entry.session, entry.desktop, entry.epoch));
+        let link = Arc::new(Link::new(entry.session, entry.desktop, entry.epoch).calling_from(caller.peer));
         link.obey(&entry.policy);
         self.seat(&link).await;
+        link.feel(|e| e.ticket_ms = u64::try_from(entry.age / 1000).ok().filter(|_| entry.age > 0));
         let (coming, arrivals) = mpsc::channel(4);
         let seat = Seat { endpoint: caller.endpoint, link: link.clone(), coming };
         self.0.tunnels.map().insert(entry.session, seat);

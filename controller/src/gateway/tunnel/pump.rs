@@ -88,7 +88,12 @@ fn allowed(header: &[u8], entry: &Entry) -> Option<Protocol> {
 }
 
 async fn vnc_stream(gateway: Gateway, link: Arc<Link>, entry: Arc<Entry>, mut stream: Stream) {
-    let open = gateway.open_display(entry.session, entry.desktop);
+    let began = Instant::now();
+    let open = async {
+        let display = gateway.open_display(entry.session, entry.desktop).await;
+        link.opened(began.elapsed());
+        display
+    };
     let hands = timeout(gateway.0.policy.handshake, vnc::welcome(&mut stream));
     let (display, hands) = tokio::join!(open, hands);
     let mut display = match (display, hands) {
@@ -99,7 +104,7 @@ async fn vnc_stream(gateway: Gateway, link: Arc<Link>, entry: Arc<Entry>, mut st
     if display.write_all(&[vnc::SHARED]).await.is_err() {
         return stream.reset(Cut::DesktopGone.code());
     }
-    let first = || gateway.first_picture_of(entry.session, entry.age, link.age());
+    let first = || gateway.first_picture(&link, entry.age);
     let (mut from_viewer, mut to_viewer) = stream.into_split();
     match copy(&link, &mut from_viewer, &mut to_viewer, &mut display, first).await {
         End::Viewer => {
@@ -115,7 +120,12 @@ async fn vnc_stream(gateway: Gateway, link: Arc<Link>, entry: Arc<Entry>, mut st
 }
 
 async fn spice_stream(gateway: Gateway, link: Arc<Link>, entry: Arc<Entry>, mut stream: Stream, channels: Channels) {
-    let open = || gateway.open_raw(entry.session, entry.desktop, Display::Spice);
+    let began = Instant::now();
+    let open = async || {
+        let display = gateway.open_raw(entry.session, entry.desktop, Display::Spice).await;
+        link.opened(began.elapsed());
+        display
+    };
     let linked = match guard::link(&mut stream, &channels, gateway.0.policy.handshake, open).await {
         Ok(linked) => linked,
         Err(LinkError::Open(Some(cut))) => return stream.reset(cut.code()),
@@ -136,15 +146,18 @@ async fn spice_stream(gateway: Gateway, link: Arc<Link>, entry: Arc<Entry>, mut 
     let note = |note| match note {
         Note::Up(n) => link.heard(n),
         Note::Input => link.touched(),
-        Note::Down(n) => link.written(n),
+        Note::Down(n) => {
+            link.written(n);
+            link.drew(0);
+        }
         Note::Unasked(n) => {
             link.written(n);
             link.unasked(n);
         }
-        Note::Picture => gateway.first_picture_of(entry.session, entry.age, link.age()),
+        Note::Picture => gateway.first_picture(&link, entry.age),
     };
-    let link: &Link = &link;
-    match linked.carry(&mut from_viewer, &mut to_viewer, note, || link.room()).await {
+    let shared: &Link = &link;
+    match linked.carry(&mut from_viewer, &mut to_viewer, note, || shared.room()).await {
         SpiceEnd::Viewer => {}
         SpiceEnd::Display => to_viewer.reset(Cut::DesktopGone.code()),
         SpiceEnd::TooLong => {
@@ -208,15 +221,17 @@ async fn copy(
         loop {
             let Some(n) = next_piece(&from_display, &mut piece, || link.room()).await else { return End::Display };
             pacer.cap(link.allowance());
-            if pacer.desktop(&piece[..n]).picture
-                && let Some(first) = first.take()
-            {
-                first();
-            }
+            let passed = pacer.desktop(&piece[..n]);
             if to_viewer.write_all(&piece[..n]).await.is_err() {
                 return End::Viewer;
             }
             link.written(n);
+            if passed.picture {
+                link.drew(passed.pictures);
+                if let Some(first) = first.take() {
+                    first();
+                }
+            }
         }
     };
     tokio::select! {
