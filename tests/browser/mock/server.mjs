@@ -7,7 +7,7 @@ import { extname, join, normalize } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { consoleRequire } from '../lib/deps.mjs'
 import { serveRfb } from './rfb.mjs'
-import { sites, World } from './world.mjs'
+import { course, sites, World } from './world.mjs'
 
 const { WebSocketServer } = consoleRequire('ws')
 const DIST = fileURLToPath(new URL('../../../controller/console/dist', import.meta.url))
@@ -186,6 +186,7 @@ export async function startMock(port = 0) {
     }],
     ['GET', '/sessions', () => page(world.sessions.map((s) => world.sessionRow(s)))],
     ['GET', '/sessions/:id', ({ id }) => world.sessionRow(found(world.sessions, id))],
+    ['GET', '/sessions/:id/course', () => course()],
     ['POST', '/sessions/:id/ticket', ({ id, url }) => {
       const session = found(world.sessions, id)
       if (session.state === 'starting' || session.state === 'ended') throw new Refusal(409, 'S-104', 'Not ready.')

@@ -193,12 +193,15 @@ export class World {
         experience: {
           guilty: 'round_trip',
           segments: [
-            { name: 'line', ms: 0, limit_ms: 60_000, owner: 'capacity' },
-            { name: 'ticket', ms: 310, limit_ms: 2000, owner: 'network' },
-            { name: 'display', ms: 12, limit_ms: 500, owner: 'host' },
-            { name: 'picture', ms: 620, limit_ms: 1500, owner: 'desktop' },
-            { name: 'round_trip', ms: 382, limit_ms: 150, owner: 'network' },
-            { name: 'stalls', ms: 3800, limit_ms: 3000, owner: 'network' },
+            { name: 'line', value: 0, limit: 60_000, unit: 'ms', owner: 'capacity' },
+            { name: 'ticket', value: 310, limit: 2000, unit: 'ms', owner: 'network' },
+            { name: 'display', value: 12, limit: 500, unit: 'ms', owner: 'host' },
+            { name: 'picture', value: 620, limit: 1500, unit: 'ms', owner: 'desktop' },
+            { name: 'sign_in', value: 4100, limit: 30_000, unit: 'ms', owner: 'desktop' },
+            { name: 'round_trip', value: 382, limit: 150, unit: 'ms', owner: 'network' },
+            { name: 'loss', value: 13, limit: 20, unit: 'permille', owner: 'network' },
+            { name: 'stalls', value: 3800, limit: 3000, unit: 'ms', owner: 'network' },
+            { name: 'reply', value: 60, limit: 200, unit: 'ms', owner: 'desktop' },
           ],
         },
       }
@@ -218,6 +221,17 @@ function incident(id) {
     flapping: false, opened_at: ago(300), over_at: null, merged_into: null, acknowledged_by: null, handed_by: null, answer_by: null,
     sites: [coLoa], events: [{ at: ago(300), kind: 'opened', actor: 'system', detail: { cause: 'site_line' } }],
   }
+}
+
+/** An hour of a session: a line that gets worse, and a resume. */
+export function course() {
+  const points = Array.from({ length: 100 }, (_, n) => ({
+    at: ago((99 - n) * 30), connection: n < 60 ? 1 : 2,
+    rtt_ms: Math.round(90 + (n > 55 ? (n - 55) * 7 : 0) + 25 * Math.abs(Math.sin(n / 3))),
+    lost_permille: n % 17 === 5 ? 31 : n % 5, reply_ms: n % 4 === 3 ? null : 60 + (n % 9) * 10,
+    pictures_min: Math.round(240 + 200 * Math.sin(n / 7)), kbit: Math.round(900 + 700 * Math.sin(n / 5)), stalls: n % 23 === 7 ? 1 : 0,
+  }))
+  return { line_site: '00454', line: sites[1].line, points }
 }
 
 function pick(from, ...names) {

@@ -60,6 +60,8 @@ export const sites = (q: string, level: string, limit = 1000) =>
       },
     }),
   )
+export const course = (id: string) =>
+  body(api.GET('/api/v1/sessions/{id}/course', { params: { path: { id } } }))
 export const setSiteLine = (code: string, down_kbit: number | null) =>
   body(api.PUT('/api/v1/sites/{code}/line', { params: { path: { code } }, body: { down_kbit } }))
 export const importSites = (csv: Blob, dryRun: boolean) =>

@@ -20,5 +20,6 @@ export const keys = {
   endpoint: (id: string) => ['endpoint', id] as const,
   assists: (id: string) => ['assists', id] as const,
   incident: (id: string) => ['incident', id] as const,
+  course: (id: string) => ['course', id] as const,
   session: (id: string) => ['session', id] as const,
 }

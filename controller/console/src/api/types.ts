@@ -12,6 +12,7 @@ export type NewPool = Schemas['NewPool']
 export type HostChange = { enabled?: boolean; accel_policy?: Host['accel_policy'] }
 export type Desktop = Schemas['Desktop']
 export type DesktopState = Schemas['DesktopState']
+export type SessionCourse = Schemas['SessionCourse']
 export type Site = Schemas['Site']
 export type SiteLine = Schemas['SiteLine']
 export type SiteRef = Schemas['SiteRef']

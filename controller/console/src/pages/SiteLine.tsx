@@ -17,7 +17,8 @@ export function useRate() {
   const format = useFormat()
   return (kbit: number | null | undefined) => {
     if (kbit === null || kbit === undefined) return t('site.line.unknown')
-    return kbit >= 1000 ? `${format.number(Math.round(kbit / 100) / 10)} Mbit/s` : `${format.number(kbit)} kbit/s`
+    if (kbit < 1000) return `${format.number(kbit)} kbit/s`
+    return `${format.number(kbit / 1000, kbit % 1000 ? 1 : 0)} Mbit/s`
   }
 }
 
