@@ -1,4 +1,4 @@
-import { Anchor, Button, Group, SimpleGrid, Stack, Text, TextInput, Title } from '@mantine/core'
+import { Anchor, Button, Group, SimpleGrid, Stack, Text, TextInput } from '@mantine/core'
 import { useQuery, useQueryClient } from '@tanstack/react-query'
 import { type ReactNode, useState } from 'react'
 import { useTranslation } from 'react-i18next'
@@ -9,7 +9,7 @@ import type { Endpoint } from '../api/types'
 import { useFormat } from '../i18n/useFormat'
 import { Confirm } from '../ui/confirm'
 import { Answer } from '../ui/feedback'
-import { Facts, Page } from '../ui/page'
+import { Facts, Page, Section } from '../ui/page'
 import { StatePill } from '../ui/state'
 import { Ago, Exact } from '../ui/time'
 
@@ -29,17 +29,6 @@ export function EndpointPage() {
     >
       <Answer query={query}>{(endpoint) => <Detail endpoint={endpoint} />}</Answer>
     </Page>
-  )
-}
-
-function Section({ title, children }: { title: string; children: ReactNode }) {
-  return (
-    <Stack className="card" p="lg" gap="sm" component="section" aria-label={title}>
-      <Title order={2} fz={17}>
-        {title}
-      </Title>
-      {children}
-    </Stack>
   )
 }
 

@@ -1,6 +1,6 @@
-import { Anchor, Button, Group, Modal, NumberInput, Select, SimpleGrid, Stack, Text, Textarea, Title } from '@mantine/core'
+import { Anchor, Button, Group, Modal, NumberInput, Select, SimpleGrid, Stack, Text, Textarea } from '@mantine/core'
 import { useQuery, useQueryClient } from '@tanstack/react-query'
-import { type ReactNode, useState } from 'react'
+import { useState } from 'react'
 import { useTranslation } from 'react-i18next'
 import { Link, useParams } from 'react-router'
 import * as calls from '../api/calls'
@@ -9,7 +9,7 @@ import type { Evidence, IncidentDetail, Party } from '../api/types'
 import { Answer, ErrorPanel } from '../ui/feedback'
 import { problemText } from '../ui/errors'
 import { done, refused } from '../ui/notify'
-import { Facts, Page } from '../ui/page'
+import { Facts, Page, Section } from '../ui/page'
 import { StatePill } from '../ui/state'
 import { Ago, Exact, useNow } from '../ui/time'
 import { useIncidentText } from './incidentText'
@@ -33,17 +33,6 @@ export function IncidentPage() {
     >
       <Answer query={query}>{(incident) => <Detail incident={incident} />}</Answer>
     </Page>
-  )
-}
-
-function Section({ title, children }: { title: string; children: ReactNode }) {
-  return (
-    <Stack className="card" p="lg" gap="sm" component="section" aria-label={title}>
-      <Title order={2} fz={17}>
-        {title}
-      </Title>
-      {children}
-    </Stack>
   )
 }
 

@@ -48,3 +48,15 @@ export function Facts({ rows }: { rows: [string, ReactNode][] }) {
     </dl>
   )
 }
+
+/** A part of a page with a heading of its own. */
+export function Section({ title, children }: { title: string; children: ReactNode }) {
+  return (
+    <Stack className="card" p="lg" gap="sm" component="section" aria-label={title}>
+      <Title order={2} fz={17}>
+        {title}
+      </Title>
+      {children}
+    </Stack>
+  )
+}

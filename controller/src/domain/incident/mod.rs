@@ -262,4 +262,6 @@ pub fn judge(picture: &Picture, thresholds: &Thresholds) -> Vec<Judgement> {
 }
 
 #[cfg(test)]
+mod replay;
+#[cfg(test)]
 mod tests;
