@@ -4,7 +4,7 @@
 //! objects (`tests/floors.rs` reads the `use` lines and fails on a breach):
 //!
 //! 1. [`domain`], [`nudge`], [`clock`]: pure rules and wake-ups
-//! 2. [`store`], [`identity`], [`fleet`]: all SQL; passwords, secrets, certificates; open hypervisor backends
+//! 2. [`store`], [`identity`], [`notify`], [`fleet`]: all SQL; passwords, secrets, certificates; mail and SMS; open hypervisor backends
 //! 3. [`services`]: use cases, each one transaction with its audit row
 //! 4. [`reconcile`], [`agents`], [`gateway`], [`api`]: what runs and what listens
 //! 5. [`cli`]: the composition root
@@ -18,6 +18,7 @@ pub mod domain;
 pub mod fleet;
 pub mod gateway;
 pub mod identity;
+pub mod notify;
 pub mod nudge;
 pub mod reconcile;
 pub mod services;

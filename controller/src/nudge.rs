@@ -25,12 +25,22 @@ pub enum Kind {
     Session,
     /// Something that is wrong somewhere.
     Incident,
+    /// A message on its way to somebody.
+    Notify,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 7] =
-        [Self::Host, Self::Image, Self::Pool, Self::Desktop, Self::Endpoint, Self::Session, Self::Incident];
+    pub const ALL: [Self; 8] = [
+        Self::Host,
+        Self::Image,
+        Self::Pool,
+        Self::Desktop,
+        Self::Endpoint,
+        Self::Session,
+        Self::Incident,
+        Self::Notify,
+    ];
 
     /// The name used in events and database notifications.
     #[must_use]
@@ -43,6 +53,7 @@ impl Kind {
             Self::Endpoint => "endpoint",
             Self::Session => "session",
             Self::Incident => "incident",
+            Self::Notify => "notify",
         }
     }
 

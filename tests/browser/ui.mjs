@@ -93,7 +93,7 @@ const noSideways = async (page, name) => {
   const pages = [
     ['Tổng quan', 'overview'], ['Máy chủ ảo hóa', 'hosts'], ['Bản cài mẫu', 'images'], ['Nhóm máy trạm ảo', 'pools'],
     ['Máy trạm ảo', 'desktops'], ['Phiên làm việc', 'sessions'], ['Sự cố', 'incidents'], ['Thiết bị đầu cuối', 'endpoints'],
-    ['Mã đăng ký thiết bị', 'tokens'], ['Điểm triển khai', 'sites'], ['Người dùng', 'users'], ['Nhật ký kiểm toán', 'audit'],
+    ['Mã đăng ký thiết bị', 'tokens'], ['Điểm triển khai', 'sites'], ['Thông báo', 'notify'], ['Người dùng', 'users'], ['Nhật ký kiểm toán', 'audit'],
   ]
   for (const [title, name] of pages) {
     await steps.step(`${name}: loads and passes axe`, async () => {
@@ -103,6 +103,25 @@ const noSideways = async (page, name) => {
       await shoot(page, `ui-${name}`)
     })
   }
+  await steps.step('somebody to be told is added, a wrong address refused, and a test sent', async () => {
+    await goTo(page, 'Thông báo')
+    await page.getByText('Chưa có ai được báo').waitFor()
+    await page.getByRole('button', { name: 'Thêm người nhận' }).click()
+    const dialog = page.getByRole('dialog')
+    await dialog.getByLabel('Tên').fill('Trực trung tâm')
+    await dialog.getByLabel('Nơi nhận').fill('truc')
+    await dialog.getByRole('button', { name: 'Lưu' }).click()
+    await dialog.getByText('N-202').waitFor()
+    await dialog.getByLabel('Nơi nhận').fill('truc@tram.example')
+    await accessible(page, 'notification form')
+    await shoot(page, 'ui-notify-form')
+    await dialog.getByRole('button', { name: 'Lưu' }).click()
+    await page.getByRole('button', { name: 'Thao tác: Trực trung tâm' }).click()
+    await page.getByRole('menuitem', { name: 'Gửi thử' }).click()
+    await page.getByText('Đã gửi', { exact: true }).waitFor()
+    await accessible(page, 'notifications')
+    await shoot(page, 'ui-notify')
+  })
   await steps.step('the host says TCG and why', async () => {
     await goTo(page, 'Máy chủ ảo hóa')
     await page.getByTestId('accel').getByText('vmx').waitFor()
@@ -615,7 +634,7 @@ const noSideways = async (page, name) => {
   const page = (steps.page = browser.page)
   await steps.step('375 px in the dark: nothing scrolls sideways, axe passes', async () => {
     await signIn(page, url, as('vanhanh'))
-    for (const [path, name] of [['', 'overview'], ['hosts', 'hosts'], ['pools', 'pools'], ['desktops', 'desktops'], ['sites', 'sites'], ['users', 'users'], ['sessions', 'sessions'], ['incidents', 'incidents'], [`incidents/${world.incidents[0].id}`, 'incident'], [`pools/${world.pools[0].id}`, 'pool'], [`endpoints/${world.endpoints[0].id}`, 'endpoint']]) {
+    for (const [path, name] of [['', 'overview'], ['hosts', 'hosts'], ['pools', 'pools'], ['desktops', 'desktops'], ['sites', 'sites'], ['users', 'users'], ['sessions', 'sessions'], ['incidents', 'incidents'], ['notify', 'notify'], [`incidents/${world.incidents[0].id}`, 'incident'], [`pools/${world.pools[0].id}`, 'pool'], [`endpoints/${world.endpoints[0].id}`, 'endpoint']]) {
       await page.goto(`${url}/console/${path}`)
       await page.getByRole('heading', { level: 1 }).waitFor()
       await page.locator('[role=status][aria-label="Đang tải…"]').waitFor({ state: 'detached' })

@@ -13,6 +13,7 @@ const CONTROLLER: &[(&str, u8)] = &[
     ("nudge", 1),
     ("store", 2),
     ("identity", 2),
+    ("notify", 2),
     ("config", 3),
     ("fleet", 2),
     ("services", 3),

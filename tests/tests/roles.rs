@@ -14,8 +14,11 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 use tram_controller::domain::access::Role;
 use tram_controller::domain::incident::{Cause, Confidence, Judgement, Scope, Severity};
+use tram_controller::domain::notify::{Channel, When};
 use tram_controller::domain::ticket::Binding;
 use tram_controller::domain::time::Time;
+use tram_controller::services::Ctx;
+use tram_controller::services::notify::{self, NewRule};
 use tram_controller::store::Store;
 use tram_tests::db;
 use tram_tests::http::{Browser, COMMUNE, DISTRICT, ORIGIN, PASSWORD, TestApi};
@@ -31,7 +34,7 @@ const CALLERS: [&str; 5] = ["nobody", "officer", "support elsewhere", "support",
 /// first (401), `3` not for this role (403), `4` not there for this caller (404), `2` names what is not there
 /// for this caller (422). What destroys comes last,
 /// since all callers share one world.
-const TABLE: [(&str, &str); 60] = [
+const TABLE: [(&str, &str); 66] = [
     ("audit_list", "1333y"),
     ("desktops_get_one", "134yy"),
     ("desktops_list", "13yyy"),
@@ -63,6 +66,11 @@ const TABLE: [(&str, &str); 60] = [
     ("incidents_set_site_facts", "134yy"),
     ("incidents_calendar", "13yyy"),
     ("incidents_set_calendar", "1333y"),
+    ("notify_list", "13yyy"),
+    ("notify_log", "1333y"),
+    ("notify_create", "1333y"),
+    ("notify_change", "1333y"),
+    ("notify_test", "1333y"),
     ("support_get_one", "yyyyy"),
     ("users_list", "1333y"),
     ("sessions_list", "1yyyy"),
@@ -91,6 +99,7 @@ const TABLE: [(&str, &str); 60] = [
     ("desktops_rebuild", "1333y"),
     ("endpoints_revoke", "1333y"),
     ("pools_delete", "1333y"),
+    ("notify_delete", "1333y"),
     ("sign_in_logout", "yyyyy"),
 ];
 
@@ -102,6 +111,7 @@ struct World {
     desktop: Uuid,
     endpoint: Uuid,
     incident: Uuid,
+    rule: Uuid,
     session: Uuid,
     user: UserId,
 }
@@ -206,6 +216,7 @@ async fn furnish(api: &TestApi, store: &Store, user: UserId) -> Result<World> {
         desktop: office.desktops[0].0,
         endpoint: endpoint.0,
         incident: open_incident(store, api.app().clock.now()).await?.0,
+        rule: notify_rule(api).await?,
         session: Uuid::nil(),
         user,
     })
@@ -231,6 +242,23 @@ async fn open_incident(store: &Store, now: Time) -> Result<IncidentId> {
     Ok(id)
 }
 
+/// Somebody who wants to be told of incidents.
+async fn notify_rule(api: &TestApi) -> Result<Uuid> {
+    let new = NewRule {
+        name: "duty".into(),
+        enabled: true,
+        channel: Channel::Sms,
+        target: "0912345678".into(),
+        severity: Severity::Crit,
+        causes: Vec::new(),
+        site_code: None,
+        at_times: When::Always,
+        ends: true,
+    };
+    let ctx = Ctx::local_admin(api.app().clock.now());
+    Ok(notify::put_rule(api.app(), &ctx, None, new).await?.id)
+}
+
 /// A request that would be understood, as this caller; only its status, since one answer never ends.
 async fn ask(api: &TestApi, caller: &Browser<'_>, operation: &Operation, w: &World) -> Result<StatusCode> {
     let id = match operation.id.split('_').next() {
@@ -241,6 +269,7 @@ async fn ask(api: &TestApi, caller: &Browser<'_>, operation: &Operation, w: &Wor
         Some("endpoints") => w.endpoint.to_string(),
         Some("sessions") => w.session.to_string(),
         Some("incidents") => w.incident.to_string(),
+        Some("notify") => w.rule.to_string(),
         _ => w.user.0.to_string(),
     };
     let path = operation.path.replace("{id}", &id).replace("{code}", COMMUNE);
@@ -289,6 +318,9 @@ fn body_of(operation: &str, w: &World) -> Option<Value> {
         "incidents_hand_over" => json!({"party": "carrier", "answer_minutes": 60}),
         "incidents_set_site_facts" => json!({"carrier": "VNPT"}),
         "incidents_set_calendar" => json!([]),
+        "notify_create" | "notify_change" => {
+            json!({"name": operation, "channel": "sms", "target": "0912345678", "severity": "crit", "at_times": "always"})
+        }
         "sessions_connect" | "sessions_ticket" | "pools_set_policy" => json!({}),
         _ => return None,
     })

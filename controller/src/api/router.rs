@@ -43,6 +43,7 @@ fn v1_routes() -> OpenApiRouter<Api> {
             .merge(v1::endpoints::routes())
             .merge(v1::incidents::routes())
             .merge(v1::health::routes())
+            .merge(v1::notify::routes())
             .merge(v1::sites::routes())
             .merge(v1::support::routes())
             .merge(v1::users::routes())

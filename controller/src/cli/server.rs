@@ -21,6 +21,7 @@ use crate::identity::tls;
 use crate::reconcile::endpoint_presence::EndpointPresence;
 use crate::reconcile::host_inventory::HostInventory;
 use crate::reconcile::incident_judge::IncidentJudge;
+use crate::reconcile::notify_outbox::NotifyOutbox;
 use crate::reconcile::pool_size::PoolSize;
 use crate::reconcile::session_reaper::SessionReaper;
 use crate::reconcile::site_prober::SiteProber;
@@ -66,6 +67,8 @@ pub(super) async fn run(config: Config) -> Result<()> {
     tasks.spawn(driver::run(world.clone(), SiteProber));
     tasks.spawn(driver::run(world.clone(), EndpointPresence { since: app.clock.now() }));
     tasks.spawn(driver::run(world.clone(), incident_judge(&config, &app)));
+    let outbox = NotifyOutbox { ways: config.notify.clone(), hours: config.health.hours.clone() };
+    tasks.spawn(driver::run(world.clone(), outbox));
     // Before anything is promised: a damaged device CA is a reason not to start.
     endpoints::open_ca(&app, app.clock.now())?;
     let gateway = Gateway::new(app.clone(), fleet.clone(), config.sessions.clone());

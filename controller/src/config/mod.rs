@@ -9,6 +9,7 @@ use crate::domain::session::Policy;
 
 mod health;
 mod limits;
+mod notify;
 mod sessions;
 mod support;
 
@@ -39,6 +40,8 @@ pub struct Config {
     pub support_phone: String,
     /// Office hours, and what the controller itself must reach.
     pub health: Health,
+    /// How mail, SMS and webhooks are sent.
+    pub notify: crate::notify::Ways,
     /// `text` or `json`.
     pub log_format: String,
     /// Log level or filter.
@@ -58,6 +61,7 @@ struct Written {
     limits: limits::Written,
     support: support::Support,
     health: health::Written,
+    notify: notify::Written,
     log: Log,
 }
 
@@ -173,6 +177,7 @@ impl Config {
             sessions: Policy { limits: written.limits.limits(&env)?, ..written.sessions.policy(&env)? },
             support_phone: written.support.phone(&env)?,
             health: written.health.health(&env)?,
+            notify: written.notify.ways()?,
             log_format,
             log_level: text("TRAM_LOG_LEVEL", written.log.level, "info"),
         })

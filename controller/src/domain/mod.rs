@@ -18,6 +18,7 @@ pub mod lease;
 pub mod limits;
 pub mod line;
 pub mod name;
+pub mod notify;
 pub mod placement;
 pub mod policy;
 pub mod pool;

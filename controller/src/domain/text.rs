@@ -24,6 +24,19 @@ pub fn words(text: &str) -> Vec<String> {
     words
 }
 
+/// The same text without Vietnamese marks, letter for letter; upper case stays.
+#[must_use]
+pub fn unmarked(text: &str) -> String {
+    let plain = text.nfd().filter(|c| !is_combining_mark(*c));
+    plain
+        .map(|c| match c {
+            'đ' => 'd',
+            'Đ' => 'D',
+            c => c,
+        })
+        .collect()
+}
+
 /// `y` after a consonant is written `i` by some (Kỳ/Kì, Lý/Lí, Quý/Quí); after a vowel (Tây, Thúy) and at
 /// the beginning (Yên) it is another sound.
 fn push_folding_y(word: &mut String, c: char) {

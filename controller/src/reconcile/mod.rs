@@ -16,6 +16,7 @@ pub mod driver;
 pub mod endpoint_presence;
 pub mod host_inventory;
 pub mod incident_judge;
+pub mod notify_outbox;
 pub mod pool_size;
 pub mod session_reaper;
 pub mod site_prober;

@@ -15,7 +15,9 @@ use crate::domain::incident::damping::{Course, Step};
 use crate::domain::incident::hours::Hours;
 use crate::domain::incident::picture::Probe;
 use crate::domain::incident::{Judgement, Party, Severity, Thresholds, backlog, judge};
+use crate::domain::notify::{Facts, Occasion};
 use crate::domain::time::Time;
+use crate::services::notify::Readers;
 use crate::store::Tx;
 use crate::store::incidents::{CalendarDay, Event, Filter, Incident, SiteFacts};
 
@@ -59,11 +61,12 @@ pub async fn look(app: &App, lookout: &Lookout, centre: Vec<Probe>, now: Time) -
     }
     let picture = picture::read(app, seen, centre, &lookout.hours, now).await?;
     let judgements = judge(&picture.fleet, &lookout.thresholds);
+    let readers = Readers::read(app, &lookout.hours, now).await?;
     let mut tx = app.store.begin().await?;
     if !tx.may_judge().await? {
         return Ok(None);
     }
-    let done = settle(&mut tx, &judgements, &picture, now).await?;
+    let done = settle(&mut tx, &judgements, &picture, &readers, now).await?;
     tx.commit().await?;
     for severity in [Severity::Warn, Severity::Crit] {
         let n = judgements.iter().filter(|j| j.severity == severity).count();
@@ -73,7 +76,13 @@ pub async fn look(app: &App, lookout: &Lookout, centre: Vec<Probe>, now: Time) -
 }
 
 /// Follows each possible incident by one look.
-async fn settle(tx: &mut Tx, judgements: &[Judgement], picture: &picture::Read, now: Time) -> Result<Looked> {
+async fn settle(
+    tx: &mut Tx,
+    judgements: &[Judgement],
+    picture: &picture::Read,
+    readers: &Readers,
+    now: Time,
+) -> Result<Looked> {
     let mut courses: BTreeMap<String, (Severity, Course)> =
         tx.incident_courses().await?.into_iter().map(|(k, s, c)| (k, (s, c))).collect();
     let open: BTreeMap<String, Incident> = tx.open_incidents().await?.into_iter().map(|i| (i.key.clone(), i)).collect();
@@ -94,7 +103,7 @@ async fn settle(tx: &mut Tx, judgements: &[Judgement], picture: &picture::Read, 
                 owners.push((i.id, j));
             }
             None if course.is_open() => {
-                let id = start(tx, j, &course, now).await?;
+                let id = start(tx, j, &course, readers, now).await?;
                 owners.push((id, j));
                 done.opened += 1;
             }
@@ -107,20 +116,22 @@ async fn settle(tx: &mut Tx, judgements: &[Judgement], picture: &picture::Read, 
         let keep = (!course.is_forgotten()).then_some(&course);
         tx.put_incident_course(&key, severity, keep).await?;
         if let (Step::Clear, Some(i)) = (step, open.get(&key)) {
-            end(tx, i, &owners, picture, now).await?;
+            end(tx, i, &owners, picture, readers, now).await?;
             done.over += 1;
         }
     }
     Ok(done)
 }
 
-async fn start(tx: &mut Tx, j: &Judgement, course: &Course, now: Time) -> Result<IncidentId> {
+async fn start(tx: &mut Tx, j: &Judgement, course: &Course, readers: &Readers, now: Time) -> Result<IncidentId> {
     let id = IncidentId(Uuid::now_v7());
     tx.open_incident(id, j, course.is_flapping(), now).await?;
     let detail = json!({"cause": j.cause, "confidence": j.confidence, "evidence": j.evidence, "sites": j.sites.len(),
         "endpoints": j.endpoints.len()});
     tx.incident_event(id, "opened", "system", detail, now).await?;
     counter!("incidents_opened_total", "cause" => j.cause.as_str()).increment(1);
+    let facts = Facts { severity: j.severity, cause: j.cause, sites: &j.sites };
+    readers.tell(tx, id, &facts, Occasion::Opened, "", now).await?;
     Ok(id)
 }
 
@@ -151,6 +162,7 @@ async fn end(
     i: &Incident,
     owners: &[(IncidentId, &Judgement)],
     picture: &picture::Read,
+    readers: &Readers,
     now: Time,
 ) -> Result<()> {
     let covers = |j: &Judgement| {
@@ -161,6 +173,8 @@ async fn end(
         tx.end_incident(i.id, Some(*owner), now).await?;
         return Ok(tx.incident_event(i.id, "merged", "system", json!({"into": owner, "cause": j.cause}), now).await?);
     }
+    let sites = tx.sites_of_incident(i.id).await?;
+    let mut facts = Facts { severity: i.severity, cause: i.cause, sites: &sites };
     let accounts = picture.accounts(&i.endpoints, Time::from_micros(i.opened_at));
     if let Some((cause, confidence, evidence)) = backlog::judged_again(i.cause, &accounts)
         && (cause != i.cause || confidence != i.confidence)
@@ -169,8 +183,10 @@ async fn end(
         let detail = json!({"from": i.cause, "to": cause, "confidence": confidence, "evidence": evidence});
         tx.incident_event(i.id, "cause", "system", detail, now).await?;
         counter!("incidents_judged_again_total").increment(u64::from(cause != i.cause));
+        facts.cause = cause;
     }
     tx.end_incident(i.id, None, now).await?;
+    readers.tell(tx, i.id, &facts, Occasion::Over, "", now).await?;
     let lasted = now.since(Time::from_micros(i.opened_at)).as_secs();
     Ok(tx.incident_event(i.id, "over", "system", json!({"lasted_s": lasted}), now).await?)
 }

@@ -26,6 +26,7 @@ pub mod images;
 pub mod incidents;
 pub mod leases;
 pub mod nodes;
+pub mod notify;
 pub mod overview;
 pub mod pools;
 pub mod sign_in;

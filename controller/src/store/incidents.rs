@@ -328,6 +328,17 @@ impl Tx {
         Ok(on_tx!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql.clone())).fetch_all(c))?)
     }
 
+    /// Site codes an incident touches, as this transaction sees them.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn sites_of_incident(&mut self, id: IncidentId) -> Result<Vec<String>> {
+        Ok(
+            on_tx!(self, c => sqlx::query_scalar("SELECT site_code FROM incident_sites WHERE incident_id = $1 ORDER BY site_code")
+            .bind(id.0).fetch_all(c))?,
+        )
+    }
+
     /// Opens an incident.
     ///
     /// # Errors

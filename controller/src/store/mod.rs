@@ -33,6 +33,7 @@ pub mod leases;
 pub mod line;
 pub mod listen;
 mod lock;
+pub mod notify;
 pub mod pools;
 pub mod returns;
 pub mod samples;

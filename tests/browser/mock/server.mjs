@@ -152,6 +152,21 @@ export async function startMock(port = 0) {
     ['GET', '/endpoints', () => page(world.endpoints)],
     ['GET', '/endpoints/:id', ({ id }) => found(world.endpoints, id)],
     ['POST', '/endpoints/:id/revoke', ({ id }) => Object.assign(found(world.endpoints, id), { state: 'revoked' })],
+    ['GET', '/notify-rules', () => page(world.notifyRules)],
+    ['POST', '/notify-rules', ({ body }) => {
+      if (!body.target.includes('@') && body.channel === 'email') {
+        throw new Refusal(422, 'N-200', 'The rule has a fault.', { errors: [{ at: 'target', code: 'N-202', message: 'no address' }] })
+      }
+      const rule = { ...body, id: randomUUID() }
+      world.notifyRules.push(rule)
+      return [201, rule]
+    }],
+    ['POST', '/notify-rules/:id/test', ({ id }) => {
+      const created_at = new Date().toISOString()
+      world.notifyLog.unshift({ id: randomUUID(), rule: id, incident: null, occasion: 'test', created_at, due_at: null, attempts: 1, sent_at: created_at, error: null })
+      return [202, world.notifyLog[0].id]
+    }],
+    ['GET', '/notify-log', () => page(world.notifyLog)],
     ['GET', '/incidents', () => page(world.incidents.map(({ sites, events, ...row }) => row))],
     ['GET', '/incidents/by-site', () => page(world.incidents.filter((i) => i.open && i.site).map((i) => ({ site: i.site.code, severity: i.severity, incidents: [i.id] })))],
     ['GET', '/incidents/:id', ({ id }) => found(world.incidents, id)],

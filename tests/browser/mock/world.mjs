@@ -50,6 +50,8 @@ export class World {
     this.sessions = []
     this.assists = new Assists(this)
     this.endpoints = [endpoint('may-co-loa-01', 'online', 'ok'), endpoint('may-co-loa-02', 'silent', 'crit')]
+    this.notifyRules = []
+    this.notifyLog = []
     this.incidents = [incident(randomUUID())]
     this.users = [
       user('vanhanh', 'Trần Văn Hành', 'operator', null),

@@ -1,5 +1,5 @@
 import { api, body, postText } from './client'
-import type { HandOver, HostChange, NewPool, PoolPolicy, SiteImport, TokenCreate, UserCreate, UserPatch } from './types'
+import type { HandOver, HostChange, NewPool, NotifyRuleBody, PoolPolicy, SiteImport, TokenCreate, UserCreate, UserPatch } from './types'
 
 // The controller's own ceiling for one page; live rows then keep the list whole.
 const ALL = { limit: 5000 }
@@ -112,6 +112,15 @@ export const noteIncident = (id: string, text: string) =>
   body(api.POST('/api/v1/incidents/{id}/notes', { params: { path: { id } }, body: { text } }))
 export const handOverIncident = (id: string, to: HandOver) =>
   body(api.POST('/api/v1/incidents/{id}/hand-over', { params: { path: { id } }, body: to }))
+
+export const notifyRules = () => body(api.GET('/api/v1/notify-rules'))
+export const notifyLog = () => body(api.GET('/api/v1/notify-log'))
+export const createNotifyRule = (rule: NotifyRuleBody) => body(api.POST('/api/v1/notify-rules', { body: rule }))
+export const changeNotifyRule = (id: string, rule: NotifyRuleBody) =>
+  body(api.PUT('/api/v1/notify-rules/{id}', { params: { path: { id } }, body: rule }))
+export const dropNotifyRule = (id: string) => body(api.DELETE('/api/v1/notify-rules/{id}', { params: { path: { id } } }))
+export const testNotifyRule = (id: string) =>
+  body(api.POST('/api/v1/notify-rules/{id}/test', { params: { path: { id } } }))
 
 export const audit = (q: string, cursor?: string) =>
   body(

@@ -14,6 +14,8 @@ export const keys = {
   sessions: ['sessions'] as const,
   incidents: ['incidents'] as const,
   siteHealth: ['site-health'] as const,
+  notifyRules: ['notify-rules'] as const,
+  notifyLog: ['notify-log'] as const,
   audit: (q: string) => ['audit', q] as const,
   pool: (id: string) => ['pool', id] as const,
   desktop: (id: string) => ['desktop', id] as const,

@@ -542,6 +542,76 @@ export interface paths {
         patch: operations["sign_in_change_me"];
         trace?: never;
     };
+    "/api/v1/notify-log": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The latest messages, newest first. */
+        get: operations["notify_log"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notify-rules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All rules. */
+        get: operations["notify_list"];
+        put?: never;
+        /** Makes a rule. */
+        post: operations["notify_create"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notify-rules/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Changes a rule, as a whole. */
+        put: operations["notify_change"];
+        post?: never;
+        /** Forgets a rule, and what is on its way by it. */
+        delete: operations["notify_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notify-rules/{id}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Sends a message that only tries the way; the log shows how it fared. */
+        post: operations["notify_test"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/overview": {
         parameters: {
             query?: never;
@@ -1074,6 +1144,11 @@ export interface components {
          * @enum {string}
          */
         Cause: "busy" | "out_of_order";
+        /**
+         * @description A way to somebody.
+         * @enum {string}
+         */
+        Channel: "email" | "sms" | "webhook";
         /**
          * @description How sure the judgement is.
          * @enum {string}
@@ -1626,7 +1701,7 @@ export interface components {
             acknowledged_by?: string | null;
             answer_by?: components["schemas"]["Time"] | null;
             /** @description Why, as judged now. */
-            cause: components["schemas"]["Cause"];
+            cause: components["schemas"]["IncidentCause"];
             /** @description How sure. */
             confidence: components["schemas"]["Confidence"];
             /** @description What tells two of one scope and cause apart, such as the check or the service. */
@@ -1638,7 +1713,7 @@ export interface components {
             /** @description What speaks for it. */
             evidence: components["schemas"]["Evidence"][];
             /** @description Why, as judged when it was opened. */
-            first_cause: components["schemas"]["Cause"];
+            first_cause: components["schemas"]["IncidentCause"];
             /** @description It comes and goes. */
             flapping: boolean;
             /** @description Who handed it to its party. */
@@ -1666,6 +1741,11 @@ export interface components {
             severity: components["schemas"]["Severity"];
             site?: components["schemas"]["SiteRef"] | null;
         };
+        /**
+         * @description Why something does not work, in the order in which the rules look.
+         * @enum {string}
+         */
+        IncidentCause: "data_centre" | "carrier" | "site_power" | "site_line" | "line_degraded" | "lan" | "switched_off" | "endpoint_power" | "crashed" | "service" | "site_service" | "desktop" | "peripheral" | "computer" | "flapping";
         /** @description An incident with all there is to know of it. */
         IncidentDetail: components["schemas"]["Incident"] & {
             /** @description What happened to it, oldest first. */
@@ -1850,6 +1930,71 @@ export interface components {
              */
             vcpus?: number | null;
         };
+        /** @description A message that was sent, or is on its way. */
+        Notification: {
+            /**
+             * Format: int64
+             * @description How often it was tried.
+             */
+            attempts: number;
+            /** @description When it was made. */
+            created_at: components["schemas"]["Time"];
+            due_at?: components["schemas"]["Time"] | null;
+            /** @description What was said when it did not. */
+            error?: string | null;
+            /**
+             * Format: uuid
+             * @description Id.
+             */
+            id: string;
+            /**
+             * Format: uuid
+             * @description Of which incident; absent: a try.
+             */
+            incident?: string | null;
+            /** @description What of it. */
+            occasion: components["schemas"]["Occasion"];
+            /**
+             * Format: uuid
+             * @description For which rule.
+             */
+            rule: string;
+            sent_at?: components["schemas"]["Time"] | null;
+        };
+        /** @description A rule. */
+        NotifyRule: components["schemas"]["NotifyRuleBody"] & {
+            /**
+             * Format: uuid
+             * @description Id.
+             */
+            id: string;
+        };
+        /** @description Who wants to be told of what. */
+        NotifyRuleBody: {
+            /** @description When. */
+            at_times: components["schemas"]["When"];
+            /** @description Only these causes; empty: all. */
+            causes?: components["schemas"]["IncidentCause"][];
+            /** @description The way. */
+            channel: components["schemas"]["Channel"];
+            /** @description Off: nothing is told. */
+            enabled?: boolean;
+            /** @description The end of an incident is told, too. */
+            ends?: boolean;
+            /** @description What people call it. */
+            name: string;
+            /** @description The least that is told. */
+            severity: components["schemas"]["Severity"];
+            /** @description Everything at or below this site; absent: everywhere. */
+            site_code?: string | null;
+            /** @description Mail address, mobile number, or https address. */
+            target: string;
+        };
+        /**
+         * @description What is told of an incident.
+         * @enum {string}
+         */
+        Occasion: "opened" | "cause" | "over" | "late" | "test";
         /** @description Where a session is open. Whose address it has is nobody's business. */
         OpenPlace: {
             /** @description A browser or an endpoint. */
@@ -2229,7 +2374,7 @@ export interface components {
                 acknowledged_by?: string | null;
                 answer_by?: components["schemas"]["Time"] | null;
                 /** @description Why, as judged now. */
-                cause: components["schemas"]["Cause"];
+                cause: components["schemas"]["IncidentCause"];
                 /** @description How sure. */
                 confidence: components["schemas"]["Confidence"];
                 /** @description What tells two of one scope and cause apart, such as the check or the service. */
@@ -2241,7 +2386,7 @@ export interface components {
                 /** @description What speaks for it. */
                 evidence: components["schemas"]["Evidence"][];
                 /** @description Why, as judged when it was opened. */
-                first_cause: components["schemas"]["Cause"];
+                first_cause: components["schemas"]["IncidentCause"];
                 /** @description It comes and goes. */
                 flapping: boolean;
                 /** @description Who handed it to its party. */
@@ -2283,6 +2428,65 @@ export interface components {
             items: (components["schemas"]["SiteFacts"] & {
                 /** @description Code. */
                 site: string;
+            })[];
+            /** @description Pass as `cursor` for the next page; absent on the last. */
+            next?: string | null;
+            /**
+             * Format: int64
+             * @description Rows that match in all.
+             */
+            total: number;
+        };
+        /** @description A page of a list. */
+        Page_Notification: {
+            /** @description The rows. */
+            items: {
+                /**
+                 * Format: int64
+                 * @description How often it was tried.
+                 */
+                attempts: number;
+                /** @description When it was made. */
+                created_at: components["schemas"]["Time"];
+                due_at?: components["schemas"]["Time"] | null;
+                /** @description What was said when it did not. */
+                error?: string | null;
+                /**
+                 * Format: uuid
+                 * @description Id.
+                 */
+                id: string;
+                /**
+                 * Format: uuid
+                 * @description Of which incident; absent: a try.
+                 */
+                incident?: string | null;
+                /** @description What of it. */
+                occasion: components["schemas"]["Occasion"];
+                /**
+                 * Format: uuid
+                 * @description For which rule.
+                 */
+                rule: string;
+                sent_at?: components["schemas"]["Time"] | null;
+            }[];
+            /** @description Pass as `cursor` for the next page; absent on the last. */
+            next?: string | null;
+            /**
+             * Format: int64
+             * @description Rows that match in all.
+             */
+            total: number;
+        };
+        /** @description A page of a list. */
+        Page_NotifyRule: {
+            /** @description The rows. */
+            items: (components["schemas"]["NotifyRuleBody"] & {
+                /**
+                 * Format: uuid
+                 * @description Id.
+                 */
+                id: string;
             })[];
             /** @description Pass as `cursor` for the next page; absent on the last. */
             next?: string | null;
@@ -3480,6 +3684,11 @@ export interface components {
              */
             total_mib: number;
         };
+        /**
+         * @description When somebody wants to be told.
+         * @enum {string}
+         */
+        When: "always" | "office" | "on_call";
     };
     responses: never;
     parameters: never;
@@ -4327,7 +4536,7 @@ export interface operations {
                 /** @description Only open (`true`) or over ones. */
                 open?: boolean;
                 /** @description Only with this cause. */
-                cause?: components["schemas"]["Cause"];
+                cause?: components["schemas"]["IncidentCause"];
                 /** @description Only those that touch this site. */
                 site?: string;
                 /** @description At most so many, up to 5000. */
@@ -4730,6 +4939,180 @@ export interface operations {
                 };
             };
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    notify_log: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Notification"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    notify_list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_NotifyRule"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    notify_create: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NotifyRuleBody"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NotifyRule"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    notify_change: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NotifyRuleBody"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NotifyRule"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    notify_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    notify_test: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            "4XX": {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -33,6 +33,9 @@ export type IncidentDetail = Schemas['IncidentDetail']
 export type Evidence = Schemas['Evidence']
 export type Party = Schemas['Party']
 export type HandOver = Schemas['HandOver']
+export type NotifyRule = Schemas['NotifyRule']
+export type NotifyRuleBody = Schemas['NotifyRuleBody']
+export type Notification = Schemas['Notification']
 export type AuditRow = Schemas['AuditRow']
 
 export interface List<T> {

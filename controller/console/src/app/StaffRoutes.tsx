@@ -8,6 +8,7 @@ import { HostsPage } from '../pages/HostsPage'
 import { ImagesPage } from '../pages/ImagesPage'
 import { IncidentPage } from '../pages/IncidentPage'
 import { IncidentsPage } from '../pages/IncidentsPage'
+import { NotifyPage } from '../pages/NotifyPage'
 import { OverviewPage } from '../pages/OverviewPage'
 import { PoolPage } from '../pages/PoolPage'
 import { PoolsPage } from '../pages/PoolsPage'
@@ -39,6 +40,7 @@ export default function StaffRoutes({ role }: { role: 'operator' | 'support' }) 
             <Route path="/images" element={<ImagesPage />} />
             <Route path="/pools" element={<PoolsPage />} />
             <Route path="/pools/:id" element={<PoolPage />} />
+            <Route path="/notify" element={<NotifyPage />} />
             <Route path="/users" element={<UsersPage />} />
             <Route path="/audit" element={<AuditPage />} />
           </>

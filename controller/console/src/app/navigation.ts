@@ -17,12 +17,13 @@ const endpoints: NavItem = { to: '/endpoints', label: 'nav.endpoints', icon: 'de
 const tokens: NavItem = { to: '/tokens', label: 'nav.tokens', icon: 'key' }
 const sessions: NavItem = { to: '/sessions', label: 'nav.sessions', icon: 'link' }
 const sites: NavItem = { to: '/sites', label: 'nav.sites', icon: 'map' }
+const notify: NavItem = { to: '/notify', label: 'nav.notify', icon: 'bell' }
 const users: NavItem = { to: '/users', label: 'nav.users', icon: 'users' }
 const audit: NavItem = { to: '/audit', label: 'nav.audit', icon: 'list' }
 
 /** What each role finds in the side bar; the controller refuses the rest anyway. */
 export const navigation: Record<Role, NavItem[]> = {
-  operator: [home, incidents, hosts, images, pools, desktops, sessions, endpoints, tokens, sites, users, audit],
+  operator: [home, incidents, hosts, images, pools, desktops, sessions, endpoints, tokens, sites, notify, users, audit],
   support: [incidents, endpoints, tokens, sessions, desktops, sites],
   officer: [{ to: '/', label: 'nav.desktop', icon: 'screen' }],
 }

@@ -5,6 +5,12 @@ import * as calls from '../api/calls'
 import { keys } from '../api/keys'
 import type { Evidence, Incident } from '../api/types'
 
+/** Every cause there is, in the order in which the rules look. */
+export const CAUSES: Incident['cause'][] = [
+  'data_centre', 'carrier', 'site_power', 'site_line', 'line_degraded', 'lan', 'switched_off', 'endpoint_power', 'crashed',
+  'service', 'site_service', 'desktop', 'peripheral', 'computer', 'flapping',
+]
+
 /** Causes, scopes and evidence in the reader's language. */
 export function useIncidentText() {
   const { t } = useTranslation()

@@ -34,13 +34,14 @@ const shapes: Record<string, ReactNode> = {
   plus: <path d="M12 5v14M5 12h14" />,
   up: <path d="M6 14l6-6 6 6" />,
   down: <path d="M6 10l6 6 6-6" />,
+  bell: <path d="M6 16V11a6 6 0 0 1 12 0v5l2 2H4zM10 21h4" />,
   alarm: <path d="M12 4l9 16H3zM12 10v4M12 17h.01" />,
   upload: <path d="M12 16V4M7 9l5-5 5 5M4 17v3h16v-3" />,
 }
 
 export type IconName =
   | 'home' | 'server' | 'disc' | 'stack' | 'screen' | 'map' | 'users' | 'list' | 'device' | 'link' | 'key'
-  | 'search' | 'refresh' | 'play' | 'stop' | 'more' | 'expand' | 'copy' | 'out' | 'plus' | 'up' | 'down' | 'upload' | 'alarm'
+  | 'search' | 'refresh' | 'play' | 'stop' | 'more' | 'expand' | 'copy' | 'out' | 'plus' | 'up' | 'down' | 'upload' | 'alarm' | 'bell'
 
 export function Icon({ name, size = 18 }: { name: IconName; size?: number }) {
   const dots = name === 'more'

@@ -12,6 +12,7 @@ pub mod hosts;
 pub mod images;
 pub mod incidents;
 pub mod login;
+pub mod notify;
 pub mod overview;
 pub mod pools;
 pub mod sessions;

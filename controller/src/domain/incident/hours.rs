@@ -38,6 +38,21 @@ impl Default for Hours {
 }
 
 impl Hours {
+    /// When people come in next, if they are not in now.
+    #[must_use]
+    pub fn opens_after(&self, now: Time) -> Time {
+        let step = std::time::Duration::from_secs(60);
+        // Whole minutes by the clock of the offices; two weeks of holidays are the most.
+        let mut at = Time::from_micros(now.micros() - now.micros().rem_euclid(60_000_000));
+        for _ in 0..14 * 24 * 60 {
+            if self.open(at) {
+                return at.max(now);
+            }
+            at = at.plus(step);
+        }
+        at
+    }
+
     /// Whether people work at this time.
     #[must_use]
     pub fn open(&self, now: Time) -> bool {
@@ -71,6 +86,14 @@ mod tests {
         assert!(!h.open(at("2026-11-25T10:00:00Z")));
         assert!(!h.open(at("2026-11-28T03:00:00Z")), "Saturday");
         assert!(h.open(at("2026-11-30T03:00:00Z")), "Monday");
+    }
+
+    #[test]
+    fn what_waits_for_the_morning_comes_when_the_office_opens() {
+        let h = Hours::default();
+        // Friday evening: Monday, half past seven.
+        assert_eq!(h.opens_after(at("2026-11-27T12:00:00Z")), at("2026-11-30T00:30:00Z"));
+        assert_eq!(h.opens_after(at("2026-11-25T03:00:10Z")), at("2026-11-25T03:00:10Z"), "now");
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub use self::picture::Picture;
 
 text_enum! {
     /// Why something does not work, in the order in which the rules look.
-    Cause {
+    IncidentCause {
         /// The data centre or the controller itself.
         DataCentre = "data_centre",
         /// A carrier's network: many offices of one carrier or region at once.
@@ -56,6 +56,9 @@ text_enum! {
         Flapping = "flapping",
     }
 }
+
+/// The cause of an incident. In the API's document its name is the long one: a waiting line has causes, too.
+pub type Cause = IncidentCause;
 
 text_enum! {
     /// Who has to act.
@@ -97,7 +100,7 @@ text_enum! {
     }
 }
 
-impl Cause {
+impl IncidentCause {
     /// Who has to act first.
     #[must_use]
     pub fn party(self) -> Party {
