@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -19,12 +20,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::time::TimeSpec;
+use socket2::{SockAddr, SockRef};
 
 /// Address of the end that sends most: the gateway.
 pub const NEAR: Ipv4Addr = Ipv4Addr::new(10, 203, 0, 1);
 /// Address of the other: the endpoint.
 pub const FAR: Ipv4Addr = Ipv4Addr::new(10, 203, 0, 2);
+/// How long a direction waits at least, and at most, before it looks again.
+const MOMENT: Duration = Duration::from_micros(50);
+const IDLE: Duration = Duration::from_millis(50);
 
 /// One direction of a line.
 #[derive(Clone, Copy, Debug)]
@@ -181,24 +189,28 @@ fn carry(
     let mut queue: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
     let mut free = Instant::now();
     let mut buffer = vec![0; 4096];
+    let Ok(at) = SockAddr::unix(at) else { return };
     while !stop.load(Ordering::Relaxed) {
         let now = Instant::now();
-        while queue.front().is_some_and(|(due, _)| *due <= now) {
-            if let Some((_, packet)) = queue.pop_front() {
-                // The other end is gone: so is the packet.
-                let _ = to.send_to(&packet, at);
+        while let Some((_, packet)) = queue.front().filter(|(due, _)| *due <= now) {
+            // Never waits: socat at the other end may itself be waiting for the other direction. What it has no
+            // place for is tried again in a moment; if it is gone, so is the packet.
+            let sent = SockRef::from(to).send_to_with_flags(packet, &at, libc::MSG_DONTWAIT);
+            if sent.is_err_and(|e| e.kind() == ErrorKind::WouldBlock) {
+                break;
             }
+            queue.pop_front();
         }
-        let wait = queue.front().map_or(Duration::from_millis(50), |(due, _)| due.saturating_duration_since(now));
-        let wait = wait.clamp(Duration::from_micros(50), Duration::from_millis(50));
-        if from.set_read_timeout(Some(wait)).is_err() {
-            return;
-        }
-        let n = match from.recv(&mut buffer) {
-            Ok(n) => n,
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
+        let wait = queue.front().map_or(IDLE, |(due, _)| due.saturating_duration_since(now)).clamp(MOMENT, IDLE);
+        // To the microsecond: the timeouts of sockets count in ticks of the kernel, each of which is a whole packet
+        // of a thin line. What arrives in lumps teaches a sender wrong rates.
+        let mut readable = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+        match ppoll(&mut readable, Some(TimeSpec::from_duration(wait)), None) {
+            Ok(0) | Err(Errno::EINTR) => continue,
+            Ok(_) => {}
             Err(_) => return,
-        };
+        }
+        let Ok(n) = from.recv(&mut buffer) else { return };
         let now = Instant::now();
         dice ^= dice << 13;
         dice ^= dice >> 7;
