@@ -46,6 +46,7 @@ impl Tunnel {
             batch: VecDeque::new(),
             written: 0,
             wide: false,
+            unsent: 0,
             dirty: false,
             room: false,
             sleep: Box::pin(tokio::time::sleep_until(Instant::now())),
@@ -69,6 +70,8 @@ struct Driver<'a, L> {
     batch: VecDeque<Frame>,
     written: usize,
     wide: bool,
+    /// What the line was told to hold unsent.
+    unsent: usize,
     /// Something was written since the last flush.
     dirty: bool,
     /// The socket takes more without making it wait.
@@ -151,6 +154,7 @@ impl<L: Line> Driver<'_, L> {
         }
         // What arrived before a fault is good.
         inner.news()?;
+        self.decoder.supply(|| inner.mux.spare(), FRAMES);
         Ok(all?)
     }
 
@@ -215,20 +219,27 @@ impl<L: Line> Driver<'_, L> {
             if !inner.mux.tick(now) {
                 return Err(LineEnd::Silent);
             }
+            if self.sleep.is_elapsed() {
+                self.decoder.shrink();
+            }
             let room = self.room && self.batch.is_empty() && !self.dirty;
-            if room {
+            if !room {
+                inner.mux.blocked();
+            } else {
                 inner.mux.batch(&mut self.batch);
                 inner.news()?;
             }
-            let wide = !inner.mux.thin();
+            let unsent = inner.mux.unsent();
+            self.wide = !inner.mux.thin();
             if !inner.driver.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
                 inner.driver = Some(cx.waker().clone());
             }
             let due = inner.mux.due();
             drop(inner);
-            if wide != self.wide {
-                self.wide = wide;
-                self.io.widen(wide);
+            // Not for every change: each is a call of the kernel.
+            if unsent > self.unsent / 4 * 5 || unsent < self.unsent / 4 * 3 {
+                self.unsent = unsent;
+                self.io.hold(unsent);
             }
             let Some(due) = due else { return Ok(()) };
             let due = self.tunnel.0.began + due;

@@ -10,17 +10,15 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest};
 use tokio::net::{TcpStream, UnixStream};
 
-/// Unsent bytes the kernel may hold of a thin line: what is there can't be overtaken any more.
-const THIN_UNSENT: u32 = 16 * 1024;
-/// Of a wide one, where waking up for every 16 KiB costs more than it gains.
-const WIDE_UNSENT: u32 = 1024 * 1024;
+/// Unsent bytes the kernel may hold before the line is known.
+const UNSENT: u32 = 16 * 1024;
 /// Sent bytes that nobody acknowledges for this long mean a dead line.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 
 /// What a tunnel runs on.
 pub trait Line: AsyncRead + AsyncWrite + Unpin + Send {
-    /// The line proved to be wide, or thin.
-    fn widen(&self, _wide: bool) {}
+    /// From now on at most about so many bytes should be held that were not sent.
+    fn hold(&self, _unsent: usize) {}
 
     /// Waits until little of what was written is still unsent.
     fn poll_room(&self, _: &mut Context<'_>) -> Poll<()> {
@@ -39,13 +37,13 @@ pub fn prepare(socket: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(socket);
     let _ = socket.set_tcp_congestion(b"bbr");
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-    socket.set_tcp_notsent_lowat(THIN_UNSENT)
+    socket.set_tcp_notsent_lowat(UNSENT)
 }
 
 impl Line for TcpStream {
-    fn widen(&self, wide: bool) {
+    fn hold(&self, unsent: usize) {
         // Only the speed depends on it.
-        let _ = SockRef::from(self).set_tcp_notsent_lowat(if wide { WIDE_UNSENT } else { THIN_UNSENT });
+        let _ = SockRef::from(self).set_tcp_notsent_lowat(u32::try_from(unsent).unwrap_or(UNSENT));
     }
 
     /// The kernel takes far more than the limit as long as its last segment can grow; but it calls a socket
@@ -71,8 +69,8 @@ impl Line for TcpStream {
 }
 
 impl<L: Line> Line for tokio_rustls::client::TlsStream<L> {
-    fn widen(&self, wide: bool) {
-        self.get_ref().0.widen(wide);
+    fn hold(&self, unsent: usize) {
+        self.get_ref().0.hold(unsent);
     }
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -81,8 +79,8 @@ impl<L: Line> Line for tokio_rustls::client::TlsStream<L> {
 }
 
 impl<L: Line> Line for tokio_rustls::server::TlsStream<L> {
-    fn widen(&self, wide: bool) {
-        self.get_ref().0.widen(wide);
+    fn hold(&self, unsent: usize) {
+        self.get_ref().0.hold(unsent);
     }
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -91,8 +89,8 @@ impl<L: Line> Line for tokio_rustls::server::TlsStream<L> {
 }
 
 impl Line for Box<dyn Line> {
-    fn widen(&self, wide: bool) {
-        (**self).widen(wide);
+    fn hold(&self, unsent: usize) {
+        (**self).hold(unsent);
     }
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {

@@ -1,6 +1,8 @@
 //! A stream of a tunnel.
 
-use std::io;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,6 +14,8 @@ use super::Tunnel;
 
 /// Read at once from what is copied into a stream.
 const PIECE: usize = 64 * 1024;
+/// Pieces taken from the tunnel at once, and written with one call.
+const PIECES: usize = 8;
 
 /// Bytes both ways. Survives its tunnel's connections. Dropping it, or both halves, without a shutdown breaks it
 /// off.
@@ -23,9 +27,11 @@ pub struct Stream {
 /// The half that is read.
 pub struct ReadStream {
     held: Arc<Held>,
-    /// The piece that is being read.
-    piece: Vec<u8>,
+    /// What was taken from the tunnel; of the first piece, `read` bytes were read.
+    pieces: VecDeque<Vec<u8>>,
     read: usize,
+    /// Pieces that were read, on their way back to the tunnel.
+    used: Vec<Vec<u8>>,
     ended: bool,
 }
 
@@ -61,7 +67,7 @@ fn error(e: StreamError) -> io::Error {
 impl Stream {
     pub(super) fn new(tunnel: Tunnel, id: u32) -> Self {
         let held = Arc::new(Held { tunnel, id });
-        let read = ReadStream { held: held.clone(), piece: Vec::new(), read: 0, ended: false };
+        let read = ReadStream { held: held.clone(), pieces: VecDeque::new(), read: 0, used: Vec::new(), ended: false };
         Self { read, write: WriteStream { held } }
     }
 
@@ -92,14 +98,20 @@ impl Stream {
         let out = async {
             let mut total = 0;
             loop {
-                // Written from where it arrived: no copy in between.
-                let piece = from_stream.fill_buf().await?;
-                if piece.is_empty() {
+                if from_stream.fill_buf().await?.is_empty() {
                     to_other.shutdown().await?;
                     return Ok(total);
                 }
-                let n = piece.len();
-                to_other.write_all(piece).await?;
+                // Written from where it arrived, and as much at once as there is.
+                let n = poll_fn(|cx| {
+                    let mut slices = [IoSlice::new(&[]); PIECES];
+                    let n = from_stream.slices(&mut slices);
+                    Pin::new(&mut to_other).poll_write_vectored(cx, &slices[..n])
+                });
+                let n = n.await?;
+                if n == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
                 from_stream.consume(n);
                 total += n as u64;
             }
@@ -121,6 +133,18 @@ impl Stream {
     }
 }
 
+impl ReadStream {
+    /// What can be read at once; how many slices that is.
+    fn slices<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
+        let mut n = 0;
+        for (slot, piece) in into.iter_mut().zip(&self.pieces) {
+            *slot = IoSlice::new(if n == 0 { &piece[self.read..] } else { piece });
+            n += 1;
+        }
+        n
+    }
+}
+
 impl WriteStream {
     /// Breaks the stream off with a code for the other end.
     pub fn reset(&self, code: u16) {
@@ -133,7 +157,7 @@ impl WriteStream {
 impl AsyncBufRead for ReadStream {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
-        if this.read >= this.piece.len() && !this.ended {
+        if this.pieces.is_empty() && !this.ended {
             let now = this.held.tunnel.now();
             let mut inner = this.held.tunnel.lock();
             if inner.closed {
@@ -144,23 +168,32 @@ impl AsyncBufRead for ReadStream {
                     inner.readers.insert(this.held.id, cx.waker().clone());
                     return Poll::Pending;
                 }
+                Some(piece) if piece.is_empty() => this.ended = true,
                 Some(piece) => {
+                    this.pieces.push_back(piece);
+                    while this.pieces.len() < PIECES && inner.mux.more(this.held.id) {
+                        this.pieces.extend(inner.mux.take(now, this.held.id).map_err(error)?);
+                    }
+                    this.used.drain(..).for_each(|buffer| inner.mux.recycle(buffer));
                     if inner.mux.has_urgent() {
                         inner.wake_driver();
                     }
-                    this.ended = piece.is_empty();
-                    (this.piece, this.read) = (piece, 0);
                 }
             }
         }
-        Poll::Ready(Ok(&this.piece[this.read..]))
+        Poll::Ready(Ok(this.pieces.front().map_or(&[], |piece| &piece[this.read..])))
     }
 
     fn consume(self: Pin<&mut Self>, n: usize) {
         let this = self.get_mut();
         this.read += n;
-        if this.read >= this.piece.len() {
-            (this.piece, this.read) = (Vec::new(), 0);
+        while let Some(piece) = this.pieces.front().filter(|piece| this.read >= piece.len()) {
+            this.read -= piece.len();
+            this.used.extend(this.pieces.pop_front());
+        }
+        if this.pieces.is_empty() && this.used.len() < PIECES {
+            // Little traffic: nothing is kept for it.
+            this.used = Vec::new();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Bytes to frames. The caller reads straight into the place where the bytes will stay.
 
+use super::WIDE_PAYLOAD;
 use super::fault::Fault;
 use super::header::{HEADER, Header};
 
@@ -12,6 +13,8 @@ pub struct Decoder {
     body: Option<(Header, Vec<u8>)>,
     /// Bytes of the payload that are there.
     filled: usize,
+    /// Buffers to be used again.
+    spare: Vec<Vec<u8>>,
 }
 
 impl Decoder {
@@ -21,6 +24,30 @@ impl Decoder {
             Some((_, payload)) => &mut payload[self.filled..],
             None => &mut self.head[self.have..],
         }
+    }
+
+    /// Takes buffers for payloads, as many as it may need soon.
+    pub fn supply(&mut self, mut from: impl FnMut() -> Option<Vec<u8>>, most: usize) {
+        while self.spare.len() < most
+            && let Some(buffer) = from()
+        {
+            self.spare.push(buffer);
+        }
+    }
+
+    /// Lets go of buffers that wait to be used again.
+    pub fn shrink(&mut self) {
+        self.spare = Vec::new();
+    }
+
+    fn buffer(&mut self, length: usize) -> Vec<u8> {
+        if length < WIDE_PAYLOAD {
+            return vec![0; length];
+        }
+        // What was in it before is overwritten to the last byte, as the frame is whole only then.
+        let mut buffer = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(HEADER + WIDE_PAYLOAD));
+        buffer.resize(length, 0);
+        buffer
     }
 
     /// So many bytes were put there. The frame they complete, if they do.
@@ -43,7 +70,8 @@ impl Decoder {
                     return Ok(None);
                 }
                 let header = Header::decode(&self.head)?;
-                self.body = Some((header, vec![0; header.length.into()]));
+                let payload = self.buffer(header.length.into());
+                self.body = Some((header, payload));
                 if header.length > 0 {
                     return Ok(None);
                 }

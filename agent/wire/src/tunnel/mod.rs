@@ -45,6 +45,7 @@ mod mux;
 mod replay;
 mod schedule;
 mod stream;
+mod window;
 
 pub use class::Class;
 pub use decoder::Decoder;

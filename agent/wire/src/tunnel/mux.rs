@@ -11,18 +11,27 @@ use super::header::{HEADER, Header, Kind, frame};
 use super::replay::Replay;
 use super::schedule::Schedule;
 use super::stream::{Sending, Stream};
+use super::window::Window;
 use super::{OPEN_LIMIT, THIN_PAYLOAD, WIDE_PAYLOAD};
 
 mod arrive;
 
 /// Bytes handed to a thin line at once: one frame, so that the next one is chosen as late as can be.
 const THIN_BATCH: usize = 1;
-/// Bytes handed to a wide line at once: a write of this size is cheap.
+/// Bytes handed to a wide line at once: what it carries in this time, up to where a write gets no cheaper.
+const BATCH_TIME: f64 = 0.005;
 const WIDE_BATCH: usize = 128 * 1024;
+/// Unsent data in the kernel: what the line carries in this time, or in a round trip while the kernel still finds
+/// out how much that is.
+const UNSENT_TIME: f64 = 0.02;
+const LEAST_UNSENT: usize = 16 * 1024;
+const MOST_UNSENT: usize = 1024 * 1024;
 /// An acknowledgement is due after so many bytes at the latest.
 const ACK_BYTES: usize = 32 * 1024;
 /// Or after this long.
 const ACK_WITHIN: Duration = Duration::from_millis(50);
+/// Buffers kept for use again.
+const SPARE: usize = 64;
 /// Messages that may wait to be sent or read.
 const MESSAGES: usize = 64;
 
@@ -92,6 +101,13 @@ pub struct Stats {
     pub streams: usize,
 }
 
+/// Keeps a buffer for use again, as it is.
+fn keep(spare: &mut Vec<Vec<u8>>, buffer: Vec<u8>) {
+    if buffer.capacity() == HEADER + WIDE_PAYLOAD && spare.len() < SPARE {
+        spare.push(buffer);
+    }
+}
+
 /// A whole frame, ready for the line.
 pub type Frame = Arc<Vec<u8>>;
 
@@ -106,7 +122,9 @@ pub struct Mux {
     /// Control frames that wait for a number.
     urgent: VecDeque<Vec<u8>>,
     replay: Replay,
+    spare: Vec<Vec<u8>>,
     estimate: Estimate,
+    window: Window,
     events: VecDeque<Event>,
     /// Messages among the events.
     unread_messages: usize,
@@ -118,6 +136,8 @@ pub struct Mux {
     ack_at: Option<Duration>,
     ack_now: bool,
     up: bool,
+    /// The latest time that was told.
+    now: Duration,
     /// Acknowledgements and signs of life.
     raw: VecDeque<[u8; HEADER]>,
     /// Number of the next frame for the line: all below it were handed to this connection.
@@ -140,7 +160,9 @@ impl Mux {
             schedule: Schedule::default(),
             urgent: VecDeque::new(),
             replay: Replay::default(),
+            spare: Vec::new(),
             estimate: Estimate::default(),
+            window: Window::default(),
             events: VecDeque::new(),
             unread_messages: 0,
             received: 0,
@@ -149,6 +171,7 @@ impl Mux {
             ack_at: None,
             ack_now: false,
             up: false,
+            now: Duration::ZERO,
             raw: VecDeque::new(),
             next: 1,
             heard: Duration::ZERO,
@@ -180,9 +203,10 @@ impl Mux {
     pub fn attach(&mut self, now: Duration, their_last: u64) -> Result<(), Fault> {
         self.replay.reaches(their_last)?;
         self.detach();
-        // What arrived before the cut says nothing about how fast.
-        let mut nobody = Estimate::default();
-        self.replay.ack(their_last, now, &mut nobody)?;
+        self.estimate.restart(now);
+        self.replay.ack(their_last, now, &mut Estimate::default(), |_| {})?;
+        self.window.acked(now);
+        self.now = now;
         self.next = their_last + 1;
         self.told = self.received;
         (self.heard, self.ping_at) = (now, now);
@@ -258,7 +282,7 @@ impl Mux {
         }
         let room = self.room(stream);
         let Some(stream) = self.streams.get_mut(&id) else { return Err(StreamError::Gone) };
-        let taken = stream.push(data, room, most);
+        let taken = stream.push(data, room, most, &mut self.spare);
         self.reschedule(id);
         Ok(taken)
     }
@@ -299,6 +323,12 @@ impl Mux {
         let piece = stream.arrived.take();
         self.give_back(now, id);
         Ok(Some(piece))
+    }
+
+    /// Whether there is something to read at once.
+    #[must_use]
+    pub fn more(&self, id: u32) -> bool {
+        self.streams.get(&id).is_some_and(|s| s.reset.is_none() && !s.arrived.peek().is_empty())
     }
 
     /// So many of them were read.
@@ -383,19 +413,6 @@ impl Mux {
         self.raw.push_back(Header { kind, class: 0, length: 0, stream: 0, number }.encode());
     }
 
-    fn most_held(&self) -> usize {
-        if self.estimate.thin()
-            && let Some(line) = self.estimate.holds()
-        {
-            // More than this would only wait in a queue, here, in the kernel or at the bottleneck, where nothing
-            // overtakes it any more.
-            return (line * 8 / 5).clamp(8 * THIN_PAYLOAD, self.limits.most_replay.max(8 * THIN_PAYLOAD));
-        }
-        let wanted = usize::try_from(2 * self.estimate.in_flight()).unwrap_or(usize::MAX);
-        let least = if self.estimate.thin() { self.limits.replay } else { 4 * self.limits.replay };
-        wanted.clamp(least, self.limits.most_replay.max(least))
-    }
-
     /// Chooses the next frames for the line and adds them to `out`: one on a thin line, so that the one after
     /// it is chosen as late as can be. To be called when all before them were written.
     pub fn batch(&mut self, out: &mut VecDeque<Frame>) {
@@ -405,14 +422,13 @@ impl Mux {
         let (batch, quantum) = if self.estimate.thin() {
             (THIN_BATCH, HEADER + THIN_PAYLOAD)
         } else {
-            (WIDE_BATCH, HEADER + WIDE_PAYLOAD)
+            (self.carried_in(BATCH_TIME).clamp(HEADER + WIDE_PAYLOAD, WIDE_BATCH), HEADER + WIDE_PAYLOAD)
         };
-        let most_held = self.most_held();
         let mut bytes = 0;
         let raw_at = out.len();
         while bytes < batch {
             // What the other side lacks since a cut goes before anything new.
-            if self.next > self.replay.last() && !self.number_one(quantum, most_held) {
+            if self.next > self.replay.last() && !self.number_one(quantum) {
                 break;
             }
             let Some(frame) = self.replay.get(self.next) else { break };
@@ -430,13 +446,48 @@ impl Mux {
         }
     }
 
+    /// The line takes nothing now.
+    pub fn blocked(&mut self) {
+        if !self.schedule.is_empty() {
+            self.estimate.press();
+        }
+    }
+
+    /// A buffer for what arrives or is to be sent, used before; or none.
+    pub fn spare(&mut self) -> Option<Vec<u8>> {
+        self.spare.pop()
+    }
+
+    /// A buffer that is not needed any more. The largest are kept for a while: to ask the system for memory and
+    /// give it back for every frame costs as much as to encrypt it.
+    pub fn recycle(&mut self, buffer: Vec<u8>) {
+        keep(&mut self.spare, buffer);
+    }
+
+    /// What the line carries in so many seconds.
+    fn carried_in(&self, seconds: f64) -> usize {
+        (self.estimate.rate().unwrap_or(0.0) * seconds) as usize
+    }
+
+    /// How much unsent data the kernel should hold: what is there can't be overtaken any more, but a line must
+    /// not run dry before the driver was woken.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        let growing = self.estimate.least().filter(|_| !self.estimate.full()).map_or(0.0, |least| least.as_secs_f64());
+        self.carried_in(UNSENT_TIME.max(growing)).clamp(LEAST_UNSENT, MOST_UNSENT)
+    }
+
     /// Numbers one more frame, if one may be sent.
-    fn number_one(&mut self, quantum: usize, most_held: usize) -> bool {
+    fn number_one(&mut self, quantum: usize) -> bool {
         if let Some(frame) = self.urgent.pop_front() {
-            self.replay.push(frame);
+            self.replay.push(self.now, frame);
             return true;
         }
-        if self.replay.held() >= most_held {
+        if self.schedule.is_empty() {
+            return false;
+        }
+        if !self.window.open(self.now, &self.replay, &self.estimate, &self.limits) {
+            self.estimate.press();
             return false;
         }
         let streams = &self.streams;
@@ -466,7 +517,7 @@ impl Mux {
             }
         };
         let left = stream.waiting();
-        self.replay.push(bytes);
+        self.replay.push(self.now, bytes);
         self.reschedule(id);
         let most = if self.estimate.thin() { 2 * THIN_PAYLOAD } else { 8 * WIDE_PAYLOAD };
         // Not for every frame: a writer that is woken for half a buffer writes large pieces.
@@ -489,7 +540,7 @@ impl Mux {
             return None;
         }
         let alive = self.heard + self.limits.silence;
-        Some(self.ack_at.into_iter().fold(alive.min(self.ping_at), Duration::min))
+        Some(self.ack_at.into_iter().chain(self.window.opens).fold(alive.min(self.ping_at), Duration::min))
     }
 
     /// Time passed. `false`: the line is silent for too long, it is lost.
@@ -498,12 +549,15 @@ impl Mux {
         if !self.up {
             return true;
         }
+        self.now = now;
         if self.ack_at.is_some_and(|at| now >= at) {
             self.ack_now = true;
             self.ack_at = None;
         }
         if now >= self.ping_at {
             self.ping_at = now + self.limits.ping;
+            // An idle tunnel holds nothing.
+            self.spare = Vec::new();
             self.pinged = Some(now);
             self.raw(Kind::Ping, u64::try_from(now.as_micros()).unwrap_or(0));
         }

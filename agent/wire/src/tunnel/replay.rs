@@ -16,9 +16,9 @@ const OVERHEAD: usize = 64;
 pub(super) struct Replay {
     /// Numbers up to this one are acknowledged and gone.
     acked: u64,
-    frames: VecDeque<Arc<Vec<u8>>>,
+    /// Each with the time it was first chosen for the line.
+    frames: VecDeque<(Arc<Vec<u8>>, Duration)>,
     held: usize,
-    delivered: u64,
 }
 
 impl Replay {
@@ -33,18 +33,23 @@ impl Replay {
     }
 
     /// Numbers a frame and keeps it. Its number.
-    pub(super) fn push(&mut self, mut frame: Vec<u8>) -> u64 {
+    pub(super) fn push(&mut self, now: Duration, mut frame: Vec<u8>) -> u64 {
         let number = self.last() + 1;
         frame[8..HEADER].copy_from_slice(&number.to_be_bytes());
         self.held += frame.capacity() + OVERHEAD;
-        self.frames.push_back(Arc::new(frame));
+        self.frames.push_back((Arc::new(frame), now));
         number
     }
 
     /// A kept frame.
     pub(super) fn get(&self, number: u64) -> Option<Arc<Vec<u8>>> {
         let at = usize::try_from(number.checked_sub(self.acked + 1)?).ok()?;
-        self.frames.get(at).cloned()
+        self.frames.get(at).map(|(frame, _)| frame.clone())
+    }
+
+    /// When the oldest frame was first sent that may not have arrived.
+    pub(super) fn oldest(&self) -> Option<Duration> {
+        self.frames.front().map(|(_, sent)| *sent)
     }
 
     /// Whether a resumption from this number is possible; changes nothing.
@@ -52,24 +57,36 @@ impl Replay {
         if (self.acked..=self.last()).contains(&number) { Ok(()) } else { Err(Fault::Window) }
     }
 
-    /// All frames up to this number arrived. Older news is no news.
-    pub(super) fn ack(&mut self, number: u64, now: Duration, estimate: &mut Estimate) -> Result<(), Fault> {
+    /// All frames up to this number arrived; their buffers are not needed any more. Older news is no news: `false`.
+    pub(super) fn ack(
+        &mut self,
+        number: u64,
+        now: Duration,
+        estimate: &mut Estimate,
+        mut unused: impl FnMut(Vec<u8>),
+    ) -> Result<bool, Fault> {
         if number > self.last() {
             return Err(Fault::Ack);
         }
-        let before = self.delivered;
+        let (mut delivered, mut last_sent) = (0, None);
         while self.acked < number {
-            let Some(frame) = self.frames.pop_front() else { break };
+            let Some((frame, sent)) = self.frames.pop_front() else { break };
             self.acked += 1;
             self.held -= frame.capacity() + OVERHEAD;
-            self.delivered += frame.len() as u64;
+            delivered += frame.len() as u64;
+            last_sent = Some(sent);
+            if let Some(buffer) = Arc::into_inner(frame) {
+                unused(buffer);
+            }
         }
-        estimate.delivered(now, self.delivered - before);
+        if let Some(sent) = last_sent {
+            estimate.delivered(now, delivered, sent);
+        }
         if self.frames.is_empty() {
             // An idle tunnel holds nothing.
             self.frames = VecDeque::new();
         }
-        Ok(())
+        Ok(last_sent.is_some())
     }
 }
 
@@ -81,7 +98,7 @@ mod tests {
     fn filled(n: u64) -> Replay {
         let mut r = Replay::default();
         for i in 1..=n {
-            assert_eq!(r.push(frame(Kind::Data, 0, 1, 0, b"xy")), i);
+            assert_eq!(r.push(Duration::ZERO, frame(Kind::Data, 0, 1, 0, b"xy")), i);
         }
         r
     }
@@ -90,7 +107,7 @@ mod tests {
     fn only_what_is_kept_can_be_resumed_from() {
         let mut r = filled(5);
         let mut e = Estimate::default();
-        r.ack(2, Duration::ZERO, &mut e).unwrap();
+        r.ack(2, Duration::ZERO, &mut e, |_| {}).unwrap();
         let reach: Vec<bool> = (0..=6).map(|n| r.reaches(n).is_ok()).collect();
         assert_eq!(reach, [false, false, true, true, true, true, false]);
         assert_eq!((r.get(2), r.get(6)), (None, None));
@@ -101,10 +118,10 @@ mod tests {
     fn an_ack_of_the_future_is_a_fault_and_frees_nothing() {
         let mut r = filled(3);
         let held = r.held();
-        assert_eq!(r.ack(4, Duration::ZERO, &mut Estimate::default()), Err(Fault::Ack));
+        assert_eq!(r.ack(4, Duration::ZERO, &mut Estimate::default(), |_| {}), Err(Fault::Ack));
         assert_eq!((r.held(), r.acked), (held, 0));
-        r.ack(3, Duration::ZERO, &mut Estimate::default()).unwrap();
+        r.ack(3, Duration::ZERO, &mut Estimate::default(), |_| {}).unwrap();
         assert_eq!((r.held(), r.last()), (0, 3));
-        assert_eq!(r.push(frame(Kind::End, 0, 1, 0, b"")), 4);
+        assert_eq!(r.push(Duration::ZERO, frame(Kind::End, 0, 1, 0, b"")), 4);
     }
 }

@@ -37,6 +37,11 @@ impl Schedule {
         self.classes[class.rank()].retain(|t| t.stream != stream);
     }
 
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.classes.iter().all(VecDeque::is_empty)
+    }
+
     /// Whose frame is next. `size` says how long a stream's next frame is.
     pub(super) fn next(&mut self, quantum: usize, size: impl Fn(u32) -> usize) -> Option<u32> {
         let high = self.classes.iter().position(|q| !q.is_empty())?;

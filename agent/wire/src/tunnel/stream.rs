@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::class::Class;
 use super::fault::{Fault, StreamError};
 use super::header::HEADER;
-use super::{FIRST_CREDIT, MOST_CREDIT};
+use super::{FIRST_CREDIT, MOST_CREDIT, WIDE_PAYLOAD};
 
 /// Arriving pieces below this are put together: a byte must not cost a buffer.
 const PUT_TOGETHER: usize = 512;
@@ -87,7 +87,7 @@ impl Stream {
     }
 
     /// Takes as much of `data` as `room` allows, cut into frames of at most `most`.
-    pub(super) fn push(&mut self, data: &[u8], room: usize, most: usize) -> usize {
+    pub(super) fn push(&mut self, data: &[u8], room: usize, most: usize, spare: &mut Vec<Vec<u8>>) -> usize {
         let taken = data.len().min(room);
         let mut left = &data[..taken];
         while !left.is_empty() {
@@ -100,7 +100,9 @@ impl Stream {
                 continue;
             }
             let n = left.len().min(most);
-            let mut chunk = Vec::with_capacity(HEADER + n);
+            let used = if n == WIDE_PAYLOAD { spare.pop() } else { None };
+            let mut chunk = used.unwrap_or_else(|| Vec::with_capacity(HEADER + n));
+            chunk.clear();
             chunk.resize(HEADER, 0);
             chunk.extend_from_slice(&left[..n]);
             self.chunks.push_back(chunk);
@@ -201,8 +203,10 @@ impl Arrived {
     /// The next bytes, handed over; empty if there are none.
     pub(super) fn take(&mut self) -> Vec<u8> {
         let Some(mut piece) = self.pieces.pop_front() else { return Vec::new() };
-        piece.drain(..self.read);
-        self.read = 0;
+        if self.read > 0 {
+            piece.drain(..self.read);
+            self.read = 0;
+        }
         self.freed += piece.len() as u64;
         piece
     }

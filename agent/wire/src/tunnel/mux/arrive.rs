@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     ACK_BYTES, ACK_WITHIN, Class, Event, Fault, HEADER, Header, Kind, MESSAGES, Mux, Role, Sending, Stream,
-    THIN_PAYLOAD,
+    THIN_PAYLOAD, keep,
 };
 
 impl Mux {
@@ -13,7 +13,7 @@ impl Mux {
     /// # Errors
     /// What the other side did against the rules: close the connection.
     pub fn arrived(&mut self, now: Duration, h: Header, payload: Vec<u8>) -> Result<(), Fault> {
-        self.heard = now;
+        (self.heard, self.now) = (now, now);
         self.stats.received += (HEADER + payload.len()) as u64;
         if !h.kind.numbered() {
             return self.unnumbered(now, h);
@@ -50,7 +50,13 @@ impl Mux {
 
     fn unnumbered(&mut self, now: Duration, h: Header) -> Result<(), Fault> {
         match h.kind {
-            Kind::Ack => self.replay.ack(h.number, now, &mut self.estimate)?,
+            Kind::Ack => {
+                let spare = &mut self.spare;
+                let unused = |buffer| keep(spare, buffer);
+                if self.replay.ack(h.number, now, &mut self.estimate, unused)? {
+                    self.window.acked(now);
+                }
+            }
             Kind::Ping => {
                 // One answer on the way is enough; older pings need none.
                 if self.raw.len() < MESSAGES {
