@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-/// Best values are remembered for between one and two of these.
-const EPOCH: Duration = Duration::from_secs(10);
+/// Rates are remembered for between one and two of these.
+const RATE_KEPT: Duration = Duration::from_secs(10);
+/// And round trips: a line must have been without a queue for a moment, and a sign of life asked for just then.
+const TRIP_KEPT: Duration = Duration::from_secs(60);
 /// How long deliveries are counted for one look at the rate, in round trips: while it still grows, and later.
 const GROWING_TRIPS: u32 = 1;
 const FULL_TRIPS: u32 = 4;
@@ -15,22 +17,23 @@ const FLAT: u8 = 3;
 /// Below this a line is thin: 10 Mbit/s in bytes.
 const THIN: f64 = 1_250_000.0;
 
-/// Keeps the best of the last one to two epochs.
+/// Keeps the best of late.
 #[derive(Clone, Copy, Debug)]
 struct Best {
     current: Option<f64>,
     former: Option<f64>,
     since: Duration,
+    kept: Duration,
     better: fn(f64, f64) -> f64,
 }
 
 impl Best {
-    fn new(better: fn(f64, f64) -> f64) -> Self {
-        Self { current: None, former: None, since: Duration::ZERO, better }
+    fn new(kept: Duration, better: fn(f64, f64) -> f64) -> Self {
+        Self { current: None, former: None, since: Duration::ZERO, kept, better }
     }
 
     fn add(&mut self, now: Duration, value: f64) {
-        if now.saturating_sub(self.since) >= EPOCH {
+        if now.saturating_sub(self.since) >= self.kept {
             (self.former, self.current, self.since) = (self.current, None, now);
         }
         self.current = Some(self.current.map_or(value, |c| (self.better)(c, value)));
@@ -62,20 +65,23 @@ pub(super) struct Estimate {
     /// The rate the next look is compared with, and the looks that did not exceed it, until the line was full.
     grown: f64,
     flat: u8,
+    /// The best of those.
+    flat_rate: f64,
 }
 
 impl Default for Estimate {
     fn default() -> Self {
         Self {
             smooth: None,
-            least: Best::new(f64::min),
-            rate: Best::new(f64::max),
+            least: Best::new(TRIP_KEPT, f64::min),
+            rate: Best::new(RATE_KEPT, f64::max),
             counted: 0,
             since: Duration::ZERO,
             sent: Duration::ZERO,
             pressed: [false; 2],
             grown: 0.0,
             flat: 0,
+            flat_rate: 0.0,
         }
     }
 }
@@ -108,9 +114,15 @@ impl Estimate {
             self.rate.add(now, rate);
         }
         if rate > GROWTH * self.grown {
-            (self.grown, self.flat) = (rate, 0);
-        } else if pressed {
-            self.flat = (self.flat + 1).min(FLAT);
+            (self.grown, self.flat, self.flat_rate) = (rate, 0, 0.0);
+        } else if pressed && !self.full() {
+            self.flat += 1;
+            self.flat_rate = self.flat_rate.max(rate);
+            if self.full() {
+                // What was seen on the way there was seen in too short a look.
+                self.rate = Best::new(RATE_KEPT, f64::max);
+                self.rate.add(now, self.flat_rate);
+            }
         }
     }
 

@@ -219,7 +219,8 @@ impl Arrived {
     }
 
     /// Credit to give back, once half a window was read. What is read within a round trip is what the line
-    /// holds; a window below two to three times that doubles, as it may be what holds the reader up.
+    /// holds. Half of the window must be that much and what waits behind a lost packet besides: a window below three
+    /// to six times what the line holds doubles, as it may be what holds the reader up.
     pub(super) fn give_back(&mut self, now: Duration, round_trip: Option<Duration>) -> Option<u32> {
         let since = *self.since.get_or_insert(now);
         if self.freed < self.window / 2 {
@@ -227,7 +228,7 @@ impl Arrived {
         }
         let mut more = std::mem::take(&mut self.freed);
         let took = now.saturating_sub(since).as_secs_f64();
-        if round_trip.is_some_and(|rtt| 3.0 * more as f64 * rtt.as_secs_f64() > self.window as f64 * took) {
+        if round_trip.is_some_and(|rtt| 6.0 * more as f64 * rtt.as_secs_f64() > self.window as f64 * took) {
             let wider = (self.window * 2).min(MOST_CREDIT);
             more += wider - self.window;
             self.window = wider;
