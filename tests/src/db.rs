@@ -75,6 +75,62 @@ impl TestDb {
     }
 }
 
+/// PostgreSQL's way to a store, where it can be cut.
+pub struct DbCable {
+    /// For the store at this end.
+    pub url: String,
+    whole: tokio::sync::watch::Sender<bool>,
+    task: tokio::task::AbortHandle,
+}
+
+impl Drop for DbCable {
+    fn drop(&mut self) {
+        self.cut();
+        self.task.abort();
+    }
+}
+
+impl DbCable {
+    /// One to a database on this process's PostgreSQL.
+    ///
+    /// # Errors
+    /// If nothing can listen.
+    pub async fn to(db: &TestDb) -> Result<Self> {
+        let name = db.url.split('?').next().and_then(|u| u.rsplit('/').next()).context("a database's name")?;
+        let socket = PathBuf::from(db.url.split("host=").nth(1).context("not PostgreSQL")?).join(".s.PGSQL.5432");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("postgres://postgres@{}/{name}?sslmode=disable", listener.local_addr()?);
+        let whole = tokio::sync::watch::Sender::new(true);
+        let seen = whole.subscribe();
+        let task = tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let (mut seen, socket) = (seen.clone(), socket.clone());
+                tokio::spawn(async move {
+                    if !*seen.borrow() {
+                        return;
+                    }
+                    let Ok(mut server) = tokio::net::UnixStream::connect(socket).await else { return };
+                    tokio::select! {
+                        _ = seen.wait_for(|whole| !whole) => {}
+                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                    }
+                });
+            }
+        });
+        Ok(Self { url, whole, task: task.abort_handle() })
+    }
+
+    /// Cuts it: every connection ends, and no new one is served.
+    pub fn cut(&self) {
+        self.whole.send_replace(false);
+    }
+
+    /// Mends it.
+    pub fn mend(&self) {
+        self.whole.send_replace(true);
+    }
+}
+
 fn cluster_url(folder: &Path, database: &str) -> String {
     format!("postgres://postgres@localhost/{database}?host={}", folder.display())
 }

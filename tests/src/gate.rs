@@ -38,6 +38,7 @@ pub struct Gate {
     /// Where it listens.
     pub address: SocketAddr,
     tasks: Vec<AbortHandle>,
+    _folder: tempfile::TempDir,
     /// The browser's cookie that goes with each ticket.
     cookies: Mutex<HashMap<String, String>>,
 }
@@ -56,6 +57,8 @@ impl Gate {
     pub async fn open(store: &Store, plan: Plan, display: &str, policy: Policy) -> Result<Self> {
         let mut office = Office::build(store, Clock::system(), plan).await?;
         office.app.policy = policy.clone();
+        let folder = tempfile::tempdir()?;
+        office.app.data_dir = folder.path().to_owned();
         let owner = Owner {
             installation: office.app.installation,
             image_dir: "/nonexistent".into(),
@@ -84,7 +87,7 @@ impl Gate {
         office.app.public_url = format!("http://{address}");
         let gateway = Gateway::new(office.app.clone(), fleet, policy);
         let tasks = serve(listener, &gateway).into();
-        Ok(Self { office, gateway, sim, address, tasks, cookies: Mutex::default() })
+        Ok(Self { office, gateway, sim, address, tasks, _folder: folder, cookies: Mutex::default() })
     }
 
     /// A second gateway before the same host, which goes to the database by a store of its own; where it listens.
@@ -100,6 +103,11 @@ impl Gate {
         let address = listener.local_addr()?;
         self.tasks.extend(serve(listener, &Gateway::new(app, fleet, policy)));
         Ok(address)
+    }
+
+    /// The gateway is gone at once, as by `kill -9`: nothing of it does anything any more.
+    pub fn vanish(&self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 
     /// A ticket of the n-th officer's session, which is opened if need be.

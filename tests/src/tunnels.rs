@@ -41,7 +41,8 @@ pub struct Commune {
     pub gate: Gate,
     /// Between the endpoints and the agents' listener.
     pub cable: Cable,
-    app: App,
+    /// The controller's use cases, with its data folder.
+    pub app: App,
     ca: DeviceCa,
     carrying: Arc<Mutex<Gateway>>,
     stop: CancellationToken,

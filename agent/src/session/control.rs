@@ -7,8 +7,8 @@ use rustls::ClientConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tram_wire::desk::{
-    CONNECT_PATH, Connect, Connected, Current, Problem, SESSION_PATH, SIGN_IN_PATH, SIGN_OUT_PATH, SignIn, SignOut,
-    SignedIn,
+    CONNECT_PATH, Connect, Connected, Current, LEASE_PATH, Leased, Problem, SESSION_PATH, SIGN_IN_PATH, SIGN_OUT_PATH,
+    SignIn, SignOut, SignedIn,
 };
 
 use crate::config::{Address, ConfigError};
@@ -39,6 +39,12 @@ impl ControlError {
             Self::Refused(p) => &p.code,
             Self::Identity(_) => "D-102",
         }
+    }
+
+    /// Whether the controller or its database could not be asked, so that a lease may do: it said neither yes nor no.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        matches!(self.code(), "D-101" | "X-503" | "E-305")
     }
 }
 
@@ -92,6 +98,14 @@ impl Control {
     /// [`ControlError`].
     pub async fn session(&self, token: &str) -> Result<Current, ControlError> {
         self.ask("GET", SESSION_PATH, Some(token), &()).await
+    }
+
+    /// Asks for what takes the session up again while the controller is away.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn lease(&self, token: &str) -> Result<Leased, ControlError> {
+        self.ask("POST", LEASE_PATH, Some(token), &()).await
     }
 
     /// Ends the sign-in, perhaps with the session.

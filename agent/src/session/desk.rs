@@ -13,9 +13,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
-use tram_wire::desk::{Connected, Problem, SignedIn, Ticket};
+use tram_wire::desk::{Connected, Problem, Ticket};
+use tram_wire::lease::Signed;
 
 use super::control::{Control, ControlError};
+use super::lease::Lessee;
 use super::page::{Command, Shown};
 use super::view::{Notice, Phase, View, problem};
 use super::viewer::Viewer;
@@ -64,13 +66,33 @@ pub struct Desk {
     pub(super) settings: Settings,
     pub(super) commands: mpsc::Receiver<Command>,
     view: watch::Sender<Shown>,
+    /// What lets the officer in while the controller is away.
+    pub(super) lease: Lessee,
+}
+
+/// Who is signed in.
+#[derive(Clone, Debug)]
+pub(super) struct Officer {
+    /// Name for people.
+    pub(super) name: String,
+    /// For the controller; none for who came in by a lease.
+    pub(super) token: Option<String>,
+}
+
+/// What opens the desktop.
+pub(super) enum Way {
+    /// From the controller.
+    Ticket(Ticket),
+    /// The controller is away.
+    Lease(Signed),
 }
 
 impl Desk {
     /// A desk that shows on `view` and hears `commands`.
     #[must_use]
     pub fn new(settings: Settings, view: watch::Sender<Shown>, commands: mpsc::Receiver<Command>) -> Self {
-        Self { settings, commands, view }
+        let lease = Lessee::new(&settings.state);
+        Self { settings, commands, view, lease }
     }
 
     /// Serves officers until nobody can command it any more.
@@ -78,10 +100,11 @@ impl Desk {
         let mut notice = None;
         while let Some((control, me)) = self.sign_in(notice.take()).await {
             let leave = self.work(&control, &me).await;
-            if leave.notice.is_none() {
+            if let Some(token) = me.token.as_ref().filter(|_| leave.notice.is_none()) {
                 // Without an answer the token ends by itself; the agent forgets it here and now.
-                let _ = timeout(GOODBYE, control.sign_out(&me.token, leave.end)).await;
+                let _ = timeout(GOODBYE, control.sign_out(token, leave.end)).await;
             }
+            self.lease.leave(leave.end);
             notice = leave.notice;
         }
     }
@@ -96,7 +119,7 @@ impl Desk {
         });
     }
 
-    async fn sign_in(&mut self, notice: Option<Notice>) -> Option<(Control, SignedIn)> {
+    async fn sign_in(&mut self, notice: Option<Notice>) -> Option<(Control, Officer)> {
         self.say(View::sign_in(notice));
         loop {
             let Command::SignIn(who) = self.commands.recv().await? else { continue };
@@ -105,28 +128,37 @@ impl Desk {
             let control = Identity::load(&self.settings.state)
                 .map_err(|e| ControlError::Identity(e.to_string()))
                 .and_then(|identity| Control::new(&identity));
-            let done = match &control {
-                Ok(control) => control.sign_in(&who).await,
-                Err(e) => Err(ControlError::Identity(e.to_string())),
-            };
-            match (control, done) {
-                (Ok(control), Ok(me)) => return Some((control, me)),
-                (_, Err(e)) | (Err(e), _) => {
+            let control = match control {
+                Ok(control) => control,
+                Err(e) => {
                     self.say(View { problem: Some(problem(&e)), ..View::default() });
+                    continue;
                 }
-            }
+            };
+            let refused = match self.lease.signing_in(&who, control.sign_in(&who)).await {
+                Ok(me) => return Some((control, Officer { name: me.display_name, token: Some(me.token) })),
+                Err(e) if e.is_away() => match self.lease.open(&who, &e).await {
+                    Ok(name) => return Some((control, Officer { name, token: None })),
+                    Err(problem) => problem,
+                },
+                Err(e) => {
+                    self.lease.refused(&who.username, e.code());
+                    problem(&e)
+                }
+            };
+            self.say(View { problem: Some(refused), ..View::default() });
         }
     }
 
-    async fn work(&mut self, control: &Control, me: &SignedIn) -> Leave {
-        let mut view = View::waiting(&me.display_name);
+    async fn work(&mut self, control: &Control, me: &Officer) -> Leave {
+        let mut view = View::waiting(&me.name);
         let mut take_over = false;
         loop {
-            let ticket = match self.wait(control, me, &mut view, take_over).await {
-                Ok(ticket) => ticket,
+            let way = match self.wait(control, me, &mut view, take_over).await {
+                Ok(way) => way,
                 Err(leave) => return leave,
             };
-            let after = self.show(control, me, &ticket, &mut view).await;
+            let after = self.show(control, me, way, &mut view).await;
             view.warning = None;
             match after {
                 After::Leave(leave) => return leave,
@@ -141,7 +173,7 @@ impl Desk {
                     view = View { phase: Phase::Left, notice, problem: None, ..view };
                     self.say(view.clone());
                     match self.ask().await {
-                        Ok(()) => view = View::waiting(&me.display_name),
+                        Ok(()) => view = View::waiting(&me.name),
                         Err(leave) => return leave,
                     }
                 }
@@ -154,20 +186,23 @@ impl Desk {
     async fn wait(
         &mut self,
         control: &Control,
-        me: &SignedIn,
+        me: &Officer,
         view: &mut View,
         mut take_over: bool,
-    ) -> Result<Ticket, Leave> {
+    ) -> Result<Way, Leave> {
+        let Some(token) = &me.token else { return self.by_lease(view, "G-112") };
         loop {
             self.say(view.clone());
-            match control.connect(&me.token, take_over).await {
+            match control.connect(token, take_over).await {
                 Ok(Connected { session, ticket }) => {
                     view.about(&session);
                     (view.phase, view.problem) = (Phase::Waiting, None);
                     if let Some(ticket) = ticket {
-                        return Ok(ticket);
+                        view.lease_until_ms = None;
+                        return Ok(Way::Ticket(ticket));
                     }
                 }
+                Err(e) if e.is_away() && self.lease.held().is_some() => return self.by_lease(view, e.code()),
                 Err(e) => match self.refused(&e, view).await? {
                     Some(wish) => take_over = wish,
                     None => view.problem = Some(problem(&e)),
@@ -175,6 +210,16 @@ impl Desk {
             }
             self.pause(view).await?;
         }
+    }
+
+    /// By the lease in hand; without one it is back to the beginning.
+    fn by_lease(&self, view: &mut View, otherwise: &str) -> Result<Way, Leave> {
+        let Some((signed, lease)) = self.lease.held() else {
+            return Err(Leave { end: false, notice: Some(Notice::new(otherwise)) });
+        };
+        view.desktop = Some(lease.desktop_name.clone());
+        view.lease_until_ms = Some(lease.expires_ms);
+        Ok(Way::Lease(signed))
     }
 
     /// What a refusal means; `Some` if the officer was asked whether to take over.

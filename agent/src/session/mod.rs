@@ -1,7 +1,8 @@
 //! Floor 6: an officer's session on this endpoint.
 //!
 //! ```text
-//! kiosk browser ── page ── desk ── control ── controller        who, which desktop, a ticket
+//! kiosk browser ── page ── desk ── control ── controller        who, which desktop, a ticket, a lease
+//!                           ├── vault                            leases, for when the controller is away
 //!                           └── show ── tunnel ── gateway       the way there, over cuts and lost gateways
 //!                                └── viewer ── listen           a program of the distribution, on its own socket
 //! ```
@@ -10,10 +11,12 @@ pub mod cause;
 pub mod control;
 pub mod desk;
 pub mod kiosk;
+mod lease;
 pub mod listen;
 pub mod page;
 mod screen;
 mod show;
 pub mod tunnel;
+pub mod vault;
 pub mod view;
 pub mod viewer;

@@ -4,12 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tram_wire::desk::{Problem, SignedIn, Ticket};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tram_wire::desk::Problem;
 use tram_wire::session::Denial;
 
 use super::control::{Control, ControlError};
-use super::desk::{After, Desk, Leave, gone};
+use super::desk::{After, Desk, Leave, Officer, Way, gone};
 use super::page::Command;
 use super::tunnel::{Door, Line, OpenError, Over, Session};
 use super::view::{Notice, Phase, View};
@@ -19,6 +19,8 @@ use crate::identity::Identity;
 
 /// Keeps the sign-in alive.
 const STILL_HERE: Duration = Duration::from_secs(60);
+/// The first lease is asked for once the session has begun at the other end.
+const FIRST_LEASE: Duration = Duration::from_secs(1);
 /// A viewer that crashes more often than this within [`WITHIN`] is given up.
 const CRASHES: usize = 3;
 const WITHIN: Duration = Duration::from_secs(60);
@@ -43,22 +45,32 @@ fn fault(code: &str, detail: impl ToString) -> Problem {
 }
 
 impl Desk {
-    /// Shows the desktop the ticket opens, until it is left or over.
-    pub(super) async fn show(&mut self, control: &Control, me: &SignedIn, ticket: &Ticket, view: &mut View) -> After {
+    /// Shows the desktop this way leads to, until it is left or over.
+    pub(super) async fn show(&mut self, control: &Control, me: &Officer, way: Way, view: &mut View) -> After {
         (view.phase, view.step, view.notice) = (Phase::Opening, None, None);
         self.say(view.clone());
         let door = match self.door() {
             Ok(door) => door,
             Err(e) => return After::Again(Some(fault("D-102", e))),
         };
-        let opening = Session::open(door, &ticket.ticket);
+        let opening = async {
+            match way {
+                Way::Ticket(ticket) => Session::open(door, &ticket.ticket).await,
+                Way::Lease(lease) => Session::open_by_lease(door, lease).await,
+            }
+        };
         tokio::pin!(opening);
         let session = loop {
             tokio::select! {
                 opened = &mut opening => match opened {
                     Ok(session) => break Arc::new(session),
                     Err(OpenError::Dial(e)) => return After::Again(Some(fault("D-105", e))),
-                    Err(OpenError::Refused(d)) => return After::Again(Some(fault(d.code(), ""))),
+                    Err(OpenError::Refused(d)) => {
+                        if d == Denial::Lease {
+                            self.lease.void();
+                        }
+                        return After::Again(Some(fault(d.code(), "")));
+                    }
                 },
                 command = self.commands.recv() => match command {
                     Some(Command::SignOut { end }) => return After::Leave(Leave { end, notice: None }),
@@ -85,7 +97,7 @@ impl Desk {
     }
 
     /// Starts the viewer again while that makes sense.
-    async fn watch(&mut self, control: &Control, me: &SignedIn, session: &Arc<Session>, view: &mut View) -> After {
+    async fn watch(&mut self, control: &Control, me: &Officer, session: &Arc<Session>, view: &mut View) -> After {
         let mut crashes = Crashes::default();
         let mut viewers = self.settings.viewers.clone();
         loop {
@@ -112,7 +124,7 @@ impl Desk {
     async fn watch_one(
         &mut self,
         control: &Control,
-        me: &SignedIn,
+        me: &Officer,
         session: &Arc<Session>,
         viewer: &Viewer,
         view: &mut View,
@@ -127,6 +139,7 @@ impl Desk {
         let mut still_here = interval(STILL_HERE);
         still_here.set_missed_tick_behavior(MissedTickBehavior::Delay);
         still_here.tick().await;
+        let mut lease_due = Box::pin(sleep(FIRST_LEASE));
         view.problem = None;
         // What the officer was warned of and has read.
         let mut read: Option<String> = None;
@@ -158,7 +171,16 @@ impl Desk {
                     // Not awaited for long: the viewer's end must not wait for a thin line. Whatever the answer,
                     // nobody's work is taken from the screen: a sign-in that lasted as long as one may matters
                     // once the viewer is left, and who may not go on is cut by the gateway.
-                    let _ = timeout(REASON, control.session(&me.token)).await;
+                    if let Some(token) = &me.token {
+                        let _ = timeout(REASON, control.session(token)).await;
+                    }
+                }
+                () = &mut lease_due => {
+                    let next = match &me.token {
+                        Some(token) => timeout(REASON, self.lease.renew(token)).await.unwrap_or(STILL_HERE),
+                        None => STILL_HERE,
+                    };
+                    lease_due = Box::pin(sleep(next));
                 }
                 command = self.commands.recv() => match command {
                     Some(Command::SignOut { end }) => return Ok(After::Leave(Leave { end, notice: None })),
@@ -171,7 +193,7 @@ impl Desk {
     }
 
     /// What an end means. The controller knows best why a session ended.
-    async fn over(&self, control: &Control, me: &SignedIn, over: Over) -> After {
+    async fn over(&self, control: &Control, me: &Officer, over: Over) -> After {
         match over {
             // The gateway goes away, or knows us no more: the same desktop, by a new ticket.
             Over::Ended(1012) => return After::Again(None),
@@ -180,8 +202,15 @@ impl Desk {
             }
             Over::Ended(_) | Over::Refused(_) | Over::Left => {}
         }
-        let session = match timeout(REASON, control.session(&me.token)).await {
-            Ok(Ok(current)) => current.session,
+        let asked = async {
+            match &me.token {
+                Some(token) => control.session(token).await.map(|current| current.session),
+                // Who came in by a lease has no sign-in to ask with.
+                None => Ok(None),
+            }
+        };
+        let session = match timeout(REASON, asked).await {
+            Ok(Ok(session)) => session,
             // The sign-in went with the session, as when an account is switched off.
             Ok(Err(ControlError::Refused(p))) if p.code == "A-100" => {
                 return After::Leave(Leave { end: false, notice: Some(Notice::new(p.code)) });

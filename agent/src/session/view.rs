@@ -56,6 +56,8 @@ pub struct View {
     pub notice: Option<Notice>,
     /// What will happen to the session soon.
     pub warning: Option<Warn>,
+    /// The controller is away, and a lease lets the officer in until then.
+    pub lease_until_ms: Option<i64>,
     /// How this computer and its line do.
     pub cause: Cause,
 }

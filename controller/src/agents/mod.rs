@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::identity::ca::{CaError, DeviceCa};
-use crate::services::{App, Error, endpoints};
+use crate::services::{App, Error, endpoints, leases};
 
 mod accept;
 mod asks;
@@ -74,6 +74,9 @@ pub async fn serve(
         carrier,
     };
     let writing = tokio::spawn(writer.run(stop.clone()));
+    if let Err(e) = leases::publish(&app).await {
+        tracing::warn!(error = %e, "the key of leases could not be made known yet");
+    }
     tokio::select! {
         () = registry::watch_revocations(&app, &registry) => {}
         () = asks::watch(&app, &registry) => {}

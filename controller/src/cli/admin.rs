@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tram_wire::ids::PoolId;
 
-use super::{admin_people, endpoint, open};
+use super::{admin_people, endpoint, lease, open};
 use crate::config::Config;
 use crate::domain::assist::Consent;
 use crate::domain::host::AccelSetting;
@@ -53,6 +53,9 @@ pub(super) enum Admin {
     /// Services that one office computer of each site probes.
     #[command(subcommand)]
     Probe(endpoint::Probe),
+    /// What lets officers in while the database is away.
+    #[command(subcommand)]
+    Lease(lease::Lease),
 }
 
 #[derive(Debug, Subcommand)]
@@ -245,6 +248,7 @@ pub(super) async fn run(config: &Config, admin: Admin) -> Result<()> {
         Admin::Desktop(d) => desktop(&app, &ctx, d).await,
         Admin::Endpoint(e) => endpoint::run(&app, &ctx, e).await,
         Admin::Probe(p) => endpoint::run_probe(&app, &ctx, p).await,
+        Admin::Lease(l) => lease::run(&app, &ctx, l).await,
     }
 }
 

@@ -21,6 +21,7 @@ mod admin_people;
 mod clock;
 mod doctor;
 mod endpoint;
+mod lease;
 mod listener;
 mod node;
 mod place;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tram_wire::ids::{DesktopId, SessionId};
+use uuid::Uuid;
 
 use super::limit::Bucket;
 use super::meter::Meter;
@@ -42,6 +43,8 @@ pub struct Link {
     pub desktop: DesktopId,
     /// Which connection of the session it is; a tunnel that comes back is the next one.
     epoch: AtomicI64,
+    /// The desktop's host, once that was looked up.
+    host: Mutex<Option<Uuid>>,
     began: Instant,
     rights: Mutex<Rights>,
     /// The limit that is near, and when it is reached.
@@ -117,6 +120,7 @@ impl Link {
             session,
             desktop,
             epoch: AtomicI64::new(epoch),
+            host: Mutex::default(),
             began: Instant::now(),
             rights: Mutex::default(),
             warning: Mutex::default(),
@@ -174,6 +178,17 @@ impl Link {
 
     fn meter(&self) -> MutexGuard<'_, Meter> {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where its desktop is.
+    pub fn found(&self, host: Uuid) {
+        *self.host.lock().unwrap_or_else(PoisonError::into_inner) = Some(host);
+    }
+
+    /// Where its desktop was when it was looked up last.
+    #[must_use]
+    pub fn host(&self) -> Option<Uuid> {
+        *self.host.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> u64 {
@@ -283,6 +298,12 @@ impl Link {
     /// Ends the connection; the first reason counts.
     pub fn cut(&self, why: Cut) {
         self.cut.send_if_modified(|c| c.is_none() && c.replace(why).is_none());
+    }
+
+    /// Why it was ended, if it was.
+    #[must_use]
+    pub fn cut_already(&self) -> Option<Cut> {
+        *self.cut.borrow()
     }
 
     /// Waits until somebody ends the connection.
@@ -465,7 +486,6 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use uuid::Uuid;
 
     fn link() -> Link {
         Link::new(Uuid::nil().into(), Uuid::nil().into(), 1)

@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 pub mod admit;
 pub mod assist;
+mod lease;
 mod limit;
 mod lines;
 pub mod link;
@@ -38,6 +39,7 @@ pub mod protocol;
 pub mod relay;
 pub mod shape;
 mod sign_in;
+mod spool;
 pub mod tcp;
 pub mod tunnel;
 mod warn;
@@ -84,6 +86,7 @@ struct Inner {
     assists: assist::Assists,
     shaper: shape::Shaper,
     told_lines: lines::Told,
+    leases: lease::Leases,
     half_open: HalfOpen,
     buffers: Buffers,
     stopping: AtomicBool,
@@ -94,7 +97,9 @@ impl Gateway {
     #[must_use]
     pub fn new(app: App, fleet: Fleet, policy: Policy) -> Self {
         let shaper = shape::Shaper::new(policy.limits.gateway_kbit);
+        let leases = lease::Leases::new(&app.data_dir);
         Self(Arc::new(Inner {
+            leases,
             app,
             fleet,
             policy,
@@ -138,7 +143,7 @@ impl Gateway {
     /// Watches over all connections: cuts those whose session, user or desktop says so, and those over a
     /// limit. Runs until dropped.
     pub async fn watch(&self) {
-        tokio::join!(self.watch_sessions(), self.watch_assists());
+        tokio::join!(self.watch_sessions(), self.watch_assists(), self.watch_leases());
     }
 
     async fn watch_sessions(&self) {
@@ -286,8 +291,7 @@ impl Gateway {
     ) -> Result<UnixStream, Option<Cut>> {
         let began = Instant::now();
         let work = async {
-            let row = self.0.app.store.session(session).await.ok().flatten().ok_or(Cut::Ended)?;
-            let host = row.host_id.ok_or(Cut::DesktopGone)?;
+            let host = self.host_of(session).await?;
             let backend = self.0.fleet.get(host.into()).ok_or(Cut::HostLost)?;
             let fd = backend.open_display(desktop, which).await.map_err(|e| {
                 tracing::warn!(desktop = %desktop, error = %e, code = e.code(), "a display could not be opened");
@@ -305,6 +309,28 @@ impl Gateway {
         let opened = timeout(OPEN, work).await.unwrap_or(Err(Some(Cut::HostLost)));
         histogram!("gateway_display_open_seconds").record(began.elapsed().as_secs_f64());
         opened
+    }
+
+    /// The host of a session's desktop; remembered for a running session while the database is away.
+    async fn host_of(&self, session: SessionId) -> Result<Uuid, Cut> {
+        let known = self.links().get(&session).cloned();
+        // Who came in without the database needs it no more for another display.
+        if let Some(host) = known.as_ref().filter(|l| l.epoch() == lease::UNWRITTEN).and_then(|l| l.host()) {
+            return Ok(host);
+        }
+        match self.0.app.store.session(session).await {
+            Ok(row) => {
+                let host = row.ok_or(Cut::Ended)?.host_id.ok_or(Cut::DesktopGone)?;
+                if let Some(link) = known {
+                    link.found(host);
+                }
+                Ok(host)
+            }
+            Err(e) => {
+                tracing::warn!(%session, error = %e, "a session's host could not be looked up");
+                known.and_then(|l| l.host()).ok_or(Cut::HostLost)
+            }
+        }
     }
 
     async fn serve<R, W>(
@@ -372,6 +398,9 @@ impl Gateway {
         let (up, down) = link.take_bytes();
         counter!("gateway_bytes_total", "way" => "up").increment(up);
         counter!("gateway_bytes_total", "way" => "down").increment(down);
+        if self.count_held(link, up, down) {
+            return;
+        }
         self.tell(link, None).await;
         if let Err(e) = broker::detached(&self.0.app, link.session, link.epoch(), up, down).await {
             // The session reaper finds it once this gateway is silent or a newer connection ends.

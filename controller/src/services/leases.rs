@@ -38,6 +38,19 @@ pub struct Leased {
     pub renew: Duration,
 }
 
+/// Lets gateways know what will sign leases, before anything is signed: they may not be able to ask afterwards.
+///
+/// # Errors
+/// Those of the store; [`Error::Internal`] if the key can't be used.
+pub async fn publish(app: &App) -> Result<()> {
+    let keys = LeaseKeys::open(&app.data_dir).map_err(|e| Error::Internal(Box::new(e)))?;
+    let mut tx = app.store.begin().await?;
+    for (id, public) in keys.public() {
+        tx.put_lease_key(&id, &public).await?;
+    }
+    Ok(tx.commit().await?)
+}
+
 /// Signs a lease for the session the officer works in at this endpoint, or renews it.
 ///
 /// # Errors

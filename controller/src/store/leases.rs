@@ -48,6 +48,8 @@ pub struct Sight {
     pub now: Time,
     /// Every lease that opens something now.
     pub live: HashSet<LeaseId>,
+    /// Those that would not be over yet, and open nothing.
+    pub void: HashSet<LeaseId>,
     /// What proves leases.
     pub keys: Vec<(String, Vec<u8>)>,
 }
@@ -105,10 +107,16 @@ impl Store {
         let now = format!("SELECT {}", self.db_now());
         // The time comes first: what is issued after it is newer than what is seen.
         let now: i64 = on_read!(self, c => sqlx::query_scalar(sqlx::AssertSqlSafe(now)).fetch_one(c))?;
-        let sql = format!("SELECT l.id FROM leases l WHERE {}", live(self.db_now()));
-        let ids: Vec<Uuid> = on_read!(self, c => sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(c))?;
+        let sql = format!(
+            "SELECT l.id, ({}) AS live FROM leases l WHERE l.expires_at > {}",
+            live(self.db_now()),
+            self.db_now()
+        );
+        let rows: Vec<(Uuid, bool)> = on_read!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(c))?;
+        let of = |wanted| rows.iter().filter(move |(_, live)| *live == wanted).map(|(id, _)| LeaseId(*id));
+        let (live, void) = (of(true).collect(), of(false).collect());
         let keys = on_read!(self, c => sqlx::query_as("SELECT id, public FROM lease_keys").fetch_all(c))?;
-        Ok(Sight { now: Time::from_micros(now), live: ids.into_iter().map(LeaseId).collect(), keys })
+        Ok(Sight { now: Time::from_micros(now), live, void, keys })
     }
 
     /// Leases that are not over, the newest first.

@@ -86,7 +86,17 @@ function problem(p) {
   return parts.join(" ");
 }
 
+function byLease(view) {
+  if (!view.lease_until_ms) return "";
+  const format = { hour: "2-digit", minute: "2-digit", hour12: false };
+  return text("by_lease", { time: new Date(view.lease_until_ms).toLocaleTimeString("vi-VN", format) });
+}
+
 function notice(view) {
+  return [byLease(view), reason(view)].filter(Boolean).join(" ");
+}
+
+function reason(view) {
   if (view.phase === "lost") {
     const seconds = Math.round((Date.now() - lostSince) / 1000);
     return text("lost_for", { time: duration(seconds) });
@@ -118,7 +128,8 @@ function render() {
     else $("bar").value = done;
     $("step").textContent = step(view);
   }
-  buttons(ACTIONS[view.phase] ?? []);
+  // Nobody can be asked to end a session while the controller is away.
+  buttons((ACTIONS[view.phase] ?? []).filter((action) => action !== "end" || !view.lease_until_ms));
   // What was fine a moment ago is being looked at again.
   const cause = view.phase === "lost" && view.cause === "fine" ? "looking" : view.cause;
   $("line").textContent = text(`cause_${cause}`) ?? "";

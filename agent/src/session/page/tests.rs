@@ -162,14 +162,31 @@ fn nothing_is_shown_raw() {
     ];
     needed.extend(states.iter().map(|s| format!("step_{s}")));
     // The codes the session's own sources name.
-    for source in [include_str!("../desk.rs"), include_str!("../control.rs"), include_str!("../show.rs")] {
+    for source in [
+        include_str!("../desk.rs"),
+        include_str!("../control.rs"),
+        include_str!("../show.rs"),
+        include_str!("../lease.rs"),
+    ] {
         for part in source.split("\"D-").skip(1) {
             needed.push(format!("code_D-{}", &part[..3]));
         }
     }
     let missing: Vec<_> = needed.iter().filter(|k| !keys("vi").contains(*k)).collect();
     assert!(needed.len() > 25 && missing.is_empty(), "no sentence for {missing:?}");
-    for id in ["sign_in", "username", "password", "again", "sign_out", "end", "take_over"] {
+    for id in [
+        "by_lease",
+        "code_G-112",
+        "code_G-113",
+        "code_G-114",
+        "sign_in",
+        "username",
+        "password",
+        "again",
+        "sign_out",
+        "end",
+        "take_over",
+    ] {
         assert!(keys("vi").contains(id), "{id}");
     }
 }

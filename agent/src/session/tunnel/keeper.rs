@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tram_tunnel::{Limits, LineEnd, Role, Tunnel};
 use tram_wire::Incoming;
-use tram_wire::session::{Again, Denial, Leave, Open, Opened, ToAgent, ToGateway, Warn};
+use tram_wire::session::{Again, Denial, Leave, Opened, ToAgent, ToGateway, Warn};
 
 use super::dial::{DialError, Door};
 use super::{ANSWER, Line, OpenError, Over, Session, Shared, Status};
@@ -27,7 +27,7 @@ struct Begun {
     opened: Opened,
 }
 
-/// Opens a session on a new tunnel. `ask` is `open` or `again`.
+/// Opens a session on a new tunnel. `ask` is `open`, `again` or `lease`.
 async fn begin(door: &Door, turn: usize, ask: ToGateway) -> Result<Begun, OpenError> {
     let line = door.hello(turn).await.map_err(|e| match e {
         DialError::Refused(d) => OpenError::Refused(d),
@@ -61,8 +61,8 @@ async fn begin(door: &Door, turn: usize, ask: ToGateway) -> Result<Begun, OpenEr
     }
 }
 
-pub(super) async fn open(door: Door, ticket: &str) -> Result<Session, OpenError> {
-    let begun = begin(&door, 0, ToGateway::Open(Open { ticket: ticket.to_owned() })).await?;
+pub(super) async fn open(door: Door, ask: ToGateway) -> Result<Session, OpenError> {
+    let begun = begin(&door, 0, ask).await?;
     let status = Status { line: Line::Up, resumes: 0, generation: 0, warning: None, quality: None };
     let shared = Arc::new(Shared {
         session: begun.opened.session,

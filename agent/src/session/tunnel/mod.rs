@@ -19,7 +19,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tram_tunnel::{Stream, StreamError, Tunnel};
 use tram_wire::ids::SessionId;
-use tram_wire::session::{Denial, Protocol, Quality, StreamHeader, Warn};
+use tram_wire::lease::Signed;
+use tram_wire::session::{ByLease, Denial, Open, Protocol, Quality, StreamHeader, ToGateway, Warn};
 use tram_wire::tunnel::Class;
 
 pub use dial::{DialError, Door};
@@ -103,7 +104,15 @@ impl Session {
     /// # Errors
     /// [`OpenError`].
     pub async fn open(door: Door, ticket: &str) -> Result<Self, OpenError> {
-        keeper::open(door, ticket).await
+        keeper::open(door, ToGateway::Open(Open { ticket: ticket.to_owned() })).await
+    }
+
+    /// Dials a gateway and shows a lease for this endpoint's certificate: for when no ticket can be had.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open_by_lease(door: Door, lease: Signed) -> Result<Self, OpenError> {
+        keeper::open(door, ToGateway::Lease(ByLease { lease })).await
     }
 
     /// Which session.

@@ -2653,6 +2653,7 @@ export interface components {
                 id: string;
                 /** @description Last sign of a viewer. */
                 last_active_at: components["schemas"]["Time"];
+                leased_at?: components["schemas"]["Time"] | null;
                 /** @description What it may do and for how long. */
                 policy: components["schemas"]["SessionPolicy"];
                 queue?: components["schemas"]["SessionQueue"] | null;
@@ -3081,6 +3082,7 @@ export interface components {
             id: string;
             /** @description Last sign of a viewer. */
             last_active_at: components["schemas"]["Time"];
+            leased_at?: components["schemas"]["Time"] | null;
             /** @description What it may do and for how long. */
             policy: components["schemas"]["SessionPolicy"];
             queue?: components["schemas"]["SessionQueue"] | null;

@@ -1,4 +1,5 @@
 import { Button, Group, Modal, Stack } from '@mantine/core'
+import type { ReactNode } from 'react'
 import { useTranslation } from 'react-i18next'
 import { useNavigate } from 'react-router'
 import type { Session } from '../api/types'
@@ -28,6 +29,7 @@ export function SessionModal({ session, onClose }: { session: Session; onClose: 
             [t('desktop.one'), session.desktop.name || '—'],
             [t('session.opened'), <Ago key="o" at={session.created_at} both />],
             [t('session.resumes'), format.number(session.resumes)],
+            ...(session.leased_at ? [[t('session.leased'), <Ago key="l" at={session.leased_at} both />] as [string, ReactNode]] : []),
             ...(session.assist
               ? [[t('assist.by'), `${session.assist.supporter.display_name} · ${t(`assist.state.${session.assist.state}`)}`] as [string, string]]
               : []),

@@ -69,6 +69,8 @@ pub struct Session {
     pub experience: SessionExperience,
     /// Connections after the first.
     pub resumes: i64,
+    /// When it was last entered by a lease while the database was away.
+    pub leased_at: Option<Time>,
     /// Bytes from viewers, of finished connections.
     pub bytes_up: i64,
     /// Bytes to viewers, of finished connections.
@@ -289,6 +291,7 @@ impl From<broker::View> for Session {
             closing: v.closing.map(|(why, at)| SessionClosing { why, at }),
             assist: v.assist.map(Assist::from),
             resumes: s.resumes,
+            leased_at: s.leased_at.map(time),
             bytes_up: s.bytes_up,
             bytes_down: s.bytes_down,
             client_ip: s.client_ip,

@@ -151,7 +151,7 @@ impl Carried {
                 message = self.tunnel.message() => {
                     match message.map(|m| ToGateway::decode(&m)) {
                         Some(Ok(Incoming::Message(ToGateway::Leave(_)))) | None => return Over::Left,
-                        Some(Ok(Incoming::Message(ToGateway::Open(_) | ToGateway::Again(_)))) => {
+                        Some(Ok(Incoming::Message(ToGateway::Open(_) | ToGateway::Again(_) | ToGateway::Lease(_)))) => {
                             send(&self.tunnel, &ToAgent::Refused(Refused { reason: Denial::Occupied }));
                         }
                         Some(_) => {}

@@ -18,10 +18,12 @@ use tokio::time::timeout;
 use tram_tunnel::{Limits, Line, LineEnd, Role, Tunnel, read_words, write_words};
 use tram_wire::Incoming;
 use tram_wire::ids::{DesktopId, EndpointId, SessionId};
+use tram_wire::lease::Lease;
 use tram_wire::session::{Denial, Hello, Opened, Protocol, Refused, Resume, ToAgent, ToGateway, Welcome};
 use tram_wire::version;
 
 use super::admit::Slot;
+use super::lease::Way;
 use super::link::Link;
 use super::{Gateway, note_refusal};
 use crate::domain::policy::SessionPolicy;
@@ -91,6 +93,8 @@ struct Entry {
     policy: SessionPolicy,
     /// How old its ticket was, microseconds.
     age: i64,
+    /// The lease it was let in by.
+    lease: Option<Lease>,
 }
 
 impl Gateway {
@@ -176,13 +180,24 @@ impl Gateway {
                         token: r.token,
                         policy: r.policy,
                         age: 0,
+                        lease: None,
                     }),
                     Ok(None) => Err(Denial::Ticket),
                     Err(e) => Err(unavailable(&e)),
                 }
             }
+            Ok(Incoming::Message(ToGateway::Lease(by))) => {
+                let Way { session, lease, epoch, protocols, policy, token } = self.by_lease(caller, &by.lease).await?;
+                let desktop = lease.desktop;
+                Ok(Entry { session, desktop, protocols, epoch, token, policy, age: 0, lease: Some(lease) })
+            }
             _ => Err(Denial::Malformed),
         }
+    }
+
+    /// The tunnel this endpoint itself has for a session.
+    pub(super) fn link_of(&self, caller: Caller, session: SessionId) -> Option<Arc<Link>> {
+        self.0.tunnels.map().get(&session).filter(|s| s.endpoint == caller.endpoint).map(|s| s.link.clone())
     }
 
     async fn redeem(&self, caller: Caller, ticket: String) -> Result<Entry, Denial> {
@@ -205,13 +220,16 @@ impl Gateway {
         };
         let token = tunnels::promise(app, session_id, caller.endpoint, protocols, epoch).await;
         let token = token.map_err(|e| unavailable(&e))?;
-        Ok(Entry { session: session_id, desktop: desktop_id, protocols, epoch, token, policy, age })
+        Ok(Entry { session: session_id, desktop: desktop_id, protocols, epoch, token, policy, age, lease: None })
     }
 
     async fn carry_tunnel(&self, caller: Caller, tunnel: Tunnel, drive: carry::Drive, entry: Entry) {
         let link = Arc::new(Link::new(entry.session, entry.desktop, entry.epoch).calling_from(caller.peer));
         link.obey(&entry.policy);
-        self.seat(&link).await;
+        match &entry.lease {
+            Some(lease) => self.hold(caller, &link, lease.clone(), &entry.token),
+            None => self.seat(&link).await,
+        }
         link.feel(|e| e.ticket_ms = u64::try_from(entry.age / 1000).ok().filter(|_| entry.age > 0));
         let (coming, arrivals) = mpsc::channel(4);
         let seat = Seat { endpoint: caller.endpoint, link: link.clone(), coming };
@@ -232,6 +250,7 @@ impl Gateway {
         );
         let carried = Carried::new(self.clone(), tunnel, link.clone(), entry, secret, arrivals);
         carried.run(drive).await;
+        self.let_go(&link).await;
         {
             let mut map = self.0.tunnels.map();
             if map.get(&link.session).is_some_and(|s| Arc::ptr_eq(&s.link, &link)) {
