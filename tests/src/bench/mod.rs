@@ -15,6 +15,7 @@ pub mod line;
 pub mod relay;
 pub mod rfb;
 pub mod sessions;
+pub mod site;
 pub mod storm;
 pub mod thin;
 pub mod tunnel;

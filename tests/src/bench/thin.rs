@@ -17,11 +17,11 @@ use super::line::Tls;
 use crate::thin::{ThinLine, Way};
 
 /// How long a line is watched, and from when on it counts.
-const WATCHED: Duration = Duration::from_secs(14);
+pub(super) const WATCHED: Duration = Duration::from_secs(14);
 const SETTLED: Duration = Duration::from_secs(1);
 /// Between two interactive frames, and their length.
-const BEAT: Duration = Duration::from_millis(50);
-const SMALL: usize = 64;
+pub(super) const BEAT: Duration = Duration::from_millis(50);
+pub(super) const SMALL: usize = 64;
 const BULK: usize = 4096;
 
 /// The rows whose names are wanted.
@@ -73,9 +73,9 @@ pub async fn rows(wanted: impl Fn(&str) -> bool) -> Vec<Row> {
 }
 
 /// What came of one watch.
-struct Outcome {
-    mbit: f64,
-    p95_ms: f64,
+pub(super) struct Outcome {
+    pub(super) mbit: f64,
+    pub(super) p95_ms: f64,
 }
 
 async fn both(loss: u64) -> Result<(Outcome, Outcome)> {
@@ -87,7 +87,7 @@ async fn both(loss: u64) -> Result<(Outcome, Outcome)> {
 }
 
 /// Both ends of a TCP connection over the line: near, far.
-async fn connection(line: &ThinLine) -> Result<(TcpStream, TcpStream)> {
+pub(super) async fn connection(line: &ThinLine) -> Result<(TcpStream, TcpStream)> {
     tokio::task::block_in_place(|| {
         let listener = line.listen()?;
         let far = line.connect(listener.local_addr()?)?;
@@ -102,24 +102,24 @@ async fn connection(line: &ThinLine) -> Result<(TcpStream, TcpStream)> {
 }
 
 /// Counts what arrives.
-struct Watch {
-    began: Instant,
-    bytes: Arc<AtomicU64>,
+pub(super) struct Watch {
+    pub(super) began: Instant,
+    pub(super) bytes: Arc<AtomicU64>,
     late_ms: Vec<f64>,
 }
 
 impl Watch {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { began: Instant::now(), bytes: Arc::default(), late_ms: Vec::new() }
     }
 
-    fn stamp(began: Instant) -> [u8; SMALL] {
+    pub(super) fn stamp(began: Instant) -> [u8; SMALL] {
         let mut frame = [0; SMALL];
         frame[..8].copy_from_slice(&(began.elapsed().as_micros() as u64).to_be_bytes());
         frame
     }
 
-    fn arrived(&mut self, frame: &[u8]) {
+    pub(super) fn arrived(&mut self, frame: &[u8]) {
         let sent = frame.first_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
         let now = self.began.elapsed();
         if now >= SETTLED {
@@ -127,7 +127,7 @@ impl Watch {
         }
     }
 
-    fn outcome(mut self, settled_bytes: u64) -> Result<Outcome> {
+    pub(super) fn outcome(mut self, settled_bytes: u64) -> Result<Outcome> {
         self.late_ms.sort_by(f64::total_cmp);
         let at = self.late_ms.len() * 95 / 100;
         let p95_ms = *self.late_ms.get(at).context("nothing interactive arrived")?;
@@ -137,7 +137,7 @@ impl Watch {
     }
 }
 
-async fn swallow<R: AsyncRead + Unpin>(mut from: R, bytes: Arc<AtomicU64>) {
+pub(super) async fn swallow<R: AsyncRead + Unpin>(mut from: R, bytes: Arc<AtomicU64>) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
         bytes.fetch_add(n as u64, Ordering::Relaxed);
@@ -187,7 +187,7 @@ async fn ours(line: &ThinLine) -> Result<Outcome> {
 }
 
 /// What had arrived when the watch began to count.
-fn count_settled(bytes: Arc<AtomicU64>) -> tokio::task::JoinHandle<u64> {
+pub(super) fn count_settled(bytes: Arc<AtomicU64>) -> tokio::task::JoinHandle<u64> {
     tokio::spawn(async move {
         sleep(SETTLED).await;
         bytes.load(Ordering::Relaxed)

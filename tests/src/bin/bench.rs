@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use tram_tests::bench::{self, agent, control, gateway_process, line, relay, rfb, sessions, storm, thin, tunnel};
+use tram_tests::bench::{self, agent, control, gateway_process, line, relay, rfb, sessions, site, storm, thin, tunnel};
 
 #[derive(Parser)]
 struct Args {
@@ -56,6 +56,7 @@ async fn main() -> Result<ExitCode> {
     rows.extend(storm::rows(wanted).await);
     rows.extend(tokio::task::block_in_place(|| tunnel::rows(wanted)));
     rows.extend(thin::rows(wanted).await);
+    rows.extend(site::rows(wanted).await);
     rows.extend(tokio::task::block_in_place(|| agent::rows(wanted)));
     let ok = bench::report(&rows)?;
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
