@@ -12,7 +12,6 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tram_controller::domain::session::Policy;
 use tram_controller::identity::secret::Secret;
-use tram_controller::nudge::Bus;
 use tram_controller::services::{Ctx, broker};
 use tram_controller::store::Store;
 use tram_controller::store::sessions::Filter;
@@ -369,71 +368,5 @@ async fn an_officers_morning() -> Result<()> {
     let sockets: Vec<_> = sockets.filter(|e| e.path().extension().is_some_and(|x| x == "sock")).collect();
     ensure!(!trap.exists(), "a desktop's name was run");
     ensure!(sockets.is_empty(), "sockets are left: {sockets:?}");
-    Ok(())
-}
-
-/// The database is away: the controller says neither yes nor no, and the officer's password opens the lease that
-/// their computer kept from the morning.
-#[tokio::test(flavor = "multi_thread")]
-async fn without_the_database_the_officer_comes_in_by_lease() -> Result<()> {
-    let db = db::postgres().await?;
-    let cable = db::DbCable::to(&db).await?;
-    let store = Store::open(&cable.url, Bus::default()).await?;
-    let commune = commune(&store, "picture").await?;
-    let (state, folder) = (tempfile::tempdir()?, tempfile::tempdir()?);
-    commune.device().await?.save(state.path())?;
-    let mut desk = Desk::start(state.path(), folder.path())?;
-    desk.until("sign_in")?;
-    desk.until_front("Tram desk")?;
-    wait("the line", || Ok((desk.view()?["cause"] == "fine").then_some(())))?;
-    desk.sign_in(&["officer0", PASSWORD])?;
-    desk.until("desktop")?;
-    desk.until_front("TigerVNC")?;
-    let leases = || fs::read_dir(state.path().join("leases")).into_iter().flatten().count();
-    wait("a lease", || Ok((leases() == 1).then_some(())))?;
-    desk.close_viewer()?;
-    desk.until_front("Tram desk")?;
-    desk.screen.xdotool(&["key", "Tab"])?;
-    desk.screen.xdotool(&["key", "Return"])?;
-    desk.until("sign_in")?;
-
-    cable.cut();
-    desk.until_front("Tram desk")?;
-    desk.sign_in(&["officer0", "hoa-sen"])?;
-    let view = wait("a refusal", || {
-        let view = desk.view()?;
-        Ok((!view["problem"].is_null()).then_some(view))
-    })?;
-    assert_eq!((view["problem"]["code"].as_str(), view["problem"]["remaining"].as_i64()), (Some("D-108"), Some(4)));
-    desk.until("sign_in")?;
-    desk.picture("lease-wrong-password")?;
-    desk.sign_in(&[PASSWORD])?;
-    let view = desk.until("desktop")?;
-    assert!(view["lease_until_ms"].is_i64() && view["name"] == "officer0", "{view}");
-    desk.until_front("TigerVNC")?;
-    desk.picture_of_desktop("by-lease")?;
-    assert_eq!(desk.leaks(&[PASSWORD, "tds1_", "vdt1_"]), [""; 0]);
-    // Back at the page it says so, and offers no end: nobody could be asked for it.
-    desk.close_viewer()?;
-    desk.until_front("Tram desk")?;
-    desk.picture("by-lease-left")?;
-    desk.screen.xdotool(&["key", "Return"])?;
-    desk.until("desktop")?;
-    desk.until_front("TigerVNC")?;
-
-    cable.mend();
-    let told = "SELECT COUNT(*) FROM audit WHERE action = 'session.lease' AND actor = 'officer0'";
-    for tries in 0.. {
-        let n: i64 = match db.store.db() {
-            tram_controller::store::Db::Postgres(p) => sqlx::query_scalar(told).fetch_one(p).await?,
-            tram_controller::store::Db::Sqlite { .. } => 0,
-        };
-        if n == 2 {
-            break;
-        }
-        ensure!(tries < 900, "told {n} times");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert_eq!(desk.view()?["phase"], "desktop", "whoever is there stays");
     Ok(())
 }
