@@ -214,6 +214,8 @@ must restore.yml -e "restore_from=$kept" -e restore_replaces=all
 [ "$(desktops)" = "$before" ] || fail "the desktops' rows are others: $before before, $(desktops) now"
 on_controller sh -c 'test -n "$(find /var/lib/tram/images -type f)"' || fail "the image's file is gone"
 ok "the desktops' rows and the image are there"
+says '"state": "up"' on_controller tram-controller status --json || fail "the host's node was not taken over"
+ok "the host, whose certificate another authority had made, is up"
 "${curl[@]}" --fail --output "$scratch/login" --json "{\"username\": \"lan\", \"password\": \"$password\"}" https://tram-1:8443/api/v1/login
 ok "the officer signs in with the former password, and the certificate is the former one"
 
