@@ -10,16 +10,21 @@ use rustls::ClientConfig;
 use tokio::time::{Instant, sleep_until};
 use tram_wire::enrol::{Issued, Renew};
 use tram_wire::heartbeat::{Beat, Goodbye, GoodbyeReason};
+use tram_wire::plan::{Live, MAX_LIVE_S, Plan};
+use tram_wire::report::{Note, Record};
 use tram_wire::{AgentMessage, ControllerMessage};
 
 use crate::checks::Reach;
-use crate::collect;
+use crate::collect::keeper::Keeper;
+use crate::collect::{self, collectors};
 use crate::config::{Address, Config, ConfigError};
 use crate::host::Host;
 use crate::identity::{Identity, IdentityError, Request};
+use crate::ledger::Ledger;
 use crate::link::machine::{Due, Heard, Machine};
 use crate::link::{Link, LinkError, tls};
-use crate::report::{LinkFacts, Reporter};
+use crate::outbox::Outbox;
+use crate::report::{Gathered, LinkFacts, Reporter, Want};
 use crate::status::{LinkStatus, Status};
 
 /// Why the agent can't run at all. A link that doesn't work is not such a reason.
@@ -37,7 +42,25 @@ pub enum RunError {
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Link, LinkError>>>>;
-type Reporting<H> = Pin<Box<dyn Future<Output = (Reporter<H>, Option<AgentMessage>)>>>;
+/// What a look came to.
+#[expect(clippy::large_enum_variant, reason = "made once a minute and taken apart at once")]
+enum Said {
+    /// For a controller that gives plans.
+    Record(Option<Record>),
+    /// For one that does not.
+    Message(Option<AgentMessage>),
+}
+
+type Reporting<H> = Pin<Box<dyn Future<Output = (Reporter<H>, Said)>>>;
+
+/// Between two looks whether something was plugged in.
+const PLUGGED: Duration = Duration::from_secs(2);
+/// How long a controller may take to send a plan before it counts as one that gives none.
+const PLAN_WITHIN: Duration = Duration::from_secs(30);
+/// From a cut to the record that tells of it.
+const AFTER_CUT: Duration = Duration::from_secs(5);
+/// Where the last plan is kept, for as long as there is no line.
+const PLAN_FILE: &str = "plan.json";
 
 /// The reporter, or the report it is busy with.
 #[expect(clippy::large_enum_variant, reason = "there is one, as long as the agent runs")]
@@ -62,6 +85,23 @@ struct App<H> {
     status: LinkStatus,
     /// The reporter, and the host with it, may be away with a report; the clock never is.
     clock: fn() -> i64,
+    keeper: Keeper<H>,
+    /// Another handle, for what costs nothing to read.
+    host: H,
+    boot: String,
+    outbox: Outbox,
+    ledger: Ledger,
+    plan: Option<Plan>,
+    /// Since when this link is up, and whether it brought a plan.
+    up: Option<(Duration, bool)>,
+    next_key: Duration,
+    next_delta: Duration,
+    next_plugged: Duration,
+    live_until: Duration,
+    /// What was plugged in, to see that it changed.
+    plugged: Vec<String>,
+    /// Something happened while the reporter was busy.
+    news: bool,
 }
 
 /// What the loop woke up for.
@@ -70,12 +110,13 @@ enum Woke {
     Timer,
     Opened(Result<Link, LinkError>),
     Message(Result<ControllerMessage, LinkError>),
-    Reported(Option<AgentMessage>),
+    Reported(Said),
+    Looked(bool),
     Stop(GoodbyeReason),
 }
 
 /// Runs until `stop` resolves. `clock` is the wall clock; `seed` spreads retries between endpoints.
-pub async fn run<H: Host + 'static>(
+pub async fn run<H: Host + Send + 'static>(
     config: &Config,
     host: H,
     clock: fn() -> i64,
@@ -91,6 +132,19 @@ pub async fn run<H: Host + 'static>(
         identity,
         machine: Machine::new(Duration::ZERO, seed),
         begun,
+        keeper: Keeper::new(host.again(), collectors()),
+        boot: host.read("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
+        outbox: Outbox::open(&config.state),
+        ledger: Ledger::of(&config.state),
+        plan: std::fs::read(config.state.join(PLAN_FILE)).ok().and_then(|b| serde_json::from_slice(&b).ok()),
+        up: None,
+        next_key: Duration::ZERO,
+        next_delta: Duration::ZERO,
+        next_plugged: Duration::ZERO,
+        live_until: Duration::ZERO,
+        plugged: Vec::new(),
+        news: false,
+        host: host.again(),
         desk: Desk::Idle(Reporter::new(host, config.into())),
         opening: None,
         link: None,
@@ -111,7 +165,8 @@ pub async fn run<H: Host + 'static>(
             }
             Woke::Opened(Err(e)) | Woke::Message(Err(e)) => app.lost(&e.to_string()),
             Woke::Message(Ok(message)) => app.heard(message),
-            Woke::Reported(message) => app.reported(message).await,
+            Woke::Reported(said) => app.reported(said).await,
+            Woke::Looked(new) => app.looked(new),
             Woke::Stop(reason) => {
                 app.stop(reason).await;
                 return Ok(());
@@ -120,14 +175,23 @@ pub async fn run<H: Host + 'static>(
     }
 }
 
-impl<H: Host + 'static> App<H> {
+impl<H: Host + Send + 'static> App<H> {
     fn now(&self) -> Duration {
         self.begun.elapsed()
     }
 
     async fn wait(&mut self, stop: Pin<&mut impl Future<Output = GoodbyeReason>>) -> Woke {
-        let wake = self.begun + self.machine.wake();
-        let Self { opening, link, desk, .. } = self;
+        let idle = matches!(self.desk, Desk::Idle(_));
+        let mut wake = self.machine.wake().min(self.keeper.wake()).min(self.next_plugged);
+        if self.plan.is_some() && idle && !self.old_fashioned() {
+            wake = wake.min(self.next_key).min(self.next_delta);
+        }
+        if self.planned() {
+            wake = self.outbox.wake().map_or(wake, |at| wake.min(at));
+        }
+        let wake = self.begun + wake.max(self.now());
+        let begun = self.begun;
+        let Self { opening, link, desk, keeper, .. } = self;
         let opened = async {
             match opening {
                 Some(o) => o.await,
@@ -154,36 +218,143 @@ impl<H: Host + 'static> App<H> {
                 Woke::Opened(result)
             }
             result = message => Woke::Message(result),
-            (reporter, message) = reported => {
+            (reporter, said) = reported => {
                 self.desk = Desk::Idle(reporter);
-                Woke::Reported(message)
+                Woke::Reported(said)
             }
+            new = keeper.news(|| begun.elapsed()) => Woke::Looked(new),
             () = sleep_until(wake) => Woke::Timer,
         }
     }
 
     async fn do_what_is_due(&mut self) {
+        self.look_around();
+        self.ship().await;
         while let Some(due) = self.machine.due(self.now()) {
             match due {
                 Due::Open => self.open(),
                 Due::Drop(why) => self.dropped(why),
                 Due::Hello => {
-                    if let Some(hello) = self.reporter().map(|r| collect::hello(r.host(), self.identity.connects)) {
-                        self.send(&AgentMessage::Hello(hello)).await;
-                    } else {
-                        // A probe still runs from the previous link; it ends within seconds.
-                        self.lost("the last report isn't finished");
-                    }
+                    let hello = collect::hello(&self.host, self.identity.connects);
+                    self.send(&AgentMessage::Hello(hello)).await;
                 }
                 Due::Beat { seq, rtt_us } => {
                     let at_ms = self.wall_ms();
                     self.send(&AgentMessage::Beat(Beat { seq, at_ms, rtt_us })).await;
                 }
-                Due::Snapshot => self.begin_report(true),
-                Due::Change => self.begin_report(false),
+                Due::Snapshot if self.old_fashioned() => self.begin_report(true),
+                Due::Change if self.old_fashioned() => self.begin_report(false),
+                // Records have their own times: they are made without a line, too.
+                Due::Snapshot | Due::Change => {}
                 Due::Renew => self.renew().await,
             }
         }
+    }
+
+    /// This link brought a plan: records are wanted on it.
+    fn planned(&self) -> bool {
+        self.link.is_some() && self.up.is_some_and(|(_, plan)| plan)
+    }
+
+    /// The controller at the other end gives no plans.
+    fn old_fashioned(&self) -> bool {
+        let waits = |since: Duration| self.plan.is_some() && self.now() < since + PLAN_WITHIN;
+        self.up.is_some_and(|(since, planned)| !planned && !waits(since))
+    }
+
+    /// Lets collectors look, notices what was plugged in, and makes the records that are due.
+    fn look_around(&mut self) {
+        let now = self.now();
+        if now >= self.next_plugged {
+            self.next_plugged = now + PLUGGED;
+            let plugged = self.host.list("/sys/bus/usb/devices");
+            if plugged != self.plugged {
+                self.plugged = plugged;
+                self.keeper.hurry("usb", now);
+            }
+        }
+        self.keeper.tend(now);
+        let Some(plan) = &self.plan else { return };
+        if !matches!(self.desk, Desk::Idle(_)) || self.old_fashioned() {
+            return;
+        }
+        let want = if now >= self.next_key {
+            Want::Key
+        } else if self.news || (now < self.live_until && now >= self.next_delta) {
+            Want::Quick
+        } else if now >= self.next_delta {
+            Want::Delta
+        } else {
+            return;
+        };
+        let seconds = |s: u32, least| Duration::from_secs(s.clamp(least, 86_400).into());
+        self.news = false;
+        if want == Want::Key {
+            self.next_key = now + seconds(plan.keyframe_s, 60);
+        }
+        self.next_delta = now + if now < self.live_until { Duration::from_secs(1) } else { seconds(plan.delta_s, 5) };
+        self.begin_record(want, plan.clone());
+    }
+
+    fn gathered(&mut self) -> Gathered {
+        let mut notes = self.keeper.notes();
+        let damaged = self.outbox.damage();
+        if damaged > 0 {
+            let params = [("bytes".to_owned(), damaged.to_string())].into();
+            notes.push(Note { code: "queue_damaged".to_owned(), params });
+        }
+        Gathered { inventory: self.keeper.inventory(), events: self.keeper.events(), notes, off: self.keeper.off() }
+    }
+
+    fn begin_record(&mut self, want: Want, plan: Plan) {
+        let (facts, gathered) = (self.facts(), self.gathered());
+        self.desk = match std::mem::replace(&mut self.desk, Desk::Moving) {
+            Desk::Idle(mut reporter) => Desk::Busy(Box::pin(async move {
+                let record = reporter.record(&facts, gathered, want, &plan).await;
+                (reporter, Said::Record(record))
+            })),
+            busy => busy,
+        };
+    }
+
+    fn looked(&mut self, new: bool) {
+        // The first words of all collectors come with the first keyframe or soon after: no hurry for those.
+        self.news |= new && self.keeper.settled();
+    }
+
+    /// Sends what waits, one batch at a time.
+    async fn ship(&mut self) {
+        if !self.planned() || !self.machine.is_up() {
+            return;
+        }
+        let clock = (self.boot.clone(), self.host.boot_ms(), self.wall_ms());
+        let now = self.now();
+        if let Some(report) = self.outbox.next(now, (&clock.0, clock.1, clock.2)) {
+            self.send(&AgentMessage::Report(Box::new(report))).await;
+        }
+    }
+
+    fn plan(&mut self, plan: Plan) {
+        let first = !self.up.is_some_and(|(_, planned)| planned);
+        if self.plan.as_ref() != Some(&plan) {
+            let kept = serde_json::to_vec(&plan).map_err(std::io::Error::other);
+            if let Err(e) = kept.and_then(|b| crate::identity::write_private(&self.state, PLAN_FILE, &b)) {
+                note(&format!("the plan can't be kept: {e}"));
+            }
+        }
+        self.plan = Some(plan);
+        if first {
+            // Newest state first, then what waited.
+            self.next_key = self.now();
+        }
+        if let Some(up) = &mut self.up {
+            up.1 = true;
+        }
+    }
+
+    fn live(&mut self, live: Live) {
+        self.live_until = self.now() + Duration::from_secs(live.for_s.min(MAX_LIVE_S).into());
+        self.next_delta = self.now();
     }
 
     fn reporter(&self) -> Option<&Reporter<H>> {
@@ -208,31 +379,47 @@ impl<H: Host + 'static> App<H> {
 
     /// Begins a report beside the loop: its probes wait for the network, beats must not.
     fn begin_report(&mut self, whole: bool) {
-        let facts = LinkFacts {
-            rtt: self.machine.rtt(),
-            skew_ms: self.machine.skew_ms(),
-            not_after_ms: Some(self.identity.issued.not_after_ms),
-            controller: Reach::Linked,
-        };
+        let (facts, gathered) = (self.facts(), self.gathered());
         self.desk = match std::mem::replace(&mut self.desk, Desk::Moving) {
             Desk::Idle(mut reporter) => Desk::Busy(Box::pin(async move {
                 let message = if whole {
-                    Some(AgentMessage::Snapshot(Box::new(reporter.snapshot(&facts).await)))
+                    Some(AgentMessage::Snapshot(Box::new(reporter.snapshot(&facts, &gathered).await)))
                 } else {
-                    let change = reporter.change(&facts).await;
+                    let change = reporter.change(&facts, &gathered).await;
                     (!change.is_empty()).then(|| AgentMessage::Change(Box::new(change)))
                 };
-                (reporter, message)
+                (reporter, Said::Message(message))
             })),
             // The last one still waits for a probe; the next period brings the next report.
             busy => busy,
         };
     }
 
-    async fn reported(&mut self, message: Option<AgentMessage>) {
-        let Some(message) = message else { return };
-        self.send(&message).await;
+    async fn reported(&mut self, said: Said) {
+        match said {
+            Said::Record(None) | Said::Message(None) => return,
+            Said::Message(Some(message)) => self.send(&message).await,
+            Said::Record(Some(record)) => {
+                let line = self.planned() && self.machine.is_up();
+                let news = record.key || !record.checks.is_empty();
+                self.outbox.put(&self.boot, record, line);
+                self.ship().await;
+                if !news {
+                    return;
+                }
+            }
+        }
         self.save_status();
+    }
+
+    fn facts(&self) -> LinkFacts {
+        let controller = if self.machine.is_up() { Reach::Linked } else { Reach::Silent };
+        LinkFacts {
+            rtt: self.machine.rtt().filter(|_| self.machine.is_up()),
+            skew_ms: self.machine.skew_ms(),
+            not_after_ms: Some(self.identity.issued.not_after_ms),
+            controller,
+        }
     }
 
     fn heard(&mut self, message: ControllerMessage) {
@@ -241,16 +428,25 @@ impl<H: Host + 'static> App<H> {
             Heard::Welcome => {
                 note(&format!("linked to {}", self.to));
                 self.status = LinkStatus::Up { since_ms: wall };
+                self.up = Some((now, false));
                 self.schedule_renewal(self.identity.issued.renew_at_ms());
                 self.save_status();
             }
             Heard::Refused(refusal) => {
                 note(&format!("refused ({}): {refusal}", refusal.code()));
                 self.link = None;
+                self.up = None;
+                self.outbox.cut();
                 self.status = LinkStatus::Refused { code: refusal.code().to_owned(), reason: refusal.to_string() };
                 self.save_status();
             }
             Heard::Renewed(issued) => self.renewed(issued),
+            Heard::Kept(batch) => self.outbox.kept(batch),
+            Heard::Plan(plan) => self.plan(plan),
+            Heard::Live(live) => {
+                self.ledger.note(wall, "asked", &format!("{{\"live_s\":{}}}", live.for_s));
+                self.live(live);
+            }
             Heard::Answered | Heard::Stale => {}
         }
     }
@@ -291,7 +487,13 @@ impl<H: Host + 'static> App<H> {
     }
 
     async fn send(&mut self, message: &AgentMessage) {
+        let wall = self.wall_ms();
         let Some(link) = &mut self.link else { return };
+        if !matches!(message, AgentMessage::Beat(_))
+            && let Ok(text) = message.encode()
+        {
+            self.ledger.note(wall, "sent", &text);
+        }
         // A peer that reads nothing must not hold the loop; the machine's deadlines do the rest.
         match tokio::time::timeout(Duration::from_secs(10), link.send(message)).await {
             Ok(Ok(())) => {}
@@ -308,6 +510,11 @@ impl<H: Host + 'static> App<H> {
     fn dropped(&mut self, why: &str) {
         self.opening = None;
         self.link = None;
+        if self.up.take().is_some() {
+            // What there is to say of a cut is said soon, not with the next period.
+            self.next_delta = self.next_delta.min(self.now() + AFTER_CUT);
+        }
+        self.outbox.cut();
         // A refusal explains more than the closing that follows it.
         if !matches!(self.status, LinkStatus::Refused { .. }) {
             let news = self.status != LinkStatus::Down { reason: why.to_owned() };
@@ -326,6 +533,7 @@ impl<H: Host + 'static> App<H> {
         if let Some(link) = &mut self.link {
             let _ = tokio::time::timeout(Duration::from_secs(1), link.close()).await;
         }
+        self.outbox.cut();
         self.status = LinkStatus::Stopped;
         self.save_status();
     }

@@ -1,21 +1,34 @@
 //! `tram-agent doctor`: what is wrong here, in words, with no controller and no privilege.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
 use tram_wire::check::{CheckState, Finding, worst};
+use tram_wire::heartbeat::Hardware;
+use tram_wire::hello::Hello;
+use tram_wire::plan::Plan;
 
 use crate::checks::Reach;
+use crate::collect::gauges::Gauges;
+use crate::collect::keeper::Keeper;
+use crate::collect::{Inventory, collectors};
 use crate::config::{Address, Config};
 use crate::host::Host;
 use crate::identity::{Identity, IdentityError};
-use crate::report::{LinkFacts, Reporter};
+use crate::ledger::Ledger;
+use crate::report::{Gathered, LinkFacts, Reporter, Want};
 
 const REACH_DEADLINE: Duration = Duration::from_secs(2);
+/// Longest that anybody waits for the collectors.
+const PATIENCE: Duration = Duration::from_millis(2500);
 
 /// The result.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Diagnosis {
     /// The worst state.
     pub verdict: CheckState,
@@ -23,6 +36,12 @@ pub struct Diagnosis {
     pub controller: Option<String>,
     /// All findings.
     pub findings: Vec<Finding>,
+    /// What the computer is made of.
+    pub hardware: Hardware,
+    /// Its gauges.
+    pub gauges: Gauges,
+    /// What is plugged in.
+    pub inventory: Inventory,
 }
 
 impl Diagnosis {
@@ -37,25 +56,90 @@ impl Diagnosis {
     }
 }
 
-/// Examines this computer.
-pub async fn examine(config: &Config, host: impl Host) -> Diagnosis {
+/// Examines this computer: every collector beside the others, for as long as somebody waits.
+pub async fn examine<H: Host + Send + 'static>(config: &Config, host: H) -> Diagnosis {
+    let other = host.again();
+    judge(config, host, gather(other)).await
+}
+
+/// The same judgement of the line and of what costs nothing to read, for the line below the sign-in page.
+pub async fn glance<H: Host + Send + 'static>(config: &Config, host: H) -> Vec<Finding> {
+    judge(config, host, async { Gathered::default() }).await.findings
+}
+
+async fn judge<H: Host + Send + 'static>(
+    config: &Config,
+    host: H,
+    gathering: impl Future<Output = Gathered>,
+) -> Diagnosis {
     let identity = Identity::load(&config.state);
     let mut facts = LinkFacts { rtt: None, skew_ms: None, not_after_ms: None, controller: Reach::NotEnrolled };
     let mut controller = None;
+    let mut to = None;
     if let Ok(identity) = &identity {
         facts.not_after_ms = Some(identity.issued.not_after_ms);
         controller = Some(identity.controller.clone());
-        if let Ok(Address { host: name, port }) = identity.controller.parse() {
-            facts.rtt = host.reach(&name, port, REACH_DEADLINE).await;
-            facts.controller = if facts.rtt.is_some() { Reach::Answers } else { Reach::Silent };
+        to = identity.controller.parse::<Address>().ok();
+    }
+    let (gathered, rtt) = tokio::join!(gathering, async {
+        match &to {
+            Some(Address { host: name, port }) => host.reach(name, *port, REACH_DEADLINE).await,
+            None => None,
         }
+    });
+    if to.is_some() {
+        facts.rtt = rtt;
+        facts.controller = if rtt.is_some() { Reach::Answers } else { Reach::Silent };
     }
     let mut reporter = Reporter::new(host, config.into());
-    let mut findings = reporter.snapshot(&facts).await.findings;
+    let (seen, hardware) = reporter.look(&facts, &gathered, Want::Key, &Plan::default()).await;
+    let mut findings = seen.findings;
     if let Err(e @ (IdentityError::Damaged(..) | IdentityError::Io(..))) = &identity {
         findings.push(unreadable(e));
     }
-    Diagnosis { verdict: worst(&findings), controller, findings }
+    let inventory = gathered.inventory;
+    Diagnosis { verdict: worst(&findings), controller, findings, hardware, gauges: seen.gauges, inventory }
+}
+
+/// What the collectors see within the time somebody waits; those that don't come back are named.
+async fn gather<H: Host + Send + 'static>(host: H) -> Gathered {
+    let begun = Instant::now();
+    let mut keeper = Keeper::new(host, collectors());
+    keeper.tend(Duration::ZERO);
+    while !keeper.settled() {
+        let left = PATIENCE.saturating_sub(begun.elapsed());
+        if timeout(left, keeper.news(|| begun.elapsed())).await.is_err() {
+            break;
+        }
+    }
+    let seen = keeper.inventory();
+    let off = collectors::<H>().iter().map(|c| c.section).filter(|s| !seen.contains_key(*s)).collect();
+    Gathered { inventory: seen, off, ..Gathered::default() }
+}
+
+/// Everything support needs in one file, without what is nobody's business: no key, no password, no address of a
+/// network card.
+///
+/// # Errors
+/// If the file can't be written.
+pub fn bundle(d: &Diagnosis, hello: &Hello, ledger: &Ledger, to: &Path) -> std::io::Result<()> {
+    const LINES: usize = 200;
+    let lines = ledger.lines();
+    let sent: Vec<Value> = lines.iter().rev().take(LINES).rev().filter_map(|l| serde_json::from_str(l).ok()).collect();
+    let mut all = json!({"tram_bundle": 1, "hello": hello, "diagnosis": d, "sent": sent});
+    redact(&mut all);
+    std::fs::write(to, serde_json::to_vec_pretty(&all)?)
+}
+
+fn redact(v: &mut Value) {
+    match v {
+        Value::Object(fields) => {
+            fields.retain(|k, _| !matches!(k.as_str(), "mac" | "csr_pem" | "key_pem" | "token" | "password"));
+            fields.values_mut().for_each(redact);
+        }
+        Value::Array(all) => all.iter_mut().for_each(redact),
+        _ => {}
+    }
 }
 
 fn unreadable(e: &IdentityError) -> Finding {
@@ -68,97 +152,58 @@ fn unreadable(e: &IdentityError) -> Finding {
     Finding { check: "identity".to_owned(), state, code: code.to_owned(), params }
 }
 
+/// The languages people read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// Vietnamese.
+    Vi,
+    /// English.
+    En,
+}
+
+impl Language {
+    /// What the environment asks for.
+    #[must_use]
+    pub fn of(lang: &str) -> Self {
+        if lang.starts_with("vi") { Self::Vi } else { Self::En }
+    }
+}
+
 /// For people: one line a check, and what to do about those that aren't fine.
 #[must_use]
-pub fn render(d: &Diagnosis) -> String {
+pub fn render(d: &Diagnosis, language: Language) -> String {
+    let texts: BTreeMap<String, Sentences> = serde_json::from_str(TEXTS).unwrap_or_default();
     let mut out = String::new();
     for f in &d.findings {
-        let (what, next) = sentence(f);
-        let _ = writeln!(out, "{:<8}{:<13}{what}", f.state.as_str(), f.check);
+        let (what, next) = sentence(&texts, f, language);
+        let _ = writeln!(out, "{:<8}{:<16}{what}", word(f.state), f.check);
         if f.state != CheckState::Ok && !next.is_empty() {
-            let _ = writeln!(out, "{:21}-> {next}", "");
+            let _ = writeln!(out, "{:24}-> {next}", "");
         }
     }
-    let _ = writeln!(out, "\nverdict: {}", d.verdict.as_str());
+    let _ = writeln!(out, "\n{}: {}", if language == Language::Vi { "kết luận" } else { "verdict" }, word(d.verdict));
     out
 }
 
-/// What a finding says, and the next step.
-fn sentence(f: &Finding) -> (String, &'static str) {
-    let p = |name: &str| f.params.get(name).map_or("?", String::as_str);
-    match f.code.as_str() {
-        "controller_ok" => (format!("the controller answers in {} ms", p("ms")), ""),
-        "controller_slow" => (
-            format!("the controller answers in {} ms", p("ms")),
-            "the line to the data centre is slow or full; compare with the neighbour's computer",
-        ),
-        "controller_silent" => {
-            ("the controller doesn't answer".into(), "check the internet line; if others work, call support")
-        }
-        "controller_refused" => (format!("the controller refuses us: {}", p("reason")), "call support"),
-        "controller_not_enrolled" => {
-            ("this computer isn't enrolled".into(), "ask an operator for a token, then run `tram-agent enrol`")
-        }
-        "gateway_ok" => (format!("the router {} answers in {} ms", p("gateway"), p("ms")), ""),
-        "gateway_slow" => {
-            (format!("the router {} takes {} ms", p("gateway"), p("ms")), "restart the router; prefer a cable to Wi-Fi")
-        }
-        "gateway_silent" => {
-            (format!("the router {} doesn't answer", p("gateway")), "check its power and the network cable")
-        }
-        "gateway_mute" => (format!("the router {} answers no probes", p("gateway")), ""),
-        "gateway_none" => ("there is no default route".into(), "plug in the network cable, or join the Wi-Fi"),
-        "dns_ok" => (format!("the resolver {} answers in {} ms", p("resolver"), p("ms")), ""),
-        "dns_slow" => {
-            (format!("the resolver {} takes {} ms", p("resolver"), p("ms")), "names load slowly; tell support")
-        }
-        "dns_silent" => {
-            (format!("the resolver {} doesn't answer", p("resolver")), "names can't be found; restart the router")
-        }
-        "dns_none" => ("no resolver is set".into(), ""),
-        "cable_ok" => ("the network cable is fine".into(), ""),
-        "cable_slow" => (
-            format!("{} runs at {} Mbit/s or half duplex", p("interface"), p("mbit")),
-            "change the cable or the switch port",
-        ),
-        "cable_none" => ("no network interface is up".into(), "plug in the network cable"),
-        "clock_ok" => ("the clock is right".into(), ""),
-        "clock_drifts" => (format!("the clock is off by {} s", p("seconds")), "check time synchronization"),
-        "clock_wrong" => (
-            format!("the clock is off by {} s", p("seconds")),
-            "sign-in and signatures will fail: set the clock; if it comes back, change the battery",
-        ),
-        "clock_unknown" => ("no other clock to compare with".into(), ""),
-        "certificate_ok" => (format!("the certificate is good for {} days", p("days")), ""),
-        "certificate_ends" => {
-            (format!("the certificate ends in {} days", p("days")), "it renews itself over the link: mend that first")
-        }
-        "certificate_expired" => ("the certificate has expired".into(), "ask an operator for a token and enrol again"),
-        "certificate_none" => ("there is no certificate yet".into(), ""),
-        "disk_ok" => (format!("{} % of {} is free", p("free_percent"), p("mount")), ""),
-        "disk_low" => (format!("only {} % of {} is free", p("free_percent"), p("mount")), "delete what isn't needed"),
-        "disk_full" => {
-            (format!("{} is full ({} % free)", p("mount"), p("free_percent")), "delete what isn't needed, now")
-        }
-        "disk_read_only" => (
-            format!("{} is read-only", p("mount")),
-            "unless this is meant, the disk may be dying: save your work, call support",
-        ),
-        "disk_unknown" => ("no file system can be read".into(), ""),
-        "memory_ok" => (format!("{} % of memory is free", p("free_percent")), ""),
-        "memory_low" => (format!("only {} % of memory is free", p("free_percent")), "close programmes"),
-        "memory_out" => (format!("memory is used up ({} % free)", p("free_percent")), "close programmes or restart"),
-        "memory_unknown" => ("memory can't be read".into(), ""),
-        "temperature_ok" => (format!("{}: {} °C", p("sensor"), p("celsius")), ""),
-        "temperature_high" => (format!("{}: {} °C", p("sensor"), p("celsius")), "clean the fan; make room around it"),
-        "temperature_critical" => {
-            (format!("{}: {} °C", p("sensor"), p("celsius")), "switch off, let it cool, clean the fan, call support")
-        }
-        "temperature_unknown" => ("no sensor can be read".into(), ""),
-        "identity_damaged" => (p("detail").to_owned(), "ask an operator for a token and enrol again"),
-        "identity_unreadable" => (p("detail").to_owned(), "run as root to see the controller's side too"),
-        other => (other.to_owned(), ""),
-    }
+/// On a screen, what is critical is a failure.
+fn word(s: CheckState) -> &'static str {
+    if s == CheckState::Crit { "fail" } else { s.as_str() }
+}
+
+/// What every code says and what to do, in both languages; the console reads the same file.
+const TEXTS: &str = include_str!("checks/texts.json");
+
+#[derive(Deserialize)]
+struct Sentences {
+    vi: (String, String),
+    en: (String, String),
+}
+
+fn sentence(texts: &BTreeMap<String, Sentences>, f: &Finding, language: Language) -> (String, String) {
+    let Some(all) = texts.get(&f.code) else { return (f.code.clone(), String::new()) };
+    let (what, next) = if language == Language::Vi { &all.vi } else { &all.en };
+    let filled = f.params.iter().fold(what.clone(), |t, (name, value)| t.replace(&format!("{{{name}}}"), value));
+    (filled, next.clone())
 }
 
 #[cfg(test)]
@@ -175,7 +220,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let d = examine(&config(dir.path()), Fake::new()).await;
         assert_eq!((d.verdict, d.exit_code()), (CheckState::Warn, 1)); // no default route
-        let text = render(&d);
+        let text = render(&d, Language::En);
         assert!(text.contains("isn't enrolled") && text.contains("tram-agent enrol"), "{text}");
     }
 
@@ -185,30 +230,47 @@ mod tests {
         std::fs::write(dir.path().join("identity.json"), "{").unwrap();
         let d = examine(&config(dir.path()), Fake::new()).await;
         assert_eq!(d.exit_code(), 2);
-        assert!(render(&d).contains("damaged"));
+        assert!(render(&d, Language::En).contains("damaged"));
     }
 
     #[tokio::test]
     async fn every_code_a_check_can_give_has_a_sentence() {
         // The codes stand in the sources of the checks; a new one without a sentence would be shown raw.
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/checks");
+        let texts: BTreeMap<String, Sentences> = serde_json::from_str(TEXTS).unwrap();
         let mut codes = 0;
         for file in std::fs::read_dir(folder).unwrap() {
             let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
             for part in ["Outcome::ok(\"", "Outcome::warn(\"", "Outcome::crit(\"", "Outcome::unknown(\""] {
                 for rest in source.split(part).skip(1) {
                     let code = rest.split('"').next().unwrap();
-                    let f = Finding {
-                        check: "x".into(),
-                        state: CheckState::Ok,
-                        code: code.into(),
-                        params: Default::default(),
-                    };
-                    assert_ne!(sentence(&f).0, code, "no sentence for {code}");
+                    let all = texts.get(code).unwrap_or_else(|| panic!("no sentence for {code}"));
+                    assert!(!all.vi.0.is_empty() && !all.en.0.is_empty());
+                    assert_eq!(all.vi.1.is_empty(), all.en.1.is_empty(), "{code}");
                     codes += 1;
                 }
             }
         }
-        assert!(codes > 25, "found only {codes}");
+        assert!(codes > 100, "found only {codes}");
+    }
+
+    #[tokio::test]
+    async fn thirty_checks_in_both_languages() {
+        let dir = tempfile::tempdir().unwrap();
+        let d = examine(&config(dir.path()), Fake::new()).await;
+        assert!(d.findings.len() >= 30, "{}", d.findings.len());
+        assert!(render(&d, Language::of("vi_VN.UTF-8")).contains("máy này chưa được ghi danh"));
+    }
+
+    #[tokio::test]
+    async fn a_bundle_holds_no_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::of(dir.path());
+        ledger.note(1, "sent", r#"{"kind":"renew","csr_pem":"SECRET","interfaces":[{"mac":"52:54:00:12:34:56"}]}"#);
+        let d = examine(&config(dir.path()), Fake::new()).await;
+        let to = dir.path().join("b.json");
+        bundle(&d, &crate::collect::hello(&Fake::new(), 1), &ledger, &to).unwrap();
+        let text = std::fs::read_to_string(to).unwrap();
+        assert!(text.contains("controller_not_enrolled") && !text.contains("SECRET") && !text.contains("52:54"));
     }
 }

@@ -1,7 +1,7 @@
 //! The Tram endpoint agent.
 //!
 //! One process, one thread, one outbound link. Floors, bottom up; a floor uses only those below it:
-//! `wire` | `host`, `config` | `identity`, `collect`, `checks`, `link::machine` | `link`, `report` | `status`,
+//! `wire` | `host`, `config` | `identity`, `collect`, `queue`, `ledger`, `checks`, `link::machine` | `link`, `report` | `status`,
 //! `doctor` | `session`, `app` | `main`.
 
 pub mod app;
@@ -11,7 +11,10 @@ pub mod config;
 pub mod doctor;
 pub mod host;
 pub mod identity;
+pub mod ledger;
 pub mod link;
+pub mod outbox;
+pub mod queue;
 pub mod report;
 pub mod session;
 pub mod status;

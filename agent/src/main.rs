@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tram_agent::config::{Address, Config};
 use tram_agent::host::{System, wall_ms};
 use tram_agent::identity::{Identity, Request};
+use tram_agent::ledger::Ledger;
 use tram_agent::link::enrol;
 use tram_agent::session::kiosk;
 use tram_agent::status::{LinkStatus, Status};
@@ -64,6 +65,18 @@ enum Command {
         /// As JSON.
         #[arg(long)]
         json: bool,
+        /// Write everything support needs into this file, without secrets.
+        #[arg(long, value_name = "FILE")]
+        bundle: Option<PathBuf>,
+        /// `vi` or `en` [default: as the environment says].
+        #[arg(long)]
+        language: Option<String>,
+    },
+    /// Show what this computer sent to the controller, and what it was asked for. One JSON a line.
+    Ledger {
+        /// Only the newest so many.
+        #[arg(long)]
+        last: Option<usize>,
     },
 }
 
@@ -89,16 +102,32 @@ async fn command(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Run => run(&config).await,
         Command::Desk { no_browser } => desk(&config, !no_browser).await,
         Command::Status { json } => status(&config, json),
-        Command::Doctor { json } => {
+        Command::Ledger { last } => Ok(ledger(&config, last)),
+        Command::Doctor { json, bundle, language } => {
             let diagnosis = doctor::examine(&config, System::new()).await;
+            if let Some(to) = bundle {
+                let hello = collect::hello(&System::new(), 0);
+                doctor::bundle(&diagnosis, &hello, &Ledger::of(&config.state), &to)
+                    .map_err(|e| format!("{}: {e}", to.display()))?;
+            }
             if json {
                 println!("{}", serde_json::to_string_pretty(&diagnosis)?);
             } else {
-                print!("{}", doctor::render(&diagnosis));
+                let lang = language.or_else(|| std::env::var("LC_ALL").or_else(|_| std::env::var("LANG")).ok());
+                print!("{}", doctor::render(&diagnosis, doctor::Language::of(&lang.unwrap_or_default())));
             }
             Ok(ExitCode::from(diagnosis.exit_code()))
         }
     }
+}
+
+fn ledger(config: &Config, last: Option<usize>) -> ExitCode {
+    let lines = Ledger::of(&config.state).lines();
+    let from = lines.len().saturating_sub(last.unwrap_or(lines.len()));
+    for line in lines.iter().skip(from) {
+        println!("{line}");
+    }
+    ExitCode::SUCCESS
 }
 
 async fn enrol(

@@ -31,6 +31,8 @@ const AGENT: &[(&str, u8)] = &[
     ("config", 1),
     ("identity", 2),
     ("queue", 2),
+    ("ledger", 2),
+    ("outbox", 3),
     ("collect", 2),
     ("checks", 3),
     ("link", 4),

@@ -38,7 +38,18 @@ mod tests {
             let certificate =
                 Some(Certificate { now_ms: 1_795_000_000_000, not_after_ms: 1_795_000_000_000 + left_days * DAY_MS });
             let limits = Limits::default();
-            let facts = Facts { vitals: &v, network: &n, certificate, controller: Reach::Linked, limits: &limits };
+            let facts = Facts {
+                vitals: &v,
+                network: &n,
+                gauges: &Default::default(),
+                inventory: &Default::default(),
+                probes: &Default::default(),
+                stuck: &[],
+                hung: false,
+                certificate,
+                controller: Reach::Linked,
+                limits: &limits,
+            };
             DeviceCertificate.look(&facts).code
         };
         assert_eq!(

@@ -3,8 +3,14 @@
 //! A new check is one file here and one line in [`registry`]. Ids and codes are open strings on the
 //! wire, so a controller older than the check still shows it.
 
+use std::collections::BTreeMap;
+
 use tram_wire::check::{CheckState, Finding};
 use tram_wire::heartbeat::{Network, Vitals};
+use tram_wire::report::Probe;
+
+use crate::collect::Inventory;
+use crate::collect::gauges::Gauges;
 
 mod cable;
 mod certificate;
@@ -14,6 +20,7 @@ mod disk_space;
 mod dns;
 mod gateway;
 mod memory;
+mod rules;
 mod temperature;
 
 /// Everything a check may look at.
@@ -22,6 +29,16 @@ pub struct Facts<'a> {
     pub vitals: &'a Vitals,
     /// Interfaces and probes.
     pub network: &'a Network,
+    /// The same as series, with pressure and memory kills.
+    pub gauges: &'a Gauges,
+    /// What the collectors saw; sections nobody looked at yet are missing.
+    pub inventory: &'a Inventory,
+    /// The newest of each probe.
+    pub probes: &'a BTreeMap<String, Probe>,
+    /// Collectors that are switched off.
+    pub stuck: &'a [&'static str],
+    /// This computer's own files don't answer.
+    pub hung: bool,
     /// The device certificate, if this computer is enrolled.
     pub certificate: Option<Certificate>,
     /// What is known of the controller.
@@ -120,8 +137,8 @@ impl Outcome {
 
 /// All checks, in the order they are shown.
 #[must_use]
-pub fn registry() -> [&'static dyn Check; 9] {
-    [
+pub fn registry() -> Vec<&'static dyn Check> {
+    let mut all: Vec<&'static dyn Check> = vec![
         &controller::Controller,
         &gateway::Gateway,
         &dns::Dns,
@@ -131,7 +148,9 @@ pub fn registry() -> [&'static dyn Check; 9] {
         &disk_space::DiskSpace,
         &memory::Memory,
         &temperature::Temperature,
-    ]
+    ];
+    all.extend(rules::RULES.iter().map(|r| r as &dyn Check));
+    all
 }
 
 /// Runs all checks.
@@ -170,6 +189,11 @@ mod tests {
         let facts = Facts {
             vitals: &vitals,
             network: &network,
+            gauges: &Gauges::new(),
+            inventory: &Inventory::new(),
+            probes: &BTreeMap::new(),
+            stuck: &[],
+            hung: false,
             certificate: None,
             controller: Reach::Linked,
             limits: &Limits::default(),
@@ -190,6 +214,11 @@ mod tests {
         let facts = Facts {
             vitals: &vitals,
             network: &network,
+            gauges: &Gauges::new(),
+            inventory: &Inventory::new(),
+            probes: &BTreeMap::new(),
+            stuck: &[],
+            hung: false,
             certificate: None,
             controller: Reach::NotEnrolled,
             limits: &Limits::default(),

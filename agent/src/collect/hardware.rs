@@ -64,7 +64,7 @@ fn cpu_model(cpuinfo: &str) -> Option<String> {
     real(line.split_once(':')?.1)
 }
 
-fn disks(host: &impl Host) -> Vec<Disk> {
+pub(super) fn disks(host: &impl Host) -> Vec<Disk> {
     // Not disks of the computer: loops, RAM, zram, optical, network and stacked devices.
     const NOT: [&str; 9] = ["loop", "ram", "zram", "sr", "fd", "nbd", "dm-", "md", "mtdblock"];
     host.list("/sys/block")

@@ -3,36 +3,61 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use tram_wire::check::CheckState;
 use tram_wire::heartbeat::{Interface, Network};
+use tram_wire::report::Probe;
 
 use crate::host::Host;
 
 /// A probe that takes longer than this has failed.
 const DEADLINE: Duration = Duration::from_millis(1500);
 const MOST: usize = 16;
+/// Packets of a burst.
+const BURST: u16 = 10;
 
-/// Reads interfaces and probes the gateway and the first resolver. What only the link knows
-/// (controller round trip, skew) is left empty.
-pub async fn collect(host: &impl Host) -> Network {
+/// Reads interfaces, gateway and resolver; times are left empty.
+#[must_use]
+pub fn read(host: &impl Host) -> Network {
     let gateway = host.read("/proc/net/route").and_then(|t| default_gateway(&t)).map(IpAddr::V4);
     let resolver = host.read("/etc/resolv.conf").and_then(|t| first_resolver(&t));
-    let gateway_rtt = match gateway {
-        Some(ip) => host.ping(ip, DEADLINE).await,
-        None => None,
-    };
-    let dns = match resolver {
-        Some(ip) => host.dns(SocketAddr::new(ip, 53), DEADLINE).await,
-        None => None,
-    };
     Network {
         interfaces: interfaces(host),
         gateway: gateway.map(|ip| ip.to_string()),
-        gateway_rtt_ms: gateway_rtt.map(millis),
         resolver: resolver.map(|ip| ip.to_string()),
-        dns_ms: dns.map(millis),
-        controller_rtt_ms: None,
-        skew_ms: None,
+        ..Network::default()
     }
+}
+
+/// Probes the gateway by a burst, and the first resolver. What only the link knows (controller round trip, skew) is
+/// left empty.
+pub async fn probe(host: &impl Host, n: &mut Network) -> Option<Probe> {
+    let resolver: Option<IpAddr> = n.resolver.as_deref().and_then(|r| r.parse().ok());
+    let gateway = n.gateway.as_deref();
+    let gateway: Option<IpAddr> = gateway.and_then(|g| g.parse().ok());
+    let (dns, trips) = tokio::join!(
+        async {
+            match resolver {
+                Some(ip) => host.dns(SocketAddr::new(ip, 53), DEADLINE).await,
+                None => None,
+            }
+        },
+        async {
+            match gateway {
+                Some(ip) => host.burst(ip, BURST, DEADLINE).await,
+                None => None,
+            }
+        }
+    );
+    n.dns_ms = dns.map(millis);
+    gateway?;
+    n.gateway_rtt_ms = trips.filter(|t| t.lost < t.sent).map(|t| millis(Duration::from_micros(t.p50_us.into())));
+    let state = match trips {
+        // A router that answers nothing at all may have the habit; what its loss means is the check's to say.
+        None => CheckState::Unknown,
+        Some(t) if t.lost * 20 > t.sent => CheckState::Warn,
+        Some(_) => CheckState::Ok,
+    };
+    Some(Probe { name: "gateway".into(), kind: "icmp".into(), state, trips, ..Probe::default() })
 }
 
 /// Milliseconds with two decimals.
@@ -169,7 +194,8 @@ mod tests {
             .file("/sys/class/net/virbr0/operstate", "down");
         host.addresses = vec![("eth0".into(), "192.168.1.23/24".into())];
         host.pings = vec![("192.168.1.1".parse().unwrap(), Duration::from_micros(510))];
-        let n = collect(&host).await;
+        let mut n = read(&host);
+        probe(&host, &mut n).await;
         let names: Vec<_> = n.interfaces.iter().map(|i| (i.name.as_str(), i.up)).collect();
         assert_eq!(names, [("eth0", true), ("wlan0", false)]);
         let eth = &n.interfaces[0];

@@ -51,6 +51,14 @@ fn volumes(host: &mut impl Host) -> Vec<Volume> {
     volumes
 }
 
+/// Share of inodes free, where that runs out before the room does.
+#[must_use]
+#[allow(clippy::cast_precision_loss)] // a percentage
+pub fn inodes(host: &mut impl Host) -> super::gauges::Gauges {
+    let scarce = |m: &crate::host::Mount| m.inodes_free_percent.filter(|p| *p < 50).map(|p| p as f32);
+    host.mounts().iter().filter_map(|m| Some((format!("inodes:{}", m.at), scarce(m)?))).take(MOST).collect()
+}
+
 /// Whether `now` differs enough from what was last told: WAN lines are thin.
 #[must_use]
 pub fn differs(told: &Vitals, now: &Vitals) -> bool {
@@ -84,7 +92,7 @@ mod tests {
     use crate::host::{Mount, Sensor};
 
     fn mount(device: &str, at: &str, gib: u64) -> Mount {
-        Mount { device: device.into(), at: at.into(), total: gib << 30, free: 1 << 30, read_only: false }
+        Mount { device: device.into(), at: at.into(), total: gib << 30, free: 1 << 30, ..Mount::default() }
     }
 
     #[test]

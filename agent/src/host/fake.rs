@@ -2,14 +2,22 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::system::{list_below, read_below};
-use super::{Gauges, Host, Mount, Sensor};
+use tram_wire::report::Trips;
 
-/// Files in a temporary folder, gauges and network as told.
+use super::system::{bytes_below, list_below, read_below};
+use super::{Gauges, Host, Mount, Ran, Sensor};
+
+/// Files in a temporary folder, gauges, programs and network as told.
+#[derive(Clone)]
 pub struct Fake {
-    root: tempfile::TempDir,
+    root: Arc<tempfile::TempDir>,
+    /// What programs answer: the command line up to its end, and the output. `Err`: it never returns.
+    pub programs: Vec<(String, Result<String, ()>)>,
+    /// What local services answer, by their address.
+    pub services: Vec<(String, Vec<u8>)>,
     /// What [`Host::gauges`] answers.
     pub gauges: Gauges,
     /// What [`Host::mounts`] answers.
@@ -31,7 +39,9 @@ impl Fake {
     /// An empty computer.
     pub fn new() -> Self {
         Self {
-            root: tempfile::tempdir().unwrap(),
+            root: Arc::new(tempfile::tempdir().unwrap()),
+            programs: Vec::new(),
+            services: Vec::new(),
             gauges: Gauges { cpu_percent: 5.0, cpus: 4, memory_total: 8 << 30, memory_available: 6 << 30 },
             mounts: Vec::new(),
             sensors: Vec::new(),
@@ -40,6 +50,19 @@ impl Fake {
             resolvers: Vec::new(),
             wall_ms: 1_795_000_000_000,
         }
+    }
+
+    /// Adds a program: what its command line begins with, and what it answers.
+    pub fn program(mut self, line: &str, out: &str) -> Self {
+        self.programs.push((line.to_owned(), Ok(out.to_owned())));
+        self
+    }
+
+    /// Adds a binary file.
+    pub fn binary(self, path: &str, bytes: &[u8]) -> Self {
+        let me = self.file(path, "");
+        fs::write(me.root.path().join(path.trim_start_matches('/')), bytes).unwrap();
+        me
     }
 
     /// Adds a file.
@@ -58,6 +81,26 @@ impl Host for Fake {
     fn list(&self, path: &str) -> Vec<String> {
         list_below(self.root.path(), path)
     }
+    fn bytes(&self, path: &str) -> Option<Vec<u8>> {
+        bytes_below(self.root.path(), path)
+    }
+    fn run(&self, program: &str, args: &[&str], within: Duration) -> Ran {
+        let line = [&[program], args].concat().join(" ");
+        match self.programs.iter().find(|(l, _)| line.starts_with(l.as_str())) {
+            None => Ran::Absent,
+            Some((_, Ok(out))) => Ran::Done { code: 0, out: out.clone() },
+            Some((_, Err(()))) => {
+                std::thread::sleep(within.min(Duration::from_millis(50)));
+                Ran::TimedOut
+            }
+        }
+    }
+    fn ask(&self, at: &str, _: &[u8], _: Duration) -> Option<Vec<u8>> {
+        self.services.iter().find(|(a, _)| a == at).map(|(_, out)| out.clone())
+    }
+    fn again(&self) -> Self {
+        self.clone()
+    }
     fn wall_ms(&self) -> i64 {
         self.wall_ms
     }
@@ -75,6 +118,10 @@ impl Host for Fake {
     }
     async fn ping(&self, to: IpAddr, _: Duration) -> Option<Duration> {
         self.pings.iter().find(|(ip, _)| *ip == to).map(|(_, t)| *t)
+    }
+    async fn burst(&self, to: IpAddr, packets: u16, within: Duration) -> Option<Trips> {
+        let us = u32::try_from(self.ping(to, within).await?.as_micros()).unwrap();
+        Some(Trips { sent: packets, lost: 0, p50_us: us, p95_us: us, jitter_us: 0 })
     }
     async fn dns(&self, resolver: SocketAddr, _: Duration) -> Option<Duration> {
         self.resolvers.iter().find(|(r, _)| *r == resolver).map(|(_, t)| *t)

@@ -7,14 +7,18 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use tram_wire::report::Trips;
+
 pub mod limits;
 pub mod peer;
-mod probe;
+pub mod probe;
+mod run;
 mod system;
 
 #[cfg(test)]
 pub mod fake;
 
+pub use run::Ran;
 pub use system::{System, wall_ms};
 
 /// A computer.
@@ -24,6 +28,21 @@ pub trait Host {
 
     /// Names in a folder, sorted; empty if it can't be read.
     fn list(&self, path: &str) -> Vec<String>;
+
+    /// A small binary file.
+    fn bytes(&self, path: &str) -> Option<Vec<u8>>;
+
+    /// Runs a program of the distribution to its end, or kills it with all its children when the time is over.
+    fn run(&self, program: &str, args: &[&str], within: Duration) -> Ran;
+
+    /// Sends `request` to a local service (a socket's path, or an address) and reads until it closes.
+    fn ask(&self, at: &str, request: &[u8], within: Duration) -> Option<Vec<u8>>;
+
+    /// Another handle on the same computer, for a thread of its own.
+    #[must_use]
+    fn again(&self) -> Self
+    where
+        Self: Sized;
 
     /// The wall clock, Unix milliseconds.
     fn wall_ms(&self) -> i64;
@@ -42,6 +61,18 @@ pub trait Host {
 
     /// Round trip to a host by ICMP, or by a TCP handshake (a refusal is an answer too).
     fn ping(&self, to: IpAddr, within: Duration) -> impl Future<Output = Option<Duration>>;
+
+    /// Round trips of several packets to a host; `None` if it can't be asked at all or answers none.
+    fn burst(&self, to: IpAddr, packets: u16, within: Duration) -> impl Future<Output = Option<Trips>>;
+
+    /// Milliseconds since boot, sleep included.
+    fn boot_ms(&self) -> u64 {
+        let text = self.read("/proc/uptime").unwrap_or_default();
+        let seconds = text.split_whitespace().next().and_then(|s| s.parse::<f64>().ok()).unwrap_or(0.0);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count of milliseconds since boot
+        let ms = (seconds * 1000.0).max(0.0) as u64;
+        ms
+    }
 
     /// Time a resolver takes to answer anything at all.
     fn dns(&self, resolver: SocketAddr, within: Duration) -> impl Future<Output = Option<Duration>>;
@@ -76,6 +107,8 @@ pub struct Mount {
     pub free: u64,
     /// Mounted read-only.
     pub read_only: bool,
+    /// Share of inodes still free, if the file system counts them.
+    pub inodes_free_percent: Option<u64>,
 }
 
 /// A temperature sensor.

@@ -7,16 +7,19 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sysinfo::{Components, CpuRefreshKind, DiskRefreshKind, Disks, MemoryRefreshKind};
+use tram_wire::report::Trips;
 
-use super::{Gauges, Host, Mount, Sensor, probe};
+use super::{Gauges, Host, Mount, Ran, Sensor, probe, run};
 
 /// Longest file worth reading.
 const MAX_FILE: u64 = 64 * 1024;
+/// Between the first two readings of the processor; nobody but `doctor` waits for it.
+const BASE_LINE: Duration = Duration::from_millis(120);
 
 /// This computer.
 ///
 /// sysinfo's `refresh_all` walks every process and costs a thousand times what processor and memory
-/// do; each call below refreshes only what it returns.
+/// do; each call below refreshes only what it returns, and opens what it needs when it is first asked.
 pub struct System {
     root: PathBuf,
     sys: Option<sysinfo::System>,
@@ -34,12 +37,13 @@ impl System {
     /// Opens nothing yet: what a restricted account can't read is simply absent later.
     #[must_use]
     pub fn new() -> Self {
-        let sys = sysinfo::System::new().ok().map(|mut s| {
-            // The first reading is the base line of the processor's percentage.
-            s.refresh_cpu_specifics(CpuRefreshKind::nothing().with_usage());
-            s
-        });
-        Self { root: PathBuf::from("/"), sys, disks: Disks::new().ok(), components: Components::new().ok() }
+        Self::at(PathBuf::from("/"))
+    }
+
+    /// A computer whose files are below another folder; gauges and network are this one's.
+    #[must_use]
+    pub fn at(root: PathBuf) -> Self {
+        Self { root, sys: None, disks: None, components: None }
     }
 }
 
@@ -48,6 +52,21 @@ pub(super) fn read_below(root: &Path, path: &str) -> Option<String> {
     let mut text = String::new();
     File::open(root.join(path.trim_start_matches('/'))).ok()?.take(MAX_FILE).read_to_string(&mut text).ok()?;
     Some(text.trim().to_owned())
+}
+
+/// Reads bytes below `root`.
+pub(super) fn bytes_below(root: &Path, path: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(root.join(path.trim_start_matches('/'))).ok()?.take(MAX_FILE).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// Share of inodes free, in percent.
+fn inodes(at: &Path) -> Option<u64> {
+    let s = nix::sys::statvfs::statvfs(at).ok()?;
+    #[allow(clippy::useless_conversion, clippy::unnecessary_cast)] // their width differs between architectures
+    let (all, free) = (s.files() as u64, s.files_available() as u64);
+    (all > 0).then(|| free.saturating_mul(100) / all)
 }
 
 /// Lists below `root`.
@@ -75,11 +94,36 @@ impl Host for System {
         list_below(&self.root, path)
     }
 
+    fn bytes(&self, path: &str) -> Option<Vec<u8>> {
+        bytes_below(&self.root, path)
+    }
+
+    fn run(&self, program: &str, args: &[&str], within: Duration) -> Ran {
+        run::run(program, args, within)
+    }
+
+    fn ask(&self, at: &str, request: &[u8], within: Duration) -> Option<Vec<u8>> {
+        run::ask(at, request, within)
+    }
+
+    fn again(&self) -> Self {
+        // Gauges need a base line of their own; whoever wants them begins anew.
+        Self::at(self.root.clone())
+    }
+
     fn wall_ms(&self) -> i64 {
         wall_ms()
     }
 
     fn gauges(&mut self) -> Gauges {
+        if self.sys.is_none() {
+            self.sys = sysinfo::System::new().ok();
+            // The first reading is the base line of the processor's percentage.
+            if let Some(s) = &mut self.sys {
+                s.refresh_cpu_specifics(CpuRefreshKind::nothing().with_usage());
+                std::thread::sleep(BASE_LINE);
+            }
+        }
         let Some(sys) = &mut self.sys else { return Gauges::default() };
         sys.refresh_cpu_specifics(CpuRefreshKind::nothing().with_usage());
         sys.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
@@ -92,6 +136,7 @@ impl Host for System {
     }
 
     fn mounts(&mut self) -> Vec<Mount> {
+        self.disks = self.disks.take().or_else(|| Disks::new().ok());
         let Some(disks) = &mut self.disks else { return Vec::new() };
         // Network file systems are left out at compile time: a dead server must not hang the agent.
         disks.refresh_specifics(true, DiskRefreshKind::nothing().with_storage());
@@ -103,11 +148,13 @@ impl Host for System {
                 total: d.total_space(),
                 free: d.available_space(),
                 read_only: d.is_read_only(),
+                inodes_free_percent: inodes(d.mount_point()),
             })
             .collect()
     }
 
     fn sensors(&mut self) -> Vec<Sensor> {
+        self.components = self.components.take().or_else(|| Components::new().ok());
         let Some(components) = &mut self.components else { return Vec::new() };
         components.refresh(true);
         components
@@ -138,6 +185,10 @@ impl Host for System {
 
     async fn ping(&self, to: IpAddr, within: Duration) -> Option<Duration> {
         probe::ping(to, within).await
+    }
+
+    async fn burst(&self, to: IpAddr, packets: u16, within: Duration) -> Option<Trips> {
+        probe::burst(to, packets, within).await
     }
 
     async fn dns(&self, resolver: SocketAddr, within: Duration) -> Option<Duration> {

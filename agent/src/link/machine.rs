@@ -16,6 +16,7 @@ use std::time::Duration;
 use tram_wire::ControllerMessage;
 use tram_wire::enrol::Issued;
 use tram_wire::hello::HelloAck;
+use tram_wire::plan::{Live, Plan};
 use tram_wire::refusal::{Refusal, Retry};
 
 /// From TCP to an open WebSocket.
@@ -66,6 +67,12 @@ pub enum Heard {
     Stale,
     /// A new certificate.
     Renewed(Issued),
+    /// A batch of records was kept.
+    Kept(u64),
+    /// How to report.
+    Plan(Plan),
+    /// Somebody looks.
+    Live(Live),
     /// The controller ends the link. The machine is waiting again.
     Refused(Refusal),
 }
@@ -236,6 +243,18 @@ impl Machine {
                 self.skew_ms = Some(skew(wall_ms, ack.server_ms, took));
                 self.rtt = Some(self.rtt.map_or(took, |old| (old * 3 + took) / 4));
                 Heard::Answered
+            }
+            (ControllerMessage::ReportAck(ack), State::Up(up)) => {
+                up.heard = now;
+                Heard::Kept(ack.batch)
+            }
+            (ControllerMessage::Plan(plan), State::Up(up)) => {
+                up.heard = now;
+                Heard::Plan(*plan)
+            }
+            (ControllerMessage::Live(live), State::Up(up)) => {
+                up.heard = now;
+                Heard::Live(live)
             }
             (ControllerMessage::Renewed(issued), State::Up(up)) => {
                 up.heard = now;

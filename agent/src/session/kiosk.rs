@@ -106,7 +106,7 @@ async fn browse(program: &Path, fixed: &[String], folder: &Path, start: &Path) -
 async fn look(config: &Config, view: &watch::Sender<Shown>) {
     let mut seen = view.subscribe();
     loop {
-        let found = cause(&doctor::examine(config, System::new()).await.findings);
+        let found = cause(&doctor::glance(config, System::new()).await);
         view.send_if_modified(|(version, shown)| {
             let news = shown.cause != found;
             if news {

@@ -1,9 +1,11 @@
 //! Rows of the agent, against `prometheus-node-exporter` scraped every 15 s in the same minute.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -17,8 +19,13 @@ const SCRAPE: Duration = Duration::from_secs(15);
 
 /// The rows whose names are wanted.
 pub fn rows(wanted: impl Fn(&str) -> bool) -> Vec<Row> {
-    let names =
-        [("agent.pss", "MiB", "<= 0.5x"), ("agent.cpu", "s/min", "<= 0.4x"), ("agent.binary", "MB", "<= 0.45x")];
+    let names = [
+        ("agent.pss", "MiB", "<= 0.5x"),
+        ("agent.cpu", "s/min", "<= 0.4x"),
+        ("agent.binary", "MB", "<= 0.45x"),
+        ("agent.wan_kb_h", "kB/h", "<= 40 kB/h"),
+        ("doctor.s", "s", "< 5 s"),
+    ];
     let names: Vec<_> = names.into_iter().filter(|(n, ..)| wanted(n)).collect();
     if names.is_empty() {
         return vec![];
@@ -45,7 +52,8 @@ fn measure() -> Result<Vec<Row>> {
     world.start()?;
     let token = world.json(&["admin", "endpoint", "token", "--site", "00004", "--json"])?;
     let state = world.path().join("agent");
-    let controller = format!("https://{}", world.agents);
+    let wan = Wan::to(world.agents)?;
+    let controller = format!("https://{}", wan.at);
     let enrolled = Command::new(&binary)
         .args(["enrol", "--controller", &controller, "--token", token["token"].as_str().context("token")?, "--state"])
         .arg(&state)
@@ -64,15 +72,79 @@ fn measure() -> Result<Vec<Row>> {
     scrape(address)?;
     // The first minute has the start in it.
     watch(address, MINUTE / 2)?;
+    let (bytes0, began) = (wan.bytes(), Instant::now());
     let (a0, e0) = (cpu(agent.0.id())?, cpu(exporter.0.id())?);
     watch(address, MINUTE)?;
     let (a1, e1) = (cpu(agent.0.id())?, cpu(exporter.0.id())?);
+    let hour = Duration::from_secs(3600).as_secs_f64() / began.elapsed().as_secs_f64();
+    let ledger = std::fs::read_to_string(state.join("ledger.jsonl")).unwrap_or_default();
+    // A minute has no keyframe in it, an hour has four.
+    let keyframe = ledger.lines().filter(|l| l.contains("\"key\":true")).map(str::len).max().unwrap_or(0);
+    let kb_h = ((wan.bytes() - bytes0) as f64 * hour + 4.0 * keyframe as f64) / 1e3;
+    let begun = Instant::now();
+    let doctor = quiet(Command::new(&binary).args(["doctor", "--json"]).arg("--state").arg(&state))?.wait()?;
+    let doctor_s = begun.elapsed().as_secs_f64();
+    ensure!(doctor.code().is_some_and(|c| c <= 2), "doctor: {doctor}");
+    let own = |row, ours: f64, unit, goal, ok| Row {
+        row,
+        ours: Some(ours),
+        anchor: None,
+        anchor_name: String::new(),
+        ratio: None,
+        unit,
+        goal,
+        ok,
+    };
     let size = |p: &Path| Ok::<_, anyhow::Error>(std::fs::metadata(p)?.len() as f64 / 1e6);
     Ok(vec![
         row("agent.pss", pss(agent.0.id())?, pss(exporter.0.id())?, "MiB", "<= 0.5x", 0.5),
         row("agent.cpu", a1 - a0, e1 - e0, "s/min", "<= 0.4x", 0.4),
         row("agent.binary", size(&binary)?, size(Path::new(EXPORTER))?, "MB", "<= 0.45x", 0.45),
+        own("agent.wan_kb_h", kb_h, "kB/h", "<= 40 kB/h", kb_h <= 40.0),
+        own("doctor.s", doctor_s, "s", "< 5 s", doctor_s < 5.0),
     ])
+}
+
+/// A line to the controller that counts what it carries, with the headers a real one would add.
+struct Wan {
+    at: SocketAddr,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Wan {
+    fn to(controller: SocketAddr) -> Result<Self> {
+        /// Ethernet's payload: IP and TCP with timestamps, and the acknowledgement that comes back.
+        const HEADERS: u64 = 52 + 52;
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let (at, bytes) = (listener.local_addr()?, Arc::<AtomicU64>::default());
+        let count = bytes.clone();
+        std::thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                let Ok(far) = TcpStream::connect(controller) else { continue };
+                for (mut from, mut to) in [(near.try_clone(), far.try_clone()), (Ok(far), Ok(near))]
+                    .into_iter()
+                    .filter_map(|(f, t)| Some((f.ok()?, t.ok()?)))
+                {
+                    let count = count.clone();
+                    std::thread::spawn(move || {
+                        let mut buffer = [0; 16_384];
+                        while let Ok(n @ 1..) = from.read(&mut buffer) {
+                            count.fetch_add(n as u64 + HEADERS, Ordering::Relaxed);
+                            if to.write_all(&buffer[..n]).is_err() {
+                                break;
+                            }
+                        }
+                        let _ = to.shutdown(std::net::Shutdown::Both);
+                    });
+                }
+            }
+        });
+        Ok(Self { at, bytes })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
 }
 
 /// The agent as it is shipped.

@@ -76,6 +76,12 @@ export const endpoints = () => body(api.GET('/api/v1/endpoints', { params: { que
 export const endpoint = (id: string) => body(api.GET('/api/v1/endpoints/{id}', { params: { path: { id } } }))
 export const revokeEndpoint = (id: string, reason: string) =>
   body(api.POST('/api/v1/endpoints/{id}/revoke', { params: { path: { id } }, body: { reason } }))
+export const endpointHealth = (id: string) =>
+  body(api.GET('/api/v1/endpoints/{id}/health', { params: { path: { id } } }))
+export const endpointSamples = (id: string, from: string) =>
+  body(api.GET('/api/v1/endpoints/{id}/samples', { params: { path: { id }, query: { from } } }))
+export const lookAtEndpoint = (id: string) =>
+  body(api.POST('/api/v1/endpoints/{id}/live', { params: { path: { id } } }))
 export const tokens = () => body(api.GET('/api/v1/endpoint-tokens'))
 export const createToken = (token: TokenCreate) => body(api.POST('/api/v1/endpoint-tokens', { body: token }))
 

@@ -10,8 +10,10 @@ import { useFormat } from '../i18n/useFormat'
 import { Confirm } from '../ui/confirm'
 import { Answer } from '../ui/feedback'
 import { Facts, Page, Section } from '../ui/page'
+import { sentence } from '../ui/sentence'
 import { StatePill } from '../ui/state'
 import { Ago, Exact } from '../ui/time'
+import { EndpointHealth } from './EndpointHealth'
 
 export function EndpointPage() {
   const { id = '' } = useParams()
@@ -54,13 +56,14 @@ function Detail({ endpoint }: { endpoint: Endpoint }) {
               <li key={i}>
                 <Text size="sm" component="span">
                   <b>{t(`endpoint.check.${reason.check}`, { defaultValue: reason.check })}</b> ·{' '}
-                  {String(t(`endpoint.reason.${reason.text_code}`, { ...reason.params, defaultValue: reason.text_code }))}
+                  {sentence(reason.text_code, reason.params, format.language).what}
                 </Text>
               </li>
             ))}
           </Stack>
         </Section>
       )}
+      <EndpointHealth id={endpoint.id} />
       <SimpleGrid cols={{ base: 1, md: 2 }}>
         <Section title={t('endpoint.hardware')}>
           <Facts

@@ -19,6 +19,7 @@ export function EndpointsPage() {
   const { t } = useTranslation()
   const [filter, setFilter] = useState('')
   const [state, setState] = useState<string | null>(null)
+  const [verdict, setVerdict] = useState<string | null>(null)
   const query = useQuery({ queryKey: keys.endpoints, queryFn: calls.endpoints })
   const columns = useMemo<ColumnDef<Endpoint>[]>(
     () => [
@@ -94,6 +95,16 @@ export function EndpointsPage() {
             clearButtonProps={{ 'aria-label': t('common.clear') }}
             w={{ base: '100%', xs: 190 }}
           />
+          <Select
+            aria-label={t('endpoint.health')}
+            placeholder={t('health.anyVerdict')}
+            data={['crit', 'warn', 'unknown', 'ok'].map((value) => ({ value, label: t(`endpoint.verdict.${value}`) }))}
+            value={verdict}
+            onChange={setVerdict}
+            clearable
+            clearButtonProps={{ 'aria-label': t('common.clear') }}
+            w={{ base: '100%', xs: 190 }}
+          />
         </>
       }
     >
@@ -111,6 +122,7 @@ export function EndpointsPage() {
               rows={list.items.filter(
                 (e) =>
                   (!state || e.state === state) &&
+                  (!verdict || e.verdict === verdict) &&
                   matches(filter, e.name, e.site.name, e.site.district, e.hardware?.model, e.hardware?.serial),
               )}
               columns={columns}

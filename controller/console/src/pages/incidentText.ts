@@ -4,6 +4,8 @@ import { useTranslation } from 'react-i18next'
 import * as calls from '../api/calls'
 import { keys } from '../api/keys'
 import type { Evidence, Incident } from '../api/types'
+import { language } from '../i18n'
+import { sentence as checkSays } from '../ui/sentence'
 
 /** Every cause there is, in the order in which the rules look. */
 export const CAUSES: Incident['cause'][] = [
@@ -22,7 +24,7 @@ export function useIncidentText() {
       if (!e) return ''
       if (e.code === 'check_says') {
         const code = e.params?.['code'] ?? ''
-        return `${check(e.params?.['check'] ?? '')}: ${String(t(`endpoint.reason.${code}`, { ...e.params, defaultValue: code }))}`
+        return `${check(e.params?.['check'] ?? '')}: ${checkSays(code, e.params ?? {}, language()).what}`
       }
       const phase = t(`incident.phases.${e.params?.['phase'] ?? 'other'}`, { defaultValue: e.params?.['phase'] ?? '' })
       return String(t(`incident.says.${e.code}`, { ...e.params, phase, defaultValue: e.code }))

@@ -1,0 +1,210 @@
+//! Records on their way: at least once, newest state first, and on disk while there is no line.
+//!
+//! One batch is in flight at a time; the controller's answer is what paces the next. Records of now go before the
+//! backlog, and the backlog goes no faster than a thin line bears.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::Duration;
+
+use tram_wire::report::{Record, Report};
+
+use crate::queue::{LIMIT, Queue, Stored};
+
+/// Records of one batch, and about how many bytes.
+const BATCH: usize = 64;
+const BYTES: usize = 30 * 1024;
+/// Between two batches of the backlog: 30 KiB a second at most.
+const PACE: Duration = Duration::from_secs(1);
+/// Records that may wait in memory for a controller that is slow to answer.
+const WAITING: usize = 128;
+
+enum Flight {
+    /// So many of those made since the line is up.
+    Fresh(usize),
+    /// So many of the backlog.
+    Late(usize),
+}
+
+/// The outbox.
+pub struct Outbox {
+    queue: Queue,
+    fresh: VecDeque<Stored>,
+    /// The segment being sent, and what of it is left.
+    late: Option<(u64, VecDeque<Stored>)>,
+    flight: Option<(u64, Flight)>,
+    batch: u64,
+    next_late: Duration,
+}
+
+impl Outbox {
+    /// Opens what an earlier run left.
+    #[must_use]
+    pub fn open(state: &Path) -> Self {
+        let queue = Queue::open(state, LIMIT);
+        Self { queue, fresh: VecDeque::new(), late: None, flight: None, batch: 0, next_late: Duration::ZERO }
+    }
+
+    /// Takes a record in. Without a line it goes to disk at once.
+    pub fn put(&mut self, boot: &str, record: Record, line: bool) {
+        let stored = Stored { boot: boot.to_owned(), record };
+        if !line {
+            self.queue.keep(vec![stored]);
+            return;
+        }
+        self.fresh.push_back(stored);
+        if self.fresh.len() > WAITING && self.flight.is_none() {
+            self.queue.keep(self.fresh.drain(..).collect());
+        }
+    }
+
+    /// The line is gone: whatever was not acknowledged waits on disk.
+    pub fn cut(&mut self) {
+        (self.flight, self.late) = (None, None);
+        if !self.fresh.is_empty() {
+            self.queue.keep(self.fresh.drain(..).collect());
+        }
+    }
+
+    /// Bytes of the queue that made no sense, since the last call.
+    pub fn damage(&mut self) -> u64 {
+        self.queue.damage()
+    }
+
+    /// Whether anything waits for its turn, and when the next turn may be.
+    #[must_use]
+    pub fn wake(&self) -> Option<Duration> {
+        let waits = self.flight.is_none() && (self.late.is_some() || !self.queue.is_empty());
+        waits.then_some(self.next_late)
+    }
+
+    /// The next batch, if it is time for one. `clock`: the running boot, its clock, and the calendar.
+    pub fn next(&mut self, now: Duration, (boot, mono_ms, at_ms): (&str, u64, i64)) -> Option<Report> {
+        if self.flight.is_some() {
+            return None;
+        }
+        let (records, flight, of) = if let Some(first) = self.fresh.front() {
+            let of = first.boot.clone();
+            let records = take(&self.fresh, &of);
+            let n = records.len();
+            (records, Flight::Fresh(n), of)
+        } else {
+            if now < self.next_late {
+                return None;
+            }
+            if self.late.is_none() {
+                self.late = self.queue.oldest().map(|(n, all)| (n, all.into()));
+            }
+            let (_, rest) = self.late.as_ref()?;
+            let of = rest.front()?.boot.clone();
+            let records = take(rest, &of);
+            let n = records.len();
+            self.next_late = now + PACE;
+            (records, Flight::Late(n), of)
+        };
+        self.batch += 1;
+        self.flight = Some((self.batch, flight));
+        let mono_ms = (of == boot).then_some(mono_ms);
+        Some(Report { batch: self.batch, boot: of, mono_ms, at_ms, records })
+    }
+
+    /// The controller has a batch.
+    pub fn kept(&mut self, batch: u64) {
+        match self.flight.take() {
+            Some((b, Flight::Fresh(n))) if b == batch => drop(self.fresh.drain(..n.min(self.fresh.len()))),
+            Some((b, Flight::Late(n))) if b == batch => {
+                let Some((number, rest)) = &mut self.late else { return };
+                rest.drain(..n.min(rest.len()));
+                if rest.is_empty() {
+                    let number = *number;
+                    self.queue.done(number);
+                    self.late = None;
+                }
+            }
+            // An answer from before the line was cut.
+            other => self.flight = other,
+        }
+    }
+}
+
+/// The first records of one boot that fit a batch; at least one.
+fn take(from: &VecDeque<Stored>, boot: &str) -> Vec<Record> {
+    let (mut out, mut bytes) = (Vec::new(), 0);
+    for s in from.iter().take(BATCH).take_while(|s| s.boot == boot) {
+        bytes += serde_json::to_vec(&s.record).map_or(0, |v| v.len());
+        if !out.is_empty() && bytes > BYTES {
+            break;
+        }
+        out.push(s.record.clone());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn record(seq: u64) -> Record {
+        Record { seq, gauges: [("cpu".to_owned(), Some(1.0))].into(), ..Record::default() }
+    }
+
+    fn seqs(r: &Report) -> Vec<u64> {
+        r.records.iter().map(|r| r.seq).collect()
+    }
+
+    #[test]
+    fn now_goes_before_the_backlog_and_nothing_is_lost_by_a_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut o = Outbox::open(dir.path());
+        (1..=3).for_each(|n| o.put("old", record(n), false));
+        o.put("new", record(1), false);
+        // The computer was started again; the line is up.
+        let mut o = Outbox::open(dir.path());
+        o.put("new", record(9), true);
+        let clock = ("new", 70_000, 1_795_000_000_000);
+        let first = o.next(SECOND, clock).unwrap();
+        assert_eq!((seqs(&first), first.mono_ms), (vec![9], Some(70_000)));
+        assert!(o.next(SECOND, clock).is_none(), "one batch at a time");
+        o.kept(first.batch);
+        let late = o.next(SECOND, clock).unwrap();
+        assert_eq!((seqs(&late), late.mono_ms, late.boot.as_str()), (vec![1, 2, 3], None, "old"));
+        o.cut();
+        let again = o.next(3 * SECOND, clock).unwrap();
+        assert_eq!(seqs(&again), [1, 2, 3], "not acknowledged, so sent again");
+        o.kept(late.batch);
+        assert!(o.next(9 * SECOND, clock).is_none(), "an answer of the old line says nothing of the new one");
+        o.kept(again.batch);
+        let rest = o.next(9 * SECOND, clock).unwrap();
+        assert_eq!((seqs(&rest), rest.mono_ms), (vec![1], Some(70_000)));
+        o.kept(rest.batch);
+        assert!(o.wake().is_none() && o.next(99 * SECOND, clock).is_none());
+    }
+
+    #[test]
+    fn the_backlog_keeps_its_pace_and_its_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut o = Outbox::open(dir.path());
+        (0..500).for_each(|n| o.put("b", record(n), false));
+        let mut got = 0;
+        for turn in 0..8 {
+            let r = o.next(turn * SECOND, ("b", 1, 1)).unwrap();
+            assert!(o.next(turn * SECOND, ("b", 1, 1)).is_none());
+            got += r.records.len();
+            o.kept(r.batch);
+            assert!(turn == 7 || o.next(turn * SECOND + SECOND / 2, ("b", 1, 1)).is_none(), "too fast");
+        }
+        assert_eq!(got, 500);
+    }
+
+    #[test]
+    fn what_is_in_flight_when_the_agent_stops_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut o = Outbox::open(dir.path());
+        o.put("b", record(5), true);
+        o.next(SECOND, ("b", 1, 1)).unwrap();
+        o.cut();
+        assert_eq!(seqs(&Outbox::open(dir.path()).next(SECOND, ("b", 1, 1)).unwrap()), [5]);
+    }
+}
