@@ -2,12 +2,14 @@
 //! node or the controller is killed.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use tram_tests::device::WallClock;
 use tram_tests::world::{World, free_address, program};
 
 /// A node's process on a host that is simulated and keeps its world in a folder.
@@ -15,6 +17,8 @@ struct Node {
     name: &'static str,
     folder: PathBuf,
     address: SocketAddr,
+    /// Where it tells how it is.
+    watched: SocketAddr,
     child: Option<Child>,
 }
 
@@ -22,23 +26,29 @@ impl Node {
     /// Issued by the controller, with its settings changed as an operator would.
     fn issue(world: &World, name: &'static str) -> Result<Self> {
         let folder = world.path().join(name);
-        let address = free_address()?;
+        let (address, watched) = (free_address()?, free_address()?);
         let out = folder.to_str().context("path")?;
         let said = world.cli(&["admin", "node", "issue", "--name", name, "--names", "127.0.0.1", "--out", out])?;
         ensure!(said.contains("node.pem") && said.contains("node://127.0.0.1"), "{said}");
         let file = folder.join("node.toml");
         let settings = fs::read_to_string(&file)?
             .replace("0.0.0.0:8445", &address.to_string())
+            .replace("127.0.0.1:8446", &watched.to_string())
             .replace("qemu:///system", &format!("sim:///{name}?images=1&state={out}/world"))
             .replace("/var/lib/libvirt/images/tram", out);
         fs::write(&file, settings)?;
-        Ok(Self { name, folder, address, child: None })
+        Ok(Self { name, folder, address, watched, child: None })
     }
 
     fn start(&mut self) -> Result<()> {
+        self.start_with(&[])
+    }
+
+    fn start_with(&mut self, env: &[(String, String)]) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.folder.join("node.log"))?;
         let mut command = Command::new(program("tram-controller")?);
         command.args(["node", "--settings"]).arg(self.folder.join("node.toml"));
+        command.envs(env.iter().map(|(k, v)| (k, v)));
         self.child = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?);
         Ok(())
     }
@@ -48,6 +58,23 @@ impl Node {
         child.kill()?;
         child.wait()?;
         Ok(())
+    }
+
+    /// Asks it how it is: the status and the body. 0 where nobody answers yet.
+    fn ask(&self, path: &str) -> Result<(u16, String)> {
+        let Ok(mut socket) = TcpStream::connect(self.watched) else { return Ok((0, String::new())) };
+        socket.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+        Ok((head.get(9..12).context("a status")?.parse()?, body.to_owned()))
+    }
+
+    /// One of its figures.
+    fn figure(&self, name: &str) -> Result<f64> {
+        let all = self.ask("/metrics")?.1;
+        let line = all.lines().find_map(|l| l.strip_prefix(name)).with_context(|| format!("no {name}: {all}"))?;
+        Ok(line.trim().parse()?)
     }
 
     fn uri(&self) -> String {
@@ -98,6 +125,17 @@ fn two_hosts_share_a_pool_and_outlive_their_nodes_and_the_controller() -> Result
         ensure!(images == 1, "{} has {images} images; it was sent the one it needs", node.name);
     }
 
+    for node in &nodes {
+        ensure!(node.ask("/healthz")? == (200, "ok\n".into()), "{:?}", node.ask("/healthz")?);
+        ensure!(node.figure("node_hypervisor_up ")? == 1.0 && node.figure("node_connections ")? >= 1.0);
+        ensure!(node.figure("node_calls_total ")? > 10.0 && node.figure("node_images_total ")? == 1.0);
+    }
+    let doctor = world.json(&["doctor", "--json"])?;
+    let said = |check: &str| {
+        doctor.as_array().into_iter().flatten().filter(|c| c["check"] == check && c["state"] == "ok").count()
+    };
+    ensure!((said("host"), said("node certificate"), said("nodes' authority")) == (2, 2, 1), "{doctor}");
+
     // A node is killed: the host is down and says so, its desktops are not given up, and come back with it.
     nodes[0].kill9()?;
     world.until("the host is down", |w| Ok(state_of(w, "may-1")? == "down"))?;
@@ -119,6 +157,56 @@ fn two_hosts_share_a_pool_and_outlive_their_nodes_and_the_controller() -> Result
     let mut stranger = stranger;
     stranger.start()?;
     stranger.until("it is refused", |w| Ok(state_of(w, "theirs")? == "down"))?;
+    Ok(())
+}
+
+/// Two thirds through its life a certificate is followed by the next one, which the controller signs over the link: no
+/// hand touches the host, and its desktops do not notice.
+#[test]
+fn a_node_renews_its_certificate_before_it_ends() -> Result<()> {
+    let mut world = World::new()?;
+    let mut node = Node::issue(&world, "may-1")?;
+    world.start()?;
+    world.host(node.name, &node.uri())?;
+    let file = node.folder.join("node.pem");
+    let first = fs::read_to_string(&file)?;
+    node.start()?;
+    world.until("the host is up", |w| Ok(state_of(w, "may-1")? == "up"))?;
+    let until = node.figure("node_certificate_not_after_seconds ")?;
+    ensure!(fs::read_to_string(&file)? == first, "it is renewed too early");
+    node.kill9()?;
+
+    // A year and a half later.
+    let clock = WallClock::new(&node.folder)?;
+    clock.off_by("+500d")?;
+    node.start_with(&clock.environment()?)?;
+    world.until("the certificate is renewed", |_| Ok(fs::read_to_string(&file)? != first))?;
+    use std::os::unix::fs::PermissionsExt;
+    ensure!(fs::metadata(&file)?.permissions().mode() & 0o077 == 0, "the new key is open to others");
+    world.until("it serves with it", |_| Ok(node.figure("node_certificate_not_after_seconds ")? > until))?;
+    let key = |pem: &str| pem.split("-----BEGIN CERTIFICATE-----").next().map(str::to_owned);
+    ensure!(key(&fs::read_to_string(&file)?) != key(&first), "with a key of its own");
+    node.kill9()?;
+    node.start()?;
+    world.until("the host is up again", |w| Ok(state_of(w, "may-1")? == "up"))?;
+    let lines = world.cli(&["doctor"])?;
+    ensure!(lines.contains("ok    node certificate: may-1: good until"), "{lines}");
+    Ok(())
+}
+
+#[test]
+fn a_node_whose_hypervisor_is_away_says_so() -> Result<()> {
+    let mut world = World::new()?;
+    let mut node = Node::issue(&world, "may-1")?;
+    let file = node.folder.join("node.toml");
+    let settings = fs::read_to_string(&file)?;
+    let uri = settings.lines().find(|l| l.starts_with("uri")).context("uri")?;
+    fs::write(&file, settings.replace(uri, "uri = \"test+unix:///default?socket=/nonexistent/libvirt-sock\""))?;
+    node.start()?;
+    world.until("it answers that it is ill", |_| Ok(node.ask("/healthz")?.0 == 503))?;
+    let (_, why) = node.ask("/healthz")?;
+    ensure!(why.contains("H-101") || why.contains("did not answer"), "{why}");
+    ensure!(node.figure("node_hypervisor_up ")? == 0.0);
     Ok(())
 }
 

@@ -75,7 +75,7 @@ pub struct OpenOptions {
     /// Longest time any single call may take before the caller is told [`Error::Timeout`].
     pub deadline: Duration,
     /// How to prove ourselves to a node; only `node:` addresses need it.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
+    pub tls: Option<node::Access>,
 }
 
 /// One host as it is now.
@@ -104,6 +104,9 @@ pub struct HostInfo {
     /// Stable code of the reason, for translation: `no_device`, `no_cpu_flags`, `not_offered`,
     /// `probe_hung`, `probe_failed`, `probe_ok`, `setting`, `simulated`.
     pub accel_code: String,
+    /// Where a node serves the host: the last moment its certificate is good, microseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_until: Option<i64>,
 }
 
 /// What a desktop should be.

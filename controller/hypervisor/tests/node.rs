@@ -31,7 +31,7 @@ async fn refused(node: &Served, options: OpenOptions) -> String {
 async fn only_controllers_of_the_same_installation_are_served() {
     let (authority, other, place) = (Authority::new(), Authority::new(), Place::new());
     let node = Served::start(SIM, place.options(DEADLINE), &authority).await;
-    let with = |tls: Arc<ClientConfig>| OpenOptions { tls: Some(tls), ..place.options(DEADLINE) };
+    let with = |tls: Arc<ClientConfig>| OpenOptions { tls: Some(tls.into()), ..place.options(DEADLINE) };
     for (who, tls) in [
         ("no certificate", authority.client(None)),
         ("another authority's", authority.client(Some((&other, ClientAuth)))),
@@ -169,9 +169,9 @@ async fn what_makes_no_sense_ends_its_own_connection_only() {
     let hello = |version, purpose: &str| {
         framed(&format!(r#"{{"version":{version},"installation":"{id}","accel":"auto","purpose":{purpose}}}"#))
     };
-    assert!(say(&hello(2, r#""Calls""#)).await.contains("same release"));
-    assert!(say(&hello(1, r#"{"Image":{"file":"../../etc/passwd","size":1}}"#)).await.contains("file name"));
-    let strange = [hello(1, r#""Calls""#), framed(r#"{"Call":{"n":1,"call":"Shell"}}"#)].concat();
+    assert!(say(&hello(1, r#""Calls""#)).await.contains("same release"));
+    assert!(say(&hello(2, r#"{"Image":{"file":"../../etc/passwd","size":1}}"#)).await.contains("file name"));
+    let strange = [hello(2, r#""Calls""#), framed(r#"{"Call":{"n":1,"call":"Shell"}}"#)].concat();
     assert!(!say(&strange).await.contains("Answer"));
     hv.host_info().await.unwrap();
 }

@@ -10,8 +10,13 @@ use serde::Serialize;
 use super::open;
 use crate::config::Config;
 use crate::domain::host::HostState;
+use crate::domain::time::Time;
 use crate::identity::tls;
-use crate::services::{Ctx, hosts};
+use crate::services::{Ctx, hosts, nodes};
+use crate::store::hosts::Host;
+
+/// A node asks for its next certificate eight months before it ends: with less than this left, it does not get one.
+const SHORT: Duration = Duration::from_secs(60 * 86_400);
 
 #[derive(Serialize)]
 struct Check {
@@ -57,16 +62,13 @@ pub(super) async fn run(config: &Config, json: bool) -> Result<ExitCode> {
             if hosts.is_empty() {
                 checks.push(warn("hosts", "there is none".into(), "add one: tram-controller admin host add"));
             }
-            for h in hosts {
-                let info = h.info.as_ref();
-                let text =
-                    format!("{}: {} {}", h.name, h.state, info.map_or(h.state_reason.as_str(), |i| &i.accel_reason));
-                checks.push(match h.state {
-                    HostState::Up => ok("host", text),
-                    HostState::Down => fail("host", text, "look at libvirt on that host"),
-                    _ => warn("host", text, "the running server looks at it every 15 s"),
+            if hosts.iter().any(|h| is_node(h)) {
+                checks.push(match nodes::open_ca(&app, app.clock.now()) {
+                    Ok(_) => ok("nodes' authority", "it is there; it belongs into the backup".into()),
+                    Err(e) => fail("nodes' authority", e.to_string(), "restore node-ca.pem from a backup"),
                 });
             }
+            checks.extend(hosts.iter().flat_map(|h| host(h, app.clock.now())));
         }
     }
     let worst = checks.iter().map(|c| c.state).max().unwrap_or(State::Ok);
@@ -86,6 +88,44 @@ pub(super) async fn run(config: &Config, json: bool) -> Result<ExitCode> {
         }
     }
     Ok(if worst == State::Fail { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn is_node(h: &Host) -> bool {
+    h.uri.starts_with("node:")
+}
+
+/// A host as the running server last saw it; of one with a node, also its certificate.
+fn host(h: &Host, now: Time) -> Vec<Check> {
+    let info = h.info.as_ref();
+    let why = if h.state == HostState::Up { info.map_or("", |i| &i.accel_reason) } else { h.state_reason.as_str() };
+    let text = format!("{}: {} {why}", h.name, h.state);
+    let mut checks = vec![match h.state {
+        HostState::Up => ok("host", text),
+        // The reasons a node has are told apart by their words, as the page about nodes lists them.
+        HostState::Down if is_node(h) && why.contains("ertificate") => {
+            fail("host", text, "the node has another authority's certificate, or for other names: admin node issue")
+        }
+        HostState::Down if is_node(h) && why.contains("same release") => {
+            fail("host", text, "bring the node and the controller to the same release")
+        }
+        HostState::Down if is_node(h) => fail(
+            "host",
+            text,
+            "on that host: systemctl status tram-node; its port (8445) must be open to the controller",
+        ),
+        HostState::Down => fail("host", text, "look at libvirt on that host"),
+        HostState::Disabled => warn("host", text, "it takes no new desktops until it is opened again: admin host open"),
+        HostState::Connecting => warn("host", text, "the running server looks at it every 15 s"),
+    }];
+    if let Some(until) = info.and_then(|i| i.certificate_until).map(Time::from_micros) {
+        let text = format!("{}: good until {until}", h.name);
+        checks.push(if until.since(now) > SHORT {
+            ok("node certificate", text)
+        } else {
+            fail("node certificate", text, "it should have renewed itself: look at the node's log, or admin node issue")
+        });
+    }
+    checks
 }
 
 fn folder(check: &'static str, path: &Path) -> Check {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tram_hypervisor::node::Access;
 use tram_hypervisor::{AccelPolicy, OpenOptions, Owner};
 use uuid::Uuid;
 
@@ -139,6 +140,7 @@ type Opener = Arc<dyn Fn(&crate::store::hosts::Host) -> OpenOptions + Send + Syn
 fn opener(config: &Config, app: &App) -> Result<Opener> {
     let now = app.clock.now();
     let tls = nodes::open_ca(app, now)?.controller(now)?;
+    let access = Access { tls, signer: Some(Arc::new(nodes::Renewals(app.clone()))) };
     let owner = Owner {
         installation: app.installation,
         image_dir: config.image_dir.clone(),
@@ -146,7 +148,7 @@ fn opener(config: &Config, app: &App) -> Result<Opener> {
     };
     Ok(Arc::new(move |host| OpenOptions {
         owner: owner.clone(),
-        tls: Some(tls.clone()),
+        tls: Some(access.clone()),
         accel: match host.accel_policy {
             AccelSetting::Auto => AccelPolicy::Auto,
             AccelSetting::Kvm => AccelPolicy::Kvm,

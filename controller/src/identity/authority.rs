@@ -2,21 +2,24 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKey,
 };
 use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::domain::time::Time;
 
@@ -104,6 +107,50 @@ pub(super) fn roots(der: &CertificateDer<'static>) -> Result<Arc<RootCertStore>,
 pub(super) fn verifier(der: &CertificateDer<'static>) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     WebPkiClientVerifier::builder_with_provider(roots(der)?, provider).build().map_err(|e| e.to_string())
+}
+
+/// The key a certificate request is for: all that is ever taken from one.
+///
+/// # Errors
+/// [`CaError::Request`].
+pub(super) fn requested_key(csr_pem: &str) -> Result<PublicKey, CaError> {
+    if csr_pem.len() > 8 * 1024 {
+        return Err(CaError::Request("it is too long"));
+    }
+    let request = CertificateSigningRequestParams::from_pem(csr_pem)
+        .map_err(|_| CaError::Request("it isn't a request signed by its own key"))?;
+    if request.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
+        return Err(CaError::Request("the key must be of the P-256 kind"));
+    }
+    Ok(request.public_key)
+}
+
+/// The names and addresses of a certificate; `None` if it has none, or others.
+pub(super) fn names(der: &[u8]) -> Option<Vec<String>> {
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
+    let named = parsed.subject_alternative_name().ok()??;
+    let name = |n: &GeneralName<'_>| match n {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match *bytes {
+            [a, b, c, d] => Some(IpAddr::from([*a, *b, *c, *d]).to_string()),
+            bytes => <[u8; 16]>::try_from(bytes).ok().map(|b| IpAddr::from(b).to_string()),
+        },
+        _ => None,
+    };
+    named.value.general_names.iter().map(name).collect()
+}
+
+/// Whether an authority vouches for a server's certificate, under every name it has, at a time.
+pub(super) fn vouches(authority: &CertificateDer<'static>, certificate: &CertificateDer<'_>, at: Time) -> bool {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let Ok(roots) = roots(authority) else { return false };
+    let Ok(verifier) = WebPkiServerVerifier::builder_with_provider(roots, provider).build() else { return false };
+    let at = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(at.micros() / 1_000_000).unwrap_or(0)));
+    let good = |name: &String| {
+        let name = ServerName::try_from(name.as_str());
+        name.is_ok_and(|name| verifier.verify_server_cert(certificate, &[], &name, &[], at).is_ok())
+    };
+    names(certificate).is_some_and(|names| !names.is_empty() && names.iter().all(good))
 }
 
 /// A subject of one common name.

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
-    CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, SanType,
+    CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
 use rustls::CertificateError;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
@@ -74,14 +73,7 @@ impl DeviceCa {
     /// # Errors
     /// [`CaError::Request`].
     pub fn sign(&self, csr_pem: &str, id: EndpointId, now: Time) -> Result<Issued, CaError> {
-        if csr_pem.len() > 8 * 1024 {
-            return Err(CaError::Request("it is too long"));
-        }
-        let request = CertificateSigningRequestParams::from_pem(csr_pem)
-            .map_err(|_| CaError::Request("it isn't a request signed by its own key"))?;
-        if request.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
-            return Err(CaError::Request("the key must be of the P-256 kind"));
-        }
+        let key = authority::requested_key(csr_pem)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = named(&id.to_string());
         params.subject_alt_names = vec![SanType::URI(format!("tram:endpoint:{id}").try_into()?)];
@@ -90,7 +82,7 @@ impl DeviceCa {
         params.use_authority_key_identifier_extension = true;
         let not_after = now.plus(CERTIFICATE_LIFE);
         life(&mut params, now.minus(BACKDATE), not_after);
-        let certificate = params.signed_by(&request.public_key, &self.issuer)?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Issued {
             certificate_pem: certificate.pem(),
             ca_pem: self.pem.clone(),

@@ -3,6 +3,7 @@
 mod authority;
 pub mod ca;
 pub mod lease_keys;
+pub mod node_certificate;
 pub mod nodes;
 pub mod password;
 pub mod secret;

@@ -8,11 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rcgen::{
+    CertificateParams, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    SanType,
+};
+use rustls::ClientConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ServerConfig};
 
 use super::authority::{self, Authority, BACKDATE, CaError, life, named};
 use crate::domain::time::Time;
@@ -75,27 +77,26 @@ impl NodeCa {
     /// [`CaError::Request`] for a name that is none; [`CaError::Make`].
     pub fn issue(&self, names: &[String], now: Time) -> Result<String, CaError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = named("Tram node");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        for name in names {
-            params.subject_alt_names.push(match name.parse::<IpAddr>() {
-                Ok(ip) => SanType::IpAddress(ip),
-                Err(_) if is_name(name) => SanType::DnsName(name.as_str().try_into()?),
-                Err(_) => return Err(CaError::Request("a node is reached by a host's name or an address")),
-            });
-        }
-        if params.subject_alt_names.is_empty() {
-            return Err(CaError::Request("a node is reached by some name"));
-        }
-        let certificate = self.sign(params, &key, now, NODE_LIFE)?;
+        let certificate = self.sign(serves(names)?, &key, now, NODE_LIFE)?;
         Ok(format!("{}{}", key.serialize_pem(), certificate.pem()))
+    }
+
+    /// The next certificate, PEM, of a node that proved itself with this one (DER); and its names. Nothing but the
+    /// key is taken from the request: a node can't become another.
+    ///
+    /// # Errors
+    /// [`CaError::Request`], [`CaError::Make`].
+    pub fn renew(&self, current: &[u8], request: &str, now: Time) -> Result<(String, Vec<String>), CaError> {
+        let names = authority::names(current).ok_or(CaError::Request("it is of a node without a name"))?;
+        let key = authority::requested_key(request)?;
+        let certificate = self.sign(serves(&names)?, &key, now, NODE_LIFE)?;
+        Ok((certificate.pem(), names))
     }
 
     fn sign(
         &self,
         mut params: CertificateParams,
-        key: &KeyPair,
+        key: &impl PublicKeyData,
         now: Time,
         good_for: Duration,
     ) -> Result<rcgen::Certificate, CaError> {
@@ -104,6 +105,24 @@ impl NodeCa {
         life(&mut params, now.minus(BACKDATE), now.plus(good_for));
         Ok(params.signed_by(key, &self.0.issuer)?)
     }
+}
+
+/// What a node's certificate says: that it serves under these names.
+fn serves(names: &[String]) -> Result<CertificateParams, CaError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named("Tram node");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    for name in names {
+        params.subject_alt_names.push(match name.parse::<IpAddr>() {
+            Ok(ip) => SanType::IpAddress(ip),
+            Err(_) if is_name(name) => SanType::DnsName(name.as_str().try_into()?),
+            Err(_) => return Err(CaError::Request("a node is reached by a host's name or an address")),
+        });
+    }
+    if params.subject_alt_names.is_empty() {
+        return Err(CaError::Request("a node is reached by some name"));
+    }
+    Ok(params)
 }
 
 fn is_name(name: &str) -> bool {
@@ -116,29 +135,11 @@ fn is_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(label)
 }
 
-/// How a node serves: TLS 1.3, and only clients of the authority.
-///
-/// # Errors
-/// What is wrong with which file.
-pub fn server_config(ca: &Path, certificate: &Path) -> Result<Arc<ServerConfig>, String> {
-    let bad = |path: &Path, e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-    let der = CertificateDer::from_pem_file(ca).map_err(|e| bad(ca, &e))?;
-    let chain: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(certificate).map_err(|e| bad(certificate, &e))?.collect();
-    let chain = chain.map_err(|e| bad(certificate, &e))?;
-    let key = PrivateKeyDer::from_pem_file(certificate).map_err(|e| bad(certificate, &e))?;
-    ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_protocol_versions(&[&TLS13])
-        .map_err(|e| e.to_string())?
-        .with_client_cert_verifier(authority::verifier(&der).map_err(|e| bad(ca, &e))?)
-        .with_single_cert(chain, key)
-        .map(Arc::new)
-        .map_err(|e| bad(certificate, &e))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use crate::identity::node_certificate::NodeCertificate;
 
     const NOON: Time = Time::from_micros(1_795_000_000_000_000);
 
@@ -155,10 +156,13 @@ mod tests {
         };
         let names = ["may-2.example".to_owned(), "10.0.0.2".into(), "2001:db8::2".into()];
         let (root, node) = (write("ca.pem", ca.pem()), write("node.pem", &ca.issue(&names, NOON).unwrap()));
-        server_config(&root, &node).unwrap();
+        let open = |ca: &Path, node: &Path| {
+            NodeCertificate::open(ca, node, Clock::manual(NOON)).and_then(|c| c.server_config())
+        };
+        open(&root, &node).unwrap();
         let empty = write("empty.pem", "");
         for (ca, node) in [(&empty, &node), (&root, &empty), (&root, &root)] {
-            let why = server_config(ca, node).unwrap_err();
+            let why = open(ca, node).unwrap_err();
             assert!(why.contains(".pem"), "{why}");
         }
         for bad in ["", "-a", "a b", "a/b", "a_b", "../x", "a\0", &"a".repeat(64), &"a.".repeat(200)] {

@@ -344,6 +344,7 @@ impl Place {
             accel: decision.accel,
             accel_reason: decision.reason,
             accel_code: decision.code.into(),
+            certificate_until: None,
         })
     }
 

@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::wire::{self, Answer, Call, Fault, FromNode, Hello, Purpose, ToNode, VERSION, Welcome};
-use super::{BEAT, HANDSHAKE, PORT, SILENCE, images};
+use super::{Access, BEAT, HANDSHAKE, PORT, SILENCE, Signer, images};
 use crate::uri::Uri;
 use crate::{
     DesktopId, DesktopSpec, DesktopStats, Display, Error, Found, HostEvent, HostInfo, Hypervisor, Observed,
@@ -51,6 +51,7 @@ struct Shared {
     port: u16,
     name: ServerName<'static>,
     tls: TlsConnector,
+    signer: Option<Arc<dyn Signer>>,
     options: OpenOptions,
     events: broadcast::Sender<HostEvent>,
     /// Who waits for which answer.
@@ -84,7 +85,8 @@ impl Remote {
         let (host, port) = address(uri)?;
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
             .map_err(|_| Error::Invalid(format!("{host} is neither a host's name nor its address")))?;
-        let tls = options.tls.clone().ok_or_else(|| Error::Invalid("a node is reached with a certificate".into()))?;
+        let Access { tls, signer } =
+            options.tls.clone().ok_or_else(|| Error::Invalid("a node is reached with a certificate".into()))?;
         let runtime = tokio::runtime::Handle::try_current()
             .map_err(|_| Error::Invalid("a node is reached from within a runtime".into()))?;
         let shared = Arc::new(Shared {
@@ -92,6 +94,7 @@ impl Remote {
             port,
             name,
             tls: tls.into(),
+            signer,
             options,
             events: broadcast::Sender::new(EVENTS),
             waiting: Mutex::default(),
@@ -241,9 +244,9 @@ async fn keep(shared: Arc<Shared>, link: watch::Sender<Link>) {
             Ok(line) => {
                 pause = PAUSE.0;
                 let (say, said) = mpsc::channel(WAITING);
-                link.send_replace(Link::Up(say));
+                link.send_replace(Link::Up(say.clone()));
                 let _ = shared.events.send(HostEvent::Resync);
-                let why = carry(&shared, line, said).await;
+                let why = carry(&shared, line, say, said).await;
                 let why = why.map_or_else(|e| e.to_string(), |()| "closed".into());
                 link.send_replace(Link::Down(format!("the connection to the node was lost: {why}")));
                 shared.waiting().clear();
@@ -258,7 +261,13 @@ async fn keep(shared: Arc<Shared>, link: watch::Sender<Link>) {
     }
 }
 
-async fn carry(shared: &Shared, line: Line, mut said: mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
+async fn carry(
+    shared: &Arc<Shared>,
+    line: Line,
+    say: mpsc::Sender<Vec<u8>>,
+    mut said: mpsc::Receiver<Vec<u8>>,
+) -> io::Result<()> {
+    let proved = line.get_ref().1.peer_certificates().and_then(|c| c.first()).map(|c| c.as_ref().to_vec());
     let (mut from, mut to) = split(line);
     let hear = async {
         loop {
@@ -271,6 +280,9 @@ async fn carry(shared: &Shared, line: Line, mut said: mpsc::Receiver<Vec<u8>>) -
                 }
                 FromNode::Event(event) => drop(shared.events.send(event)),
                 FromNode::Beat => {}
+                FromNode::Renew { request } => {
+                    tokio::spawn(renew(shared.clone(), say.clone(), proved.clone(), request));
+                }
             }
         }
     };
@@ -291,6 +303,19 @@ async fn carry(shared: &Shared, line: Line, mut said: mpsc::Receiver<Vec<u8>>) -
     tokio::select! {
         end = hear => end,
         end = tell => end,
+    }
+}
+
+/// Has a node's next certificate signed and sends it.
+async fn renew(shared: Arc<Shared>, say: mpsc::Sender<Vec<u8>>, proved: Option<Vec<u8>>, request: String) {
+    let (Some(signer), Some(proved)) = (&shared.signer, proved) else { return };
+    let signed = match signer.sign(&proved, &request).await {
+        Ok(pem) => wire::frame(&ToNode::Renewed { pem }, &[]).map_err(|e| e.to_string()),
+        Err(why) => Err(why),
+    };
+    match signed {
+        Ok(frame) => drop(say.send(frame).await),
+        Err(why) => tracing::warn!(host = shared.host, why, "a node's certificate was not renewed"),
     }
 }
 

@@ -18,16 +18,20 @@
 //!
 //! **Trust.** Who may call is whoever has a client certificate of the nodes' authority, which only controllers
 //! have: a node's own certificate serves, and endpoints' certificates are another authority's. A node belongs to
-//! one installation and touches nothing of another.
+//! one installation and touches nothing of another. A node's certificate renews itself ([`Certificate`]).
 
 use std::time::Duration;
 
+mod certificate;
 mod client;
+mod figures;
 mod images;
 mod server;
 mod wire;
 
+pub use certificate::{Access, Certificate, Signer};
 pub use client::Remote;
+pub use figures::Figures;
 pub use server::{Node, Settings, serve};
 
 /// Where nodes listen unless told otherwise.

@@ -15,8 +15,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::wire::{self, Answer, Call, Fault, FromNode, Hello, Purpose, ToNode, VERSION, Welcome};
-use super::{BEAT, HANDSHAKE, LINGER, SILENCE, images};
-use crate::{AccelPolicy, DesktopId, Display, Error, HostEvent, Hypervisor, OpenOptions, Result};
+use super::{BEAT, Certificate, Figures, HANDSHAKE, LINGER, SILENCE, images};
+use crate::{AccelPolicy, DesktopId, Display, Error, HostEvent, HostInfo, Hypervisor, OpenOptions, Result};
 
 /// Connections at once: a few controllers, and ten for each of the host's sessions.
 const CONNECTIONS: usize = 4096;
@@ -38,6 +38,8 @@ pub struct Settings {
     pub uri: String,
     /// Whose desktops it keeps, and where; the acceleration is each controller's to say.
     pub options: OpenOptions,
+    /// What it serves with, if that is to renew itself.
+    pub certificate: Option<Arc<dyn Certificate>>,
 }
 
 /// A host's node.
@@ -45,6 +47,7 @@ pub struct Node {
     settings: Settings,
     backend: Mutex<Option<(AccelPolicy, Arc<dyn Hypervisor>)>>,
     images: Semaphore,
+    figures: Figures,
 }
 
 impl Node {
@@ -59,7 +62,34 @@ impl Node {
         let accel = settings.options.accel;
         let backend = crate::open(&settings.uri, settings.options.clone())?;
         images::clear(&settings.options.owner.image_dir);
-        Ok(Arc::new(Self { settings, backend: Mutex::new(Some((accel, backend))), images: Semaphore::new(IMAGES) }))
+        Ok(Arc::new(Self {
+            settings,
+            backend: Mutex::new(Some((accel, backend))),
+            images: Semaphore::new(IMAGES),
+            figures: Figures::default(),
+        }))
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
+    /// The host as the hypervisor sees it now: an error is what controllers are told, too.
+    ///
+    /// # Errors
+    /// The hypervisor's.
+    pub async fn look(&self) -> Result<HostInfo> {
+        let open = self.backend.lock().await.as_ref().map(|(_, backend)| backend.clone());
+        let backend = open.ok_or_else(|| Error::Unreachable("the hypervisor is being opened".into()))?;
+        Ok(HostInfo { certificate_until: self.certificate_until(), ..backend.host_info().await? })
+    }
+
+    /// The last moment its certificate is good, microseconds since 1970.
+    #[must_use]
+    pub fn certificate_until(&self) -> Option<i64> {
+        self.settings.certificate.as_ref().map(|c| c.not_after())
     }
 
     /// The backend with the acceleration a controller wants.
@@ -116,6 +146,7 @@ pub async fn serve(node: Arc<Node>, listener: TcpListener, tls: Arc<ServerConfig
         let (node, acceptor) = (node.clone(), acceptor.clone());
         connections.spawn(async move {
             let _ = stream.set_nodelay(true);
+            let _held = Figures::held(&node.figures.connections);
             if let Err(e) = connection(&node, &acceptor, stream).await {
                 tracing::debug!(%peer, error = %e, "a connection ended");
             }
@@ -125,22 +156,32 @@ pub async fn serve(node: Arc<Node>, listener: TcpListener, tls: Arc<ServerConfig
 }
 
 async fn connection(node: &Arc<Node>, acceptor: &TlsAcceptor, stream: TcpStream) -> io::Result<()> {
-    let mut line = timeout(HANDSHAKE, acceptor.accept(stream)).await??;
-    let hello: Hello = timeout(HANDSHAKE, wire::first(&mut line)).await??;
+    let greeted = async {
+        let mut line = timeout(HANDSHAKE, acceptor.accept(stream)).await??;
+        let hello: Hello = timeout(HANDSHAKE, wire::first(&mut line)).await??;
+        io::Result::Ok((line, hello))
+    };
+    let (mut line, hello) = greeted.await.inspect_err(|_| Figures::add(&node.figures.refused))?;
     let backend = match node.judge(&hello) {
         Ok(()) => node.backend(hello.accel).await,
         Err(e) => Err(e),
     };
     let backend = match backend {
         Ok(backend) => backend,
-        Err(e) => return refuse(&mut line, e).await,
+        Err(e) => {
+            Figures::add(&node.figures.refused);
+            return refuse(&mut line, e).await;
+        }
     };
     match hello.purpose {
         Purpose::Calls => {
             wire::send(&mut line, &Welcome::Ok(()), &[]).await?;
             calls(node, backend, line).await
         }
-        Purpose::Display { desktop, display } => show(&*backend, desktop, display, line).await,
+        Purpose::Display { desktop, display } => {
+            let _held = Figures::held(&node.figures.displays);
+            show(&*backend, desktop, display, line).await
+        }
         Purpose::Image { file, size } => image(node, &file, size, line).await,
     }
 }
@@ -159,7 +200,14 @@ async fn calls(node: &Arc<Node>, backend: Arc<dyn Hypervisor>, line: Line) -> io
         loop {
             while under_way.try_join_next().is_some() {}
             let message = timeout(SILENCE, wire::receive::<ToNode, _>(&mut from)).await??.0;
-            let ToNode::Call { n, call } = message else { continue };
+            let (n, call) = match message {
+                ToNode::Call { n, call } => (n, call),
+                ToNode::Beat => continue,
+                ToNode::Renewed { pem } => {
+                    install(node, &pem);
+                    continue;
+                }
+            };
             if under_way.len() >= CALLS {
                 let answer = FromNode::Answer { n, answer: Err(Error::Overloaded.into()) };
                 let _ = say.send(wire::frame(&answer, &[])?).await;
@@ -167,9 +215,13 @@ async fn calls(node: &Arc<Node>, backend: Arc<dyn Hypervisor>, line: Line) -> io
             }
             let (node, backend, say) = (node.clone(), backend.clone(), say.clone());
             under_way.spawn(async move {
+                Figures::add(&node.figures.calls);
                 let (answer, body) = match answer(&node, &*backend, call).await {
                     Ok((answer, body)) => (Ok(answer), body),
-                    Err(fault) => (Err(fault), Vec::new()),
+                    Err(fault) => {
+                        Figures::add(&node.figures.calls_failed);
+                        (Err(fault), Vec::new())
+                    }
                 };
                 let refused = |e: io::Error| {
                     let answer = Err(Error::Refused(format!("the answer can't be sent: {e}")).into());
@@ -194,7 +246,10 @@ async fn calls(node: &Arc<Node>, backend: Arc<dyn Hypervisor>, line: Line) -> io
                     Err(RecvError::Lagged(_)) => wire::frame(&FromNode::Event(HostEvent::Resync), &[])?,
                     Err(RecvError::Closed) => return Err(io::ErrorKind::BrokenPipe.into()),
                 },
-                _ = beat.tick() => wire::frame(&FromNode::Beat, &[])?,
+                _ = beat.tick() => match node.settings.certificate.as_ref().and_then(|c| c.request()) {
+                    Some(request) => wire::frame(&FromNode::Renew { request }, &[])?,
+                    None => wire::frame(&FromNode::Beat, &[])?,
+                },
             };
             timeout(SILENCE, async {
                 to.write_all(&frame).await?;
@@ -209,9 +264,19 @@ async fn calls(node: &Arc<Node>, backend: Arc<dyn Hypervisor>, line: Line) -> io
     }
 }
 
+fn install(node: &Node, pem: &str) {
+    let Some(certificate) = &node.settings.certificate else { return };
+    match tokio::task::block_in_place(|| certificate.install(pem)) {
+        Ok(()) => tracing::info!("the node's certificate was renewed"),
+        Err(why) => tracing::warn!(why, "the node's certificate was not renewed"),
+    }
+}
+
 async fn answer(node: &Node, hv: &dyn Hypervisor, call: Call) -> Result<(Answer, Vec<u8>), Fault> {
     let done = match call {
-        Call::HostInfo => Answer::HostInfo(hv.host_info().await?),
+        Call::HostInfo => {
+            Answer::HostInfo(HostInfo { certificate_until: node.certificate_until(), ..hv.host_info().await? })
+        }
         Call::EnsureDisk(spec) => {
             if let Err(e) = hv.ensure_disk(&spec).await {
                 let missing = matches!(e, Error::NotFound(_))
@@ -279,7 +344,10 @@ async fn image(node: &Node, file: &str, size: u64, mut line: Line) -> io::Result
     wire::send(&mut line, &Welcome::Ok(()), &[]).await?;
     let done = images::take(&mut line, folder, file, size).await;
     match &done {
-        Ok(()) => tracing::info!(file, size, "a golden image came in"),
+        Ok(()) => {
+            Figures::add(&node.figures.images);
+            tracing::info!(file, size, "a golden image came in");
+        }
         Err(e) => tracing::warn!(file, size, error = %e, "a golden image was not taken in"),
     }
     wire::send(&mut line, &done.map_err(Fault::from), &[]).await?;

@@ -47,8 +47,15 @@ pub(super) type Welcome = Result<(), Fault>;
 /// What is asked. `n` is the caller's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum ToNode {
-    Call { n: u64, call: Call },
+    Call {
+        n: u64,
+        call: Call,
+    },
     Beat,
+    /// What the node asked for was signed (PEM).
+    Renewed {
+        pem: String,
+    },
 }
 
 /// One method of [`Hypervisor`](crate::Hypervisor).
@@ -70,9 +77,16 @@ pub(super) enum Call {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum FromNode {
-    Answer { n: u64, answer: Result<Answer, Fault> },
+    Answer {
+        n: u64,
+        answer: Result<Answer, Fault>,
+    },
     Event(HostEvent),
     Beat,
+    /// The node's certificate ends; a request for the next one (PEM).
+    Renew {
+        request: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

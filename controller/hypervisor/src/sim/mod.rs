@@ -231,6 +231,7 @@ impl Hypervisor for Sim {
             accel: Accel::None,
             accel_reason: "This host is simulated; no guest runs on it.".into(),
             accel_code: "simulated".into(),
+            certificate_until: None,
         })
     }
 

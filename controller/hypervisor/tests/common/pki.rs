@@ -89,7 +89,7 @@ impl Served {
     pub async fn at(address: &str, uri: &str, options: OpenOptions, authority: &Authority) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let node = Node::open(Settings { uri: uri.to_owned(), options }).unwrap();
+        let node = Node::open(Settings { uri: uri.to_owned(), options, certificate: None }).unwrap();
         let tls = authority.server("127.0.0.1");
         let task = tokio::spawn(async move { serve(node, listener, tls).await.unwrap() });
         Self { address, task }
@@ -104,7 +104,7 @@ impl Served {
 
     /// It, as a controller sees it.
     pub fn backend(&self, options: OpenOptions, authority: &Authority) -> Arc<dyn Hypervisor> {
-        let options = OpenOptions { tls: Some(authority.controller()), ..options };
+        let options = OpenOptions { tls: Some(authority.controller().into()), ..options };
         open(&format!("node://{}", self.address), options).unwrap()
     }
 }
