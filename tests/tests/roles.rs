@@ -34,7 +34,7 @@ const CALLERS: [&str; 5] = ["nobody", "officer", "support elsewhere", "support",
 /// first (401), `3` not for this role (403), `4` not there for this caller (404), `2` names what is not there
 /// for this caller (422). What destroys comes last,
 /// since all callers share one world.
-const TABLE: [(&str, &str); 66] = [
+const TABLE: [(&str, &str); 69] = [
     ("audit_list", "1333y"),
     ("desktops_get_one", "134yy"),
     ("desktops_list", "13yyy"),
@@ -87,6 +87,8 @@ const TABLE: [(&str, &str); 66] = [
     ("pools_set_policy", "1333y"),
     ("desktops_start", "1333y"),
     ("hosts_change", "1333y"),
+    ("hosts_create", "1333y"),
+    ("hosts_issue_node", "1333y"),
     ("images_change", "1333y"),
     ("users_create", "1333y"),
     ("users_change", "1333y"),
@@ -100,6 +102,7 @@ const TABLE: [(&str, &str); 66] = [
     ("endpoints_revoke", "1333y"),
     ("pools_delete", "1333y"),
     ("notify_delete", "1333y"),
+    ("hosts_delete", "1333y"),
     ("sign_in_logout", "yyyyy"),
 ];
 
@@ -303,6 +306,8 @@ fn body_of(operation: &str, w: &World) -> Option<Value> {
         "endpoints_create_token" => json!({"site_code": COMMUNE}),
         "endpoints_revoke" => json!({"reason": "lost"}),
         "hosts_change" => json!({"enabled": true}),
+        "hosts_create" => json!({"name": "another", "uri": "node://another.example"}),
+        "hosts_issue_node" => json!({"name": "another", "names": ["another.example"]}),
         "images_change" => json!({"retired": false}),
         "users_create" => json!({"username": "new", "display_name": "New", "role": "support", "password": PASSWORD}),
         "users_change" => json!({"display_name": "An officer"}),

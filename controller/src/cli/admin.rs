@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use tram_wire::ids::PoolId;
+use tram_wire::ids::{HostId, PoolId};
 
 use super::{admin_people, endpoint, lease, open};
 use crate::config::Config;
 use crate::domain::assist::Consent;
-use crate::domain::host::AccelSetting;
+use crate::domain::host::{AccelSetting, Usage};
 use crate::domain::policy::PoolPolicy;
 use crate::identity::tls;
 use crate::services::{App, Ctx, desktops, hosts, images, nodes, pools};
@@ -71,6 +71,26 @@ pub(super) enum Host {
         /// Acceleration: auto, kvm or tcg.
         #[arg(long, default_value = "auto")]
         accel: AccelSetting,
+    },
+    /// Take no new desktops on a host.
+    Close {
+        /// Name.
+        name: String,
+    },
+    /// Take no new desktops, and make those that nobody uses or keeps anew on other hosts.
+    Drain {
+        /// Name.
+        name: String,
+    },
+    /// Take desktops again.
+    Open {
+        /// Name.
+        name: String,
+    },
+    /// Forget a host that carries no desktop.
+    Remove {
+        /// Name.
+        name: String,
     },
     /// List hosts.
     List(Json),
@@ -258,17 +278,38 @@ async fn host(app: &App, ctx: &Ctx, h: Host) -> Result<()> {
             let id = hosts::put(app, ctx, &name, &uri, accel).await?;
             println!("{name} {id}");
         }
+        Host::Close { name } => use_host(app, ctx, &name, Usage::Closed).await?,
+        Host::Drain { name } => use_host(app, ctx, &name, Usage::Drained).await?,
+        Host::Open { name } => use_host(app, ctx, &name, Usage::Open).await?,
+        Host::Remove { name } => {
+            hosts::remove(app, ctx, host_id(app, ctx, &name).await?).await?;
+            println!("{name} is forgotten");
+        }
         Host::List(j) => {
             let rows = hosts::list(app, ctx).await?;
             print(
                 j,
-                rows.iter().map(
-                    |h| json!({"id": h.id, "name": h.name, "uri": h.uri, "state": h.state, "reason": h.state_reason}),
-                ),
+                rows.iter().map(|h| {
+                    json!({"id": h.id, "name": h.name, "uri": h.uri, "state": h.state, "reason": h.state_reason,
+                        "draining": h.draining, "desktops": h.desktops, "running": h.running})
+                }),
             )?;
         }
     }
     Ok(())
+}
+
+async fn use_host(app: &App, ctx: &Ctx, name: &str, usage: Usage) -> Result<()> {
+    let host = hosts::change(app, ctx, host_id(app, ctx, name).await?, Some(usage), None).await?;
+    println!("{name}: {}, {} desktops on it", host.state, host.desktops);
+    Ok(())
+}
+
+async fn host_id(app: &App, ctx: &Ctx, name: &str) -> Result<HostId> {
+    match hosts::list(app, ctx).await?.into_iter().find(|h| h.name == name) {
+        Some(h) => Ok(h.id),
+        None => bail!("there is no host named {name}; see `admin host list`"),
+    }
 }
 
 async fn node(app: &App, ctx: &Ctx, n: Node) -> Result<()> {

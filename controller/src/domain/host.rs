@@ -25,3 +25,14 @@ text_enum! {
         Tcg = "tcg",
     }
 }
+
+/// What an operator wants of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// Desktops are placed there.
+    Open,
+    /// No new ones; what is there goes on.
+    Closed,
+    /// No new ones, and what nobody uses moves to other hosts.
+    Drained,
+}

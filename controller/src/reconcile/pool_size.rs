@@ -14,6 +14,9 @@ use crate::domain::pool::{self, Change, DesiredPool};
 use crate::nudge::Kind;
 use crate::store::pools::Pool;
 
+/// Desktops taken from hosts that are being emptied, before the next ones wait for their replacements.
+const MOVED_AT_ONCE: i64 = 4;
+
 /// The reconciler.
 pub struct PoolSize;
 
@@ -33,12 +36,24 @@ impl Reconciler for PoolSize {
 /// The database's; whatever was not reached is reached by the next pass.
 pub async fn pass(world: &World) -> Result<()> {
     let mut more = false;
+    drain(world).await?;
     for pool in world.app.store.pools().await? {
         more |= resize(world, &pool).await?;
     }
     place(world).await?;
     if more {
         world.app.store.bus().nudge(Kind::Pool);
+    }
+    Ok(())
+}
+
+/// Takes a few desktops from hosts that are being emptied; their pools make them anew elsewhere.
+async fn drain(world: &World) -> Result<()> {
+    let mut tx = world.app.store.begin().await?;
+    let ids = tx.to_move_away(MOVED_AT_ONCE).await?;
+    if !ids.is_empty() {
+        tx.drop_desktops(&ids, world.app.clock.now()).await?;
+        tx.commit().await?;
     }
     Ok(())
 }

@@ -6,8 +6,9 @@ use uuid::Uuid;
 
 use super::{App, Ctx, Error, Result, audit};
 use crate::domain::access::Role;
-use crate::domain::host::AccelSetting;
+use crate::domain::host::{AccelSetting, Usage};
 use crate::domain::name;
+use crate::store::StoreError;
 use crate::store::hosts::Host;
 
 /// All hosts.
@@ -34,14 +35,7 @@ pub async fn get(app: &App, ctx: &Ctx, id: HostId) -> Result<Host> {
 /// [`Error::Invalid`] for a bad name or address.
 pub async fn put(app: &App, ctx: &Ctx, host_name: &str, uri: &str, accel: AccelSetting) -> Result<HostId> {
     ctx.require(&[Role::Operator])?;
-    name::check(host_name).map_err(|m| Error::field("name", "H-201", m))?;
-    if uri.len() > 500 || !uri.contains(":///") && !uri.contains("://") || uri.chars().any(char::is_control) {
-        return Err(Error::field(
-            "uri",
-            "H-202",
-            "the address must be a libvirt URI such as qemu:///system, or node://HOST for a host with a node",
-        ));
-    }
+    check(host_name, uri)?;
     let mut tx = app.store.begin().await?;
     let id = tx.put_host(HostId(Uuid::now_v7()), host_name, uri, accel, ctx.now).await?;
     audit(&mut tx, ctx, "host.put", host_name, json!({"uri": uri, "accel": accel})).await?;
@@ -49,7 +43,57 @@ pub async fn put(app: &App, ctx: &Ctx, host_name: &str, uri: &str, accel: AccelS
     Ok(id)
 }
 
-/// Switches a host off for new desktops, on again, or changes its acceleration policy.
+/// Adds a host under a new name. Connecting is the reconciler's work.
+///
+/// # Errors
+/// [`Error::Invalid`] for a bad name or address, [`Error::Conflict`] for a name that is taken.
+pub async fn create(app: &App, ctx: &Ctx, host_name: &str, uri: &str, accel: AccelSetting) -> Result<Host> {
+    ctx.require(&[Role::Operator])?;
+    check(host_name, uri)?;
+    let id = HostId(Uuid::now_v7());
+    let mut tx = app.store.begin().await?;
+    tx.add_host(id, host_name, uri, accel, ctx.now).await.map_err(|e| match e {
+        StoreError::Duplicate(_) => Error::Conflict("H-409", "a host has this name already; choose another".into()),
+        other => other.into(),
+    })?;
+    audit(&mut tx, ctx, "host.put", host_name, json!({"uri": uri, "accel": accel})).await?;
+    tx.commit().await?;
+    get(app, ctx, id).await
+}
+
+/// Forgets a host that carries no desktop. What else is on it stays there.
+///
+/// # Errors
+/// [`Error::Conflict`] while it carries one; [`Error::NotFound`], [`Error::Forbidden`].
+pub async fn remove(app: &App, ctx: &Ctx, id: HostId) -> Result<()> {
+    ctx.require(&[Role::Operator])?;
+    let host = get(app, ctx, id).await?;
+    let mut tx = app.store.begin().await?;
+    if !tx.forget_host(id).await? {
+        return Err(Error::Conflict(
+            "H-410",
+            "the host still carries desktops; empty it first, and remove or move by hand what is kept for somebody"
+                .into(),
+        ));
+    }
+    audit(&mut tx, ctx, "host.remove", &host.name, json!({"uri": host.uri})).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+fn check(host_name: &str, uri: &str) -> Result<()> {
+    name::check(host_name).map_err(|m| Error::field("name", "H-201", m))?;
+    if uri.len() > 500 || !uri.contains("://") || uri.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(Error::field(
+            "uri",
+            "H-202",
+            "the address must be a libvirt URI such as qemu:///system, or node://HOST for a host with a node",
+        ));
+    }
+    Ok(())
+}
+
+/// Switches a host off for new desktops, empties it, switches it on again, or changes its acceleration policy.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Forbidden`].
@@ -57,15 +101,15 @@ pub async fn change(
     app: &App,
     ctx: &Ctx,
     id: HostId,
-    enabled: Option<bool>,
+    usage: Option<Usage>,
     accel: Option<AccelSetting>,
 ) -> Result<Host> {
     ctx.require(&[Role::Operator])?;
     let mut tx = app.store.begin().await?;
-    if !tx.set_host(id, enabled, accel).await? {
+    if !tx.set_host(id, usage, accel).await? {
         return Err(not_found());
     }
-    audit(&mut tx, ctx, "host.change", &id.to_string(), json!({"enabled": enabled, "accel": accel})).await?;
+    audit(&mut tx, ctx, "host.change", &id.to_string(), json!({"enabled": usage.map(|u| u == Usage::Open), "drain": usage.map(|u| u == Usage::Drained), "accel": accel})).await?;
     tx.commit().await?;
     get(app, ctx, id).await
 }

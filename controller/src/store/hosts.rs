@@ -2,11 +2,11 @@
 
 use sqlx::types::Json;
 use tram_hypervisor::HostInfo;
-use tram_wire::ids::HostId;
+use tram_wire::ids::{DesktopId, HostId};
 use uuid::Uuid;
 
 use super::{Result, Store, Tx, exec_tx, on_read, on_tx};
-use crate::domain::host::{AccelSetting, HostState};
+use crate::domain::host::{AccelSetting, HostState, Usage};
 use crate::domain::placement::Room;
 use crate::domain::time::Time;
 use crate::nudge::Kind;
@@ -35,16 +35,18 @@ pub struct Host {
     pub unknown_desktops: i64,
     /// When it last answered, microseconds.
     pub seen_at: Option<i64>,
+    /// It is being emptied.
+    pub draining: bool,
     /// Desktops placed on it.
     pub desktops: i64,
     /// Of these, running.
     pub running: i64,
 }
 
-const SELECT: &str = "SELECT h.id, h.name, h.uri, h.accel_policy, h.state, h.state_reason, h.info, h.unknown_desktops, h.seen_at, \
+const SELECT: &str = "SELECT h.id, h.name, h.uri, h.accel_policy, h.state, h.state_reason, h.info, h.unknown_desktops, h.seen_at, h.draining, \
     COUNT(d.id) AS desktops, CAST(COALESCE(SUM(CASE WHEN d.state IN ('running', 'booting') THEN 1 ELSE 0 END), 0) AS BIGINT) AS running \
     FROM hosts h LEFT JOIN desktops d ON d.host_id = h.id";
-const GROUP: &str = " GROUP BY h.id, h.name, h.uri, h.accel_policy, h.state, h.state_reason, h.info, h.unknown_desktops, h.seen_at ORDER BY h.name";
+const GROUP: &str = " GROUP BY h.id, h.name, h.uri, h.accel_policy, h.state, h.state_reason, h.info, h.unknown_desktops, h.seen_at, h.draining ORDER BY h.name";
 
 impl Store {
     /// All hosts by name.
@@ -113,13 +115,58 @@ impl Tx {
     ///
     /// # Errors
     /// Any [`super::StoreError`].
-    pub async fn set_host(&mut self, id: HostId, enabled: Option<bool>, accel: Option<AccelSetting>) -> Result<bool> {
-        let state = enabled.map(|on| if on { HostState::Connecting } else { HostState::Disabled }.as_str());
+    pub async fn set_host(&mut self, id: HostId, usage: Option<Usage>, accel: Option<AccelSetting>) -> Result<bool> {
+        let state = usage.map(|u| if u == Usage::Open { HostState::Connecting } else { HostState::Disabled }.as_str());
         let rows = exec_tx!(self, c => sqlx::query(
-            "UPDATE hosts SET state = COALESCE($2, state), accel_policy = COALESCE($3, accel_policy) WHERE id = $1")
-            .bind(id.0).bind(state).bind(accel.map(AccelSetting::as_str)).execute(c))?;
+            "UPDATE hosts SET state = CASE WHEN $2 = 'connecting' AND state <> 'disabled' THEN state ELSE COALESCE($2, state) END, \
+             accel_policy = COALESCE($3, accel_policy), draining = COALESCE($4, draining) WHERE id = $1")
+            .bind(id.0).bind(state).bind(accel.map(AccelSetting::as_str)).bind(usage.map(|u| u == Usage::Drained)).execute(c))?;
         self.touch(Kind::Host, id.0);
         Ok(rows == 1)
+    }
+
+    /// Adds a host under a new name.
+    ///
+    /// # Errors
+    /// [`super::StoreError::Duplicate`] if a host has the name.
+    pub async fn add_host(&mut self, id: HostId, name: &str, uri: &str, accel: AccelSetting, now: Time) -> Result<()> {
+        exec_tx!(self, c => sqlx::query(
+            "INSERT INTO hosts (id, name, uri, accel_policy, state, state_reason, unknown_desktops, created_at) \
+             VALUES ($1, $2, $3, $4, 'connecting', '', 0, $5)")
+            .bind(id.0).bind(name).bind(uri).bind(accel.as_str()).bind(now.micros()).execute(c))?;
+        self.touch(Kind::Host, id.0);
+        Ok(())
+    }
+
+    /// Forgets a host that carries no desktop. `false` if it carries one, or is not there.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn forget_host(&mut self, id: HostId) -> Result<bool> {
+        let rows = exec_tx!(self, c => sqlx::query(
+            "DELETE FROM hosts WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM desktops WHERE host_id = $1)")
+            .bind(id.0).execute(c))?;
+        self.touch(Kind::Host, id.0);
+        Ok(rows == 1)
+    }
+
+    /// Desktops of hosts that are being emptied which nobody uses or keeps, a few at a time: only where another host is
+    /// up, and only in pools whose other desktops stand, so that no pool is ever short of more than these.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn to_move_away(&mut self, most: i64) -> Result<Vec<DesktopId>> {
+        let ids: Vec<Uuid> = on_tx!(self, c => sqlx::query_scalar(
+            "SELECT d.id FROM desktops d JOIN hosts h ON h.id = d.host_id JOIN pools p ON p.id = d.pool_id \
+             WHERE h.draining AND d.desired <> 'absent' AND NOT p.persistent AND p.desired = 'present' \
+             AND d.assigned_user IS NULL \
+             AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.desktop_id = d.id AND s.state <> 'ended') \
+             AND EXISTS (SELECT 1 FROM hosts o WHERE o.id <> h.id AND o.state = 'up') \
+             AND NOT EXISTS (SELECT 1 FROM desktops o JOIN hosts oh ON oh.id = o.host_id WHERE o.pool_id = d.pool_id \
+             AND NOT oh.draining AND o.state NOT IN ('running', 'defined', 'stopped', 'failed')) \
+             AND NOT EXISTS (SELECT 1 FROM desktops o WHERE o.pool_id = d.pool_id AND (o.host_id IS NULL OR o.desired = 'absent')) \
+             ORDER BY d.ordinal DESC LIMIT $1").bind(most).fetch_all(c))?;
+        Ok(ids.into_iter().map(DesktopId).collect())
     }
 
     /// Writes down what a look at the host found. A disabled host stays disabled.

@@ -412,7 +412,8 @@ impl Tx {
         let sql = format!(
             "SELECT d.id, d.name, d.pool_id, p.site_code, d.state, d.desired, p.persistent, p.policy FROM desktops d JOIN pools p ON p.id = d.pool_id \
              WHERE {which} AND d.desired <> 'absent' AND p.desired = 'present' AND ($2 IS NULL OR {}) \
-             ORDER BY CASE d.state WHEN 'running' THEN 0 WHEN 'booting' THEN 1 WHEN 'starting' THEN 2 WHEN 'stopped' THEN 3 \
+             ORDER BY CASE WHEN EXISTS (SELECT 1 FROM hosts h WHERE h.id = d.host_id AND h.draining) THEN 1 ELSE 0 END, \
+             CASE d.state WHEN 'running' THEN 0 WHEN 'booting' THEN 1 WHEN 'starting' THEN 2 WHEN 'stopped' THEN 3 \
              WHEN 'defined' THEN 4 WHEN 'creating' THEN 5 ELSE 6 END, d.state_since, d.name LIMIT 1{lock}",
             codes(postgres, "p.site_code", 2)
         );

@@ -65,11 +65,30 @@ export async function startMock(port = 0) {
         sessions: { active: world.sessions.filter((s) => s.state === 'active').length, disconnected: 0 },
       }
     }],
-    ['GET', '/hosts', () => page([world.host])],
-    ['PATCH', '/hosts/:id', ({ body }) => {
-      if (body.accel_policy) world.host.accel_policy = body.accel_policy
-      if (body.enabled !== undefined) world.host.state = body.enabled ? 'up' : 'disabled'
-      return world.host
+    ['GET', '/hosts', () => page([world.host, ...world.newHosts])],
+    ['POST', '/hosts', ({ body }) => {
+      if ([world.host, ...world.newHosts].some((h) => h.name === body.name)) {
+        throw new Refusal(409, 'H-409', 'a host has this name already; choose another')
+      }
+      return [201, world.addHost(body)]
+    }],
+    ['POST', '/hosts/nodes', ({ body }) => {
+      if (body.names.some((n) => !/^[\w.:-]+$/.test(n))) {
+        const errors = [{ at: 'names', code: 'H-203', message: "a node is reached by a host's name or an address" }]
+        throw new Refusal(422, 'H-203', 'no', { errors })
+      }
+      return { settings: 'listen = "0.0.0.0:8445"\n', certificate: 'KEY\n', authority: 'CA\n', not_after: '2028-11-25T00:00:00Z' }
+    }],
+    ['PATCH', '/hosts/:id', ({ id, body }) => {
+      const host = found([world.host, ...world.newHosts], id)
+      if (body.accel_policy) host.accel_policy = body.accel_policy
+      if (body.enabled !== undefined) Object.assign(host, { state: body.enabled ? 'up' : 'disabled', draining: false })
+      if (body.drain) Object.assign(host, { state: 'disabled', draining: true })
+      return host
+    }],
+    ['DELETE', '/hosts/:id', ({ id }) => {
+      world.newHosts = world.newHosts.filter((h) => h.id !== id)
+      return [204, null]
     }],
     ['GET', '/images', () => page([world.image, world.badImage])],
     ['GET', '/pools', () => page(world.pools.map((p) => world.poolRow(p)))],

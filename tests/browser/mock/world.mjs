@@ -38,6 +38,7 @@ export class World {
       ...this.image, id: randomUUID(), name: 'la-qcow2', version: '1', state: 'failed', pools: 0,
       error: 'The file carries a backing file; an image must stand alone. (I-105)',
     }
+    this.newHosts = []
     this.host = {
       id: randomUUID(), name: 'vh-01', uri: 'qemu:///system', state: 'up', state_reason: '', hostname: 'vh-01.hanoi.example',
       cpus: 16, memory_mib: 65_536, memory_free_mib: 40_960, disk_mib: 950_000, disk_free_mib: 71_000,
@@ -82,6 +83,15 @@ export class World {
   siteRef(code) {
     const site = sites.find((s) => s.code === code)
     return site ? ref(site) : null
+  }
+
+  addHost({ name, uri, accel_policy }) {
+    const host = {
+      id: randomUUID(), name, uri, state: 'connecting', state_reason: '', accel_policy, desktops: { total: 0, running: 0 },
+      unknown_desktops: 0, draining: false,
+    }
+    this.newHosts.push(host)
+    return host
   }
 
   addPool(body) {

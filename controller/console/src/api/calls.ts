@@ -15,6 +15,10 @@ export const overview = () => body(api.GET('/api/v1/overview'))
 export const hosts = () => body(api.GET('/api/v1/hosts'))
 export const setHost = (id: string, change: HostChange) =>
   body(api.PATCH('/api/v1/hosts/{id}', { params: { path: { id } }, body: change }))
+export const createHost = (name: string, uri: string) =>
+  body(api.POST('/api/v1/hosts', { body: { name, uri, accel_policy: 'auto' } }))
+export const removeHost = (id: string) => body(api.DELETE('/api/v1/hosts/{id}', { params: { path: { id } } }))
+export const issueNode = (name: string, names: string[]) => body(api.POST('/api/v1/hosts/nodes', { body: { name, names } }))
 export const images = () => body(api.GET('/api/v1/images'))
 
 export const pools = () => body(api.GET('/api/v1/pools'))

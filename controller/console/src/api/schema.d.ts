@@ -328,7 +328,25 @@ export interface paths {
         /** All hypervisor hosts. */
         get: operations["hosts_list"];
         put?: never;
-        post?: never;
+        /** Adds a hypervisor host. It is connected to afterwards; its state tells how that went. */
+        post: operations["hosts_create"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/hosts/nodes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Issues the settings and the certificate of a node, to be carried to its host. The answer is the only copy. */
+        post: operations["hosts_issue_node"];
         delete?: never;
         options?: never;
         head?: never;
@@ -346,10 +364,11 @@ export interface paths {
         get: operations["hosts_get_one"];
         put?: never;
         post?: never;
-        delete?: never;
+        /** Forgets a hypervisor host that carries no desktop. */
+        delete: operations["hosts_delete"];
         options?: never;
         head?: never;
-        /** Switches a host off or on, or changes its acceleration policy. */
+        /** Switches a host off or on, empties it, or changes its acceleration policy. */
         patch: operations["hosts_change"];
         trace?: never;
     };
@@ -1544,6 +1563,7 @@ export interface components {
             accel_policy: components["schemas"]["AccelSetting"];
             /** @description Why, in one sentence. */
             accel_reason?: string | null;
+            certificate_until?: components["schemas"]["Time"] | null;
             /**
              * Format: int32
              * @description Logical processors.
@@ -1561,6 +1581,8 @@ export interface components {
              * @description Size of the disk folder's file system in MiB.
              */
             disk_mib?: number | null;
+            /** @description It is being emptied: what nobody uses moves to other hosts. */
+            draining: boolean;
             /** @description Name it gives itself. */
             hostname?: string | null;
             /** @description QEMU's version. */
@@ -1600,7 +1622,12 @@ export interface components {
         /** @description What may be changed of a host. */
         HostChange: {
             accel_policy?: components["schemas"]["AccelSetting"] | null;
-            /** @description `false`: nothing new is placed there. */
+            /**
+             * @description `true`: nothing new is placed there, and desktops that nobody uses or keeps are made anew on other hosts, a few at
+             *     a time. `false`: no more of them.
+             */
+            drain?: boolean | null;
+            /** @description `false`: nothing new is placed there. `true` also ends emptying it. */
             enabled?: boolean | null;
         };
         /** @description Hosts, counted. */
@@ -1889,6 +1916,22 @@ export interface components {
              */
             skew_ms?: number | null;
         };
+        /** @description A new host. */
+        NewHost: {
+            /** @description Which acceleration is allowed. */
+            accel_policy?: components["schemas"]["AccelSetting"];
+            /** @description Name: lower-case letters, digits and hyphens. */
+            name: string;
+            /** @description `qemu:///system` for the controller's own machine, `node://HOST[:PORT]` for a host with a node. */
+            uri: string;
+        };
+        /** @description Whom node files are for. */
+        NewNode: {
+            /** @description Name of the host. */
+            name: string;
+            /** @description Names and addresses controllers reach it by. */
+            names: string[];
+        };
         /** @description A note. */
         NewNote: {
             /** @description What is to be remembered; at most 2000 characters. */
@@ -1929,6 +1972,17 @@ export interface components {
              * @description Virtual processors of each; 2 if absent.
              */
             vcpus?: number | null;
+        };
+        /** @description What a node is started with. Kept nowhere: whoever loses it issues it anew. */
+        NodeFiles: {
+            /** @description `ca.pem`. */
+            authority: string;
+            /** @description `node.pem`: key and certificate; secret. */
+            certificate: string;
+            /** @description The last moment the certificate is good; it renews itself before. */
+            not_after: components["schemas"]["Time"];
+            /** @description `node.toml`. */
+            settings: string;
         };
         /** @description A message that was sent, or is on its way. */
         Notification: {
@@ -2256,6 +2310,7 @@ export interface components {
                 accel_policy: components["schemas"]["AccelSetting"];
                 /** @description Why, in one sentence. */
                 accel_reason?: string | null;
+                certificate_until?: components["schemas"]["Time"] | null;
                 /**
                  * Format: int32
                  * @description Logical processors.
@@ -2273,6 +2328,8 @@ export interface components {
                  * @description Size of the disk folder's file system in MiB.
                  */
                 disk_mib?: number | null;
+                /** @description It is being emptied: what nobody uses moves to other hosts. */
+                draining: boolean;
                 /** @description Name it gives itself. */
                 hostname?: string | null;
                 /** @description QEMU's version. */
@@ -4381,6 +4438,79 @@ export interface operations {
             };
         };
     };
+    hosts_create: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewHost"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Host"];
+                };
+            };
+            /** @description H-409: the name is taken */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description H-201, H-202 in `errors` */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    hosts_issue_node: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewNode"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NodeFiles"];
+                };
+            };
+            /** @description H-201, H-203 in `errors` */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     hosts_get_one: {
         parameters: {
             query?: never;
@@ -4398,6 +4528,42 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Host"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    hosts_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description H-410: it carries desktops */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
             "4XX": {

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -11,10 +12,10 @@ use uuid::Uuid;
 use super::Page;
 use crate::api::Api;
 use crate::api::error::{ApiError, Problem};
-use crate::api::extract::Signed;
-use crate::domain::host::{AccelSetting, HostState};
+use crate::api::extract::{Signed, ValidJson};
+use crate::domain::host::{AccelSetting, HostState, Usage};
 use crate::domain::time::Time;
-use crate::services::hosts;
+use crate::services::{hosts, nodes};
 use crate::store;
 
 /// A hypervisor host.
@@ -60,6 +61,10 @@ pub struct Host {
     pub unknown_desktops: i64,
     /// When it last answered.
     pub seen_at: Option<Time>,
+    /// It is being emptied: what nobody uses moves to other hosts.
+    pub draining: bool,
+    /// Where a node serves it: the last moment the node's certificate is good. It renews itself long before.
+    pub certificate_until: Option<Time>,
 }
 
 /// Desktops of a host, counted.
@@ -96,6 +101,8 @@ impl From<store::hosts::Host> for Host {
             desktops: HostDesktops { total: h.desktops, running: h.running },
             unknown_desktops: h.unknown_desktops,
             seen_at: h.seen_at.map(Time::from_micros),
+            draining: h.draining,
+            certificate_until: i.and_then(|i| i.certificate_until).map(Time::from_micros),
         }
     }
 }
@@ -104,15 +111,110 @@ impl From<store::hosts::Host> for Host {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostChange {
-    /// `false`: nothing new is placed there.
+    /// `false`: nothing new is placed there. `true` also ends emptying it.
     pub enabled: Option<bool>,
+    /// `true`: nothing new is placed there, and desktops that nobody uses or keeps are made anew on other hosts, a few at
+    /// a time. `false`: no more of them.
+    pub drain: Option<bool>,
     /// Which acceleration is allowed.
     pub accel_policy: Option<AccelSetting>,
 }
 
+impl HostChange {
+    fn usage(&self) -> Option<Usage> {
+        match (self.drain, self.enabled) {
+            (Some(true), _) => Some(Usage::Drained),
+            (_, Some(true)) => Some(Usage::Open),
+            (_, Some(false)) | (Some(false), _) => Some(Usage::Closed),
+            (None, None) => None,
+        }
+    }
+}
+
+/// A new host.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewHost {
+    /// Name: lower-case letters, digits and hyphens.
+    pub name: String,
+    /// `qemu:///system` for the controller's own machine, `node://HOST[:PORT]` for a host with a node.
+    pub uri: String,
+    /// Which acceleration is allowed.
+    #[serde(default = "auto")]
+    pub accel_policy: AccelSetting,
+}
+
+fn auto() -> AccelSetting {
+    AccelSetting::Auto
+}
+
+/// Whom node files are for.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewNode {
+    /// Name of the host.
+    pub name: String,
+    /// Names and addresses controllers reach it by.
+    pub names: Vec<String>,
+}
+
+/// What a node is started with. Kept nowhere: whoever loses it issues it anew.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct NodeFiles {
+    /// `node.toml`.
+    pub settings: String,
+    /// `node.pem`: key and certificate; secret.
+    pub certificate: String,
+    /// `ca.pem`.
+    pub authority: String,
+    /// The last moment the certificate is good; it renews itself before.
+    pub not_after: Time,
+}
+
 /// This resource's routes.
 pub fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get_one, change))
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(get_one, change, delete))
+        .routes(routes!(issue_node))
+}
+
+/// Adds a hypervisor host. It is connected to afterwards; its state tells how that went.
+#[utoipa::path(post, path = "/hosts", tag = "hosts", request_body = NewHost, responses(
+    (status = 201, body = Host),
+    (status = 409, body = Problem, description = "H-409: the name is taken"),
+    (status = "4XX", body = Problem, description = "H-201, H-202 in `errors`")))]
+async fn create(
+    State(api): State<Api>,
+    Signed(ctx): Signed,
+    ValidJson(body): ValidJson<NewHost>,
+) -> Result<(StatusCode, Json<Host>), ApiError> {
+    let made = hosts::create(&api.app, &ctx, body.name.trim(), body.uri.trim(), body.accel_policy).await?;
+    Ok((StatusCode::CREATED, Json(made.into())))
+}
+
+/// Forgets a hypervisor host that carries no desktop.
+#[utoipa::path(delete, path = "/hosts/{id}", tag = "hosts", params(("id" = Uuid, Path)), responses(
+    (status = 204),
+    (status = 409, body = Problem, description = "H-410: it carries desktops"),
+    (status = "4XX", body = Problem)))]
+async fn delete(State(api): State<Api>, Signed(ctx): Signed, Path(id): Path<Uuid>) -> Result<StatusCode, ApiError> {
+    hosts::remove(&api.app, &ctx, id.into()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Issues the settings and the certificate of a node, to be carried to its host. The answer is the only copy.
+#[utoipa::path(post, path = "/hosts/nodes", tag = "hosts", request_body = NewNode, responses(
+    (status = 200, body = NodeFiles),
+    (status = "4XX", body = Problem, description = "H-201, H-203 in `errors`")))]
+async fn issue_node(
+    State(api): State<Api>,
+    Signed(ctx): Signed,
+    ValidJson(body): ValidJson<NewNode>,
+) -> Result<Json<NodeFiles>, ApiError> {
+    let nodes::Issued { settings, certificate, authority, not_after } =
+        nodes::issue(&api.app, &ctx, body.name.trim(), &body.names).await?;
+    Ok(Json(NodeFiles { settings, certificate, authority, not_after }))
 }
 
 /// All hypervisor hosts.
@@ -128,7 +230,7 @@ async fn get_one(State(api): State<Api>, Signed(ctx): Signed, Path(id): Path<Uui
     Ok(Json(hosts::get(&api.app, &ctx, id.into()).await?.into()))
 }
 
-/// Switches a host off or on, or changes its acceleration policy.
+/// Switches a host off or on, empties it, or changes its acceleration policy.
 #[utoipa::path(patch, path = "/hosts/{id}", tag = "hosts", params(("id" = Uuid, Path)), request_body = HostChange, responses((status = 200, body = Host), (status = "4XX", body = Problem)))]
 async fn change(
     State(api): State<Api>,
@@ -136,5 +238,5 @@ async fn change(
     Path(id): Path<Uuid>,
     Json(body): Json<HostChange>,
 ) -> Result<Json<Host>, ApiError> {
-    Ok(Json(hosts::change(&api.app, &ctx, id.into(), body.enabled, body.accel_policy).await?.into()))
+    Ok(Json(hosts::change(&api.app, &ctx, id.into(), body.usage(), body.accel_policy).await?.into()))
 }
