@@ -34,7 +34,7 @@ const CALLERS: [&str; 5] = ["nobody", "officer", "support elsewhere", "support",
 /// first (401), `3` not for this role (403), `4` not there for this caller (404), `2` names what is not there
 /// for this caller (422). What destroys comes last,
 /// since all callers share one world.
-const TABLE: [(&str, &str); 69] = [
+const TABLE: [(&str, &str); 78] = [
     ("audit_list", "1333y"),
     ("desktops_get_one", "134yy"),
     ("desktops_list", "13yyy"),
@@ -43,6 +43,11 @@ const TABLE: [(&str, &str); 69] = [
     ("endpoints_get_one", "134yy"),
     ("endpoints_list", "13yyy"),
     ("endpoints_list_tokens", "13yyy"),
+    ("endpoints_get_health", "134yy"),
+    ("endpoints_get_samples", "134yy"),
+    ("endpoints_list_services", "13yyy"),
+    ("endpoints_look", "134yy"),
+    ("sessions_course", "134yy"),
     ("events_stream", "1yyyy"),
     ("hosts_get_one", "13yyy"),
     ("hosts_list", "13yyy"),
@@ -93,6 +98,10 @@ const TABLE: [(&str, &str); 69] = [
     ("users_create", "1333y"),
     ("users_change", "1333y"),
     ("sites_import", "1333y"),
+    ("sites_import_lines", "1333y"),
+    ("sites_set_line", "1333y"),
+    ("endpoints_add_service", "1333y"),
+    ("endpoints_remove_service", "13334"),
     ("pools_create", "1333y"),
     ("pools_change", "1333y"),
     ("desktops_reset", "1333y"),
@@ -312,7 +321,9 @@ fn body_of(operation: &str, w: &World) -> Option<Value> {
         "users_create" => json!({"username": "new", "display_name": "New", "role": "support", "password": PASSWORD}),
         "users_change" => json!({"display_name": "An officer"}),
         // Well-formed and wrong: who is let in is told so by line, and nothing changes.
-        "sites_import" => json!("wrong,columns\n1,2\n"),
+        "sites_import" | "sites_import_lines" => json!("wrong,columns\n1,2\n"),
+        "sites_set_line" => json!({"down_kbit": 4000}),
+        "endpoints_add_service" => json!({"name": "portal", "kind": "https", "host": "dichvucong.hanoi.example"}),
         "pools_create" => {
             json!({"name": "another", "site_code": COMMUNE, "image_id": w.image, "size": 1, "persistent": false})
         }
