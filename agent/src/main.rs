@@ -53,6 +53,9 @@ enum Command {
         /// Only serve the page; the kiosk's browser is started by somebody else.
         #[arg(long)]
         no_browser: bool,
+        /// Sign in here, in the terminal, without page and browser; in Vietnamese unless LANG says en. Ctrl-D ends it.
+        #[arg(long, conflicts_with = "no_browser")]
+        terminal: bool,
     },
     /// Say what the running agent is doing.
     Status {
@@ -100,7 +103,8 @@ async fn command(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Enrol { controller, token, ca, replace } => enrol(&config, controller, token, ca, replace).await,
         Command::Run => run(&config).await,
-        Command::Desk { no_browser } => desk(&config, !no_browser).await,
+        Command::Desk { terminal: true, .. } => terminal(&config).await,
+        Command::Desk { no_browser, .. } => desk(&config, !no_browser).await,
         Command::Status { json } => status(&config, json),
         Command::Ledger { last } => Ok(ledger(&config, last)),
         Command::Doctor { json, bundle, language } => {
@@ -184,6 +188,16 @@ async fn desk(config: &Config, browser: bool) -> Result<ExitCode, Failure> {
         _ = term.recv() => Ok(ExitCode::SUCCESS),
         _ = int.recv() => Ok(ExitCode::SUCCESS),
         failed = kiosk::run(config, browser) => match failed? {},
+    }
+}
+
+async fn terminal(config: &Config) -> Result<ExitCode, Failure> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        // Dropping it ends the viewer and gives the terminal its echo back.
+        _ = term.recv() => Ok(ExitCode::SUCCESS),
+        _ = int.recv() => Ok(ExitCode::from(130)),
+        done = kiosk::in_terminal(config) => Ok(done.map(|()| ExitCode::SUCCESS)?),
     }
 }
 

@@ -122,6 +122,20 @@ impl Gate {
         Ok((view.session.id, text))
     }
 
+    /// The n-th officer takes their session over in a browser, and sees the desktop there.
+    ///
+    /// # Errors
+    /// The refusal, or what went wrong.
+    pub async fn take_over(&self, n: usize) -> Result<Viewer> {
+        let app = &self.office.app;
+        let (_, ticket) = broker::take_over(app, &self.office.officer(n), &Office::browser(n)).await?;
+        let ticket = ticket.context("the desktop runs")?.secret.reveal().to_owned();
+        let (cookie, origin) = (format!("tram_session={}", Office::cookie(n)), format!("http://{}", self.address));
+        let mut viewer = self.knock_at("vnc", &ticket, &cookie, &origin).await?;
+        viewer.shake_hands().await?;
+        Ok(viewer)
+    }
+
     /// Knocks with a ticket, from the right page.
     ///
     /// # Errors

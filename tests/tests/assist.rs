@@ -294,7 +294,7 @@ async fn the_policy_says_what_the_officer_says() -> Result<()> {
         desk.mai.delete(&desk.path).await?;
         assert_eq!(desk.latest().await?["end_reason"], "supporter");
 
-        // An endpoint's viewer shows no mark: there an officer is asked where a browser only tells.
+        // A screen that shows no mark: there an officer is asked where a browser only tells.
         desk.office.sql("UPDATE sessions SET holder_kind = 'endpoint'").await?;
         assert_eq!(desk.ask().await?["state"], "asked");
         let operator = api.signed_in(Role::Operator).await?;

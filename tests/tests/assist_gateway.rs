@@ -6,61 +6,51 @@ use anyhow::{Context, Result};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Error as WsError;
-use tram_controller::domain::access::{Role, Scope};
 use tram_controller::domain::assist::Question;
 use tram_controller::domain::session::Policy;
-use tram_controller::identity::secret;
-use tram_controller::services::{Ctx, assists, broker};
+use tram_controller::services::{assists, broker};
 use tram_controller::store::Db;
 use tram_tests::db;
 use tram_tests::gate::{Gate, Viewer};
 use tram_tests::office::Plan;
-use tram_wire::ids::{SessionId, UserId};
-
-/// The machine may be slow and busy; the time is no part of the claim.
-const PATIENCE: Duration = Duration::from_secs(60);
-const COOKIE: &str = "the-browser-of-support";
+use tram_tests::support::{COOKIE, PATIENCE, Support};
+use tram_wire::ids::SessionId;
 
 /// A gate with somebody of support who is signed in.
 struct Room {
     gate: Gate,
-    support: UserId,
+    support: Support,
 }
 
 impl Room {
     async fn open(display: &str) -> Result<(db::TestDb, Self)> {
         let db = db::sqlite().await?;
         let gate = Gate::open(&db.store, Plan::default(), display, Policy::default()).await?;
-        let support = gate.office.add_user("support", Role::Support, None).await?;
-        gate.office.sign_in(support, COOKIE).await?;
+        let support = Support::sign_in(&gate).await?;
         Ok((db, Self { gate, support }))
     }
 
-    fn ctx(&self) -> Ctx {
-        self.gate.office.caller(self.support, "support", Role::Support, Scope::All)
+    /// Asks, and gets the first officer's yes.
+    async fn allowed(&self, session: SessionId) -> Result<()> {
+        let asked = self.support.ask(&self.gate, session, "the printer").await?;
+        let officer = self.gate.office.officer(0);
+        assists::answer(&self.gate.office.app, &officer, session, asked.id, Question::Watch, true).await?;
+        Ok(())
     }
 
-    /// Asks, gets the first officer's yes, and a ticket.
+    /// The same, and a ticket.
     async fn ticket(&self, session: SessionId) -> Result<String> {
-        let app = &self.gate.office.app;
-        let me = secret::hash(COOKIE);
-        let asked = assists::ask(app, &self.ctx(), &me, session, "the printer").await?;
-        let officer = self.gate.office.officer(0);
-        assists::answer(app, &officer, session, asked.id, Question::Watch, true).await?;
-        Ok(assists::ticket(app, &self.ctx(), &me, session).await?.secret.reveal().to_owned())
+        self.allowed(session).await?;
+        self.support.ticket(&self.gate, session).await
     }
 
     async fn knock(&self, door: &str, ticket: &str, cookie: &str) -> Result<Viewer, WsError> {
-        let origin = format!("http://{}", self.gate.address);
-        self.gate.knock_at(door, ticket, cookie, &origin).await
+        Support::knock(&self.gate, door, ticket, cookie).await
     }
 
     async fn look(&self, session: SessionId) -> Result<Viewer> {
-        let ticket = self.ticket(session).await?;
-        let mut viewer = self.knock("assist", &ticket, &format!("tram_session={COOKIE}")).await?;
-        viewer.shake_hands().await?;
-        self.until("the assist is live", || self.gate.gateway.assists() == 1).await?;
-        Ok(viewer)
+        self.allowed(session).await?;
+        self.support.look(&self.gate, session).await
     }
 
     async fn until(&self, what: &str, mut so: impl FnMut() -> bool) -> Result<()> {
@@ -85,14 +75,7 @@ impl Room {
     }
 
     async fn end_reason(&self, session: SessionId) -> Result<Option<String>> {
-        let since = Instant::now();
-        loop {
-            let last = self.gate.office.app.store.assists_of(session, 1).await?.pop().context("an assist")?;
-            if last.end_reason.is_some() || since.elapsed() > PATIENCE {
-                return Ok(last.end_reason);
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        Ok(Support::until(&self.gate, session, |a| a.end_reason.is_some()).await?.end_reason)
     }
 }
 
@@ -129,7 +112,7 @@ async fn who_looks_changes_nothing_until_they_may() -> Result<()> {
     assert!(typed != before && support.picture(640, 400).await? == typed, "the officer works on and is seen to");
 
     let app = &gate.office.app;
-    let asked = assists::ask_control(app, &room.ctx(), &secret::hash(COOKIE), session).await?;
+    let asked = room.support.ask_control(gate, session).await?;
     support.send(&forbidden()).await?;
     assert_eq!(support.picture(640, 400).await?, typed, "asking is not having");
     assists::answer(app, &gate.office.officer(0), session, asked.id, Question::Control, true).await?;

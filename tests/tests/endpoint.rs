@@ -2,197 +2,17 @@
 //! browser and a viewer on a screen, the agents' listener and a gateway at the other end of a cable.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use tram_controller::domain::session::Policy;
-use tram_controller::identity::secret::Secret;
 use tram_controller::services::{Ctx, broker};
-use tram_controller::store::Store;
 use tram_controller::store::sessions::Filter;
 use tram_tests::db;
 use tram_tests::guest::Guest;
-use tram_tests::office::Plan;
-use tram_tests::screen::{Screen, pictures, wait};
-use tram_tests::tunnels::Commune;
-use tram_tests::world::program;
-
-const PASSWORD: &str = "hoa-sen-trang-88";
-
-/// The desk on a screen.
-struct Desk {
-    screen: Screen,
-    agent: Child,
-    folder: PathBuf,
-    pictures: u32,
-}
-
-impl Drop for Desk {
-    fn drop(&mut self) {
-        // Gently: it ends its browser and its viewer.
-        let _ = std::process::Command::new("kill").arg(self.agent.id().to_string()).status();
-        let _ = self.agent.wait();
-    }
-}
-
-impl Desk {
-    fn start(state: &Path, folder: &Path) -> Result<Self> {
-        let screen = Screen::start()?;
-        let config = folder.join("agent.toml");
-        let flags = ["--kiosk", "--no-sandbox", "--incognito", "--no-first-run", "--noerrdialogs", "--disable-gpu"];
-        let words: Vec<String> = ["/usr/bin/chromium"].iter().chain(&flags).map(|w| format!("\"{w}\"")).collect();
-        fs::write(&config, format!("[desk]\nbrowser = [{}]\n", words.join(", ")))?;
-        let log = fs::File::create(folder.join("agent.log"))?;
-        let agent = screen
-            .command(program("tram-agent")?)
-            .args(["--config".as_ref(), config.as_os_str(), "--state".as_ref(), state.as_os_str(), "desk".as_ref()])
-            .env("XDG_RUNTIME_DIR", folder)
-            .env("HOME", folder)
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        Ok(Self { screen, agent, folder: folder.to_owned(), pictures: 0 })
-    }
-
-    /// What the page shows, asked as the page asks.
-    fn view(&self) -> Result<Value> {
-        let start = fs::read_to_string(self.folder.join("tram-desk/start.html"))?;
-        let address = start.split("http://").nth(1).and_then(|t| t.split('"').next()).context("an address")?;
-        let (host, secret) = address.split_once("/#").context("a secret")?;
-        let mut stream = TcpStream::connect(host)?;
-        write!(stream, "GET /api/view HTTP/1.1\r\nHost: {host}\r\nX-Tram-Desk: {secret}\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let body = answer.split_once("\r\n\r\n").context("a body")?.1;
-        Ok(serde_json::from_str::<Value>(body)?["view"].take())
-    }
-
-    fn until(&self, phase: &str) -> Result<Value> {
-        let mut last = Value::Null;
-        wait(phase, || {
-            last = self.view().unwrap_or_default();
-            Ok((last["phase"] == phase).then(|| last.clone()))
-        })
-        .with_context(|| format!("{last}; {}", fs::read_to_string(self.folder.join("agent.log")).unwrap_or_default()))
-    }
-
-    /// Whose window has the keyboard.
-    fn front(&self) -> Result<String> {
-        let out = self.screen.command("xdotool").args(["getactivewindow", "getwindowname"]).output()?;
-        Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
-    }
-
-    fn until_front(&self, title: &str) -> Result<()> {
-        wait(title, || Ok(self.front()?.contains(title).then_some(())))
-            .with_context(|| self.screen.windows().unwrap_or_default())
-    }
-
-    fn picture(&mut self, name: &str) -> Result<()> {
-        self.pictures += 1;
-        self.screen.picture(&pictures().join(format!("endpoint-{}-{name}.png", self.pictures)))?;
-        Ok(())
-    }
-
-    /// Types a name and a password. The page has the keyboard, and the name is asked for first.
-    fn sign_in(&self, words: &[&str]) -> Result<()> {
-        for (n, word) in words.iter().enumerate() {
-            if n > 0 {
-                self.screen.xdotool(&["key", "Tab"])?;
-            }
-            self.screen.xdotool(&["type", "--delay", "40", word])?;
-        }
-        self.screen.xdotool(&["key", "Return"])
-    }
-
-    /// By the viewer's own menu. It is slow to open now and then, so it is tried again.
-    fn close_viewer(&self) -> Result<()> {
-        wait("the viewer's end", || {
-            self.screen.xdotool(&["key", "F8"])?;
-            std::thread::sleep(Duration::from_secs(1));
-            self.screen.xdotool(&["key", "c"])?;
-            std::thread::sleep(Duration::from_secs(2));
-            Ok((self.view()?["phase"] == "left").then_some(()))
-        })
-    }
-
-    /// Until the desktop's picture is there.
-    fn picture_of_desktop(&mut self, name: &str) -> Result<()> {
-        self.pictures += 1;
-        let file = pictures().join(format!("endpoint-{}-{name}.png", self.pictures));
-        wait("the desktop's picture", || Ok((self.screen.picture(&file)? > 100).then_some(())))
-    }
-
-    /// Processes of this desk, the agent among them.
-    fn processes(&self) -> Vec<u32> {
-        let all: Vec<(u32, u32)> = fs::read_dir("/proc")
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|e| {
-                let pid = e.file_name().to_str()?.parse().ok()?;
-                let stat = fs::read_to_string(e.path().join("stat")).ok()?;
-                Some((pid, stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?))
-            })
-            .collect();
-        let mut ours = vec![self.agent.id()];
-        let mut at = 0;
-        while let Some(parent) = ours.get(at).copied() {
-            ours.extend(all.iter().filter(|(_, p)| *p == parent).map(|(pid, _)| *pid));
-            at += 1;
-        }
-        ours
-    }
-
-    fn viewer(&self) -> Option<u32> {
-        self.process("xtigervnc")
-    }
-
-    /// The desk's process of this name.
-    fn process(&self, name: &str) -> Option<u32> {
-        let is = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.contains(name));
-        self.processes().into_iter().find(is)
-    }
-
-    /// Where one of these texts can be read by somebody who only looks: arguments and environment of every
-    /// process here, what was logged, what lies in the runtime folder.
-    fn leaks(&self, secrets: &[&str]) -> Vec<String> {
-        let mut places: Vec<PathBuf> = Vec::new();
-        for pid in self.processes() {
-            places.extend(["cmdline", "environ"].map(|f| PathBuf::from(format!("/proc/{pid}/{f}"))));
-        }
-        let mut folders = vec![self.folder.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-                match entry.file_type() {
-                    Ok(kind) if kind.is_dir() => folders.push(entry.path()),
-                    Ok(kind) if kind.is_file() => places.push(entry.path()),
-                    _ => {}
-                }
-            }
-        }
-        assert!(places.len() > 20, "looked at {} places only", places.len());
-        let holds = |bytes: &[u8], s: &str| bytes.windows(s.len()).any(|w| w == s.as_bytes());
-        let found = |place: &PathBuf| {
-            let bytes = fs::read(place).unwrap_or_default();
-            secrets.iter().find(|s| holds(&bytes, s)).map(|s| format!("{} holds {s}", place.display()))
-        };
-        places.iter().filter_map(found).collect()
-    }
-}
-
-/// A commune whose officers have the password.
-async fn commune(store: &Store, display: &str) -> Result<Commune> {
-    let commune = Commune::open(store, Plan::default(), display, Policy::default()).await?;
-    let office = &commune.gate.office;
-    let hash = office.app.passwords.hash(&Secret::from_text(PASSWORD)).await?;
-    office.sql(&format!("UPDATE users SET password_hash = '{hash}'")).await?;
-    Ok(commune)
-}
+use tram_tests::kiosk::{Desk, PASSWORD, commune};
+use tram_tests::screen::{pictures, wait};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_display_comes_by_spice_and_stays_over_a_cut() -> Result<()> {
@@ -203,10 +23,8 @@ async fn a_real_display_comes_by_spice_and_stays_over_a_cut() -> Result<()> {
     let office = &commune.gate.office;
     let state = tempfile::tempdir()?;
     commune.device().await?.save(state.path())?;
-    let mut desk = Desk::start(state.path(), folder.path())?;
-    desk.until("sign_in")?;
-    desk.until_front("Tram desk")?;
-    wait("the line", || Ok((desk.view()?["cause"] == "fine").then_some(())))?;
+    let mut desk = Desk::start("endpoint", state.path(), folder.path())?;
+    desk.ready()?;
     desk.picture("spice-sign-in")?;
     desk.sign_in(&["officer0", PASSWORD])?;
     desk.until("desktop")?;
@@ -276,10 +94,8 @@ async fn an_officers_morning() -> Result<()> {
     office.sql(&format!("UPDATE desktops SET name = '{name}' || name")).await?;
     commune.device().await?.save(state.path())?;
 
-    let mut desk = Desk::start(state.path(), folder.path())?;
-    desk.until("sign_in")?;
-    desk.until_front("Tram desk")?;
-    wait("the line", || Ok((desk.view()?["cause"] == "fine").then_some(())))?;
+    let mut desk = Desk::start("endpoint", state.path(), folder.path())?;
+    desk.ready()?;
     desk.picture("sign-in")?;
 
     // A slip of the finger, then the right password: the cursor stands in the password's field.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tram_wire::desk::{
     CONNECT_PATH, Connect, Connected, Current, LEASE_PATH, Leased, Problem, SESSION_PATH, SIGN_IN_PATH, SIGN_OUT_PATH,
-    SignIn, SignOut, SignedIn,
+    SUPPORT_PATH, SignIn, SignOut, SignedIn, Support,
 };
 
 use crate::config::{Address, ConfigError};
@@ -106,6 +106,14 @@ impl Control {
     /// [`ControlError`].
     pub async fn lease(&self, token: &str) -> Result<Leased, ControlError> {
         self.ask("POST", LEASE_PATH, Some(token), &()).await
+    }
+
+    /// Whom officers of this computer call.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn support(&self) -> Result<Support, ControlError> {
+        self.ask("GET", SUPPORT_PATH, None, &()).await
     }
 
     /// Ends the sign-in, perhaps with the session.

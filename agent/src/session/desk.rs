@@ -66,6 +66,12 @@ pub struct Desk {
     pub(super) settings: Settings,
     pub(super) commands: mpsc::Receiver<Command>,
     view: watch::Sender<Shown>,
+    /// This screen can show a bar over everything.
+    pub(super) marks: bool,
+    /// The language the officer reads.
+    pub(super) language: String,
+    /// How far the page got with it.
+    pub(super) page: Option<watch::Receiver<u64>>,
     /// What lets the officer in while the controller is away.
     pub(super) lease: Lessee,
 }
@@ -92,7 +98,13 @@ impl Desk {
     #[must_use]
     pub fn new(settings: Settings, view: watch::Sender<Shown>, commands: mpsc::Receiver<Command>) -> Self {
         let lease = Lessee::new(&settings.state);
-        Self { settings, commands, view, lease }
+        Self { settings, commands, view, marks: false, language: "vi".to_owned(), page: None, lease }
+    }
+
+    /// With a page that says how far it got with what is shown: only there officers are asked anything.
+    #[must_use]
+    pub fn on_page(self, drawn: watch::Receiver<u64>) -> Self {
+        Self { page: Some(drawn), ..self }
     }
 
     /// Serves officers until nobody can command it any more.
@@ -109,14 +121,20 @@ impl Desk {
         }
     }
 
-    /// Shows something else. What the line does is somebody else's to say.
-    pub(super) fn say(&self, view: View) {
+    /// Shows something else; its number. What the line does, and whom to call, is somebody else's to say.
+    pub(super) fn say(&self, view: View) -> u64 {
         self.view.send_modify(|(version, shown)| {
-            let view = View { cause: shown.cause, ..view };
+            let view = View { cause: shown.cause, phone: shown.phone.clone(), ..view };
             if *shown != view {
                 (*version, *shown) = (*version + 1, view);
             }
         });
+        self.view.borrow().0
+    }
+
+    /// Whom to call.
+    pub(super) fn phone(&self) -> String {
+        self.view.borrow().1.phone.clone()
     }
 
     async fn sign_in(&mut self, notice: Option<Notice>) -> Option<(Control, Officer)> {
@@ -136,7 +154,10 @@ impl Desk {
                 }
             };
             let refused = match self.lease.signing_in(&who, control.sign_in(&who)).await {
-                Ok(me) => return Some((control, Officer { name: me.display_name, token: Some(me.token) })),
+                Ok(me) => {
+                    self.language = me.language;
+                    return Some((control, Officer { name: me.display_name, token: Some(me.token) }));
+                }
                 Err(e) if e.is_away() => match self.lease.open(&who, &e).await {
                     Ok(name) => return Some((control, Officer { name, token: None })),
                     Err(problem) => problem,
@@ -159,7 +180,7 @@ impl Desk {
                 Err(leave) => return leave,
             };
             let after = self.show(control, me, way, &mut view).await;
-            view.warning = None;
+            (view.warning, view.assist) = (None, None);
             match after {
                 After::Leave(leave) => return leave,
                 After::Again(problem) => {
@@ -236,7 +257,7 @@ impl Desk {
                     match self.commands.recv().await {
                         Some(Command::TakeOver | Command::Again) => break,
                         Some(Command::SignOut { end }) => return Err(Leave { end, notice: None }),
-                        Some(Command::SignIn(_)) => {}
+                        Some(_) => {}
                         None => return Err(gone()),
                     }
                 }
@@ -270,7 +291,7 @@ impl Desk {
             match self.commands.recv().await {
                 Some(Command::Again | Command::TakeOver) => return Ok(()),
                 Some(Command::SignOut { end }) => return Err(Leave { end, notice: None }),
-                Some(Command::SignIn(_)) => {}
+                Some(_) => {}
                 None => return Err(gone()),
             }
         }

@@ -14,8 +14,10 @@ use tokio::time::{sleep, timeout};
 use super::cause::cause;
 use super::desk::{Desk, Settings};
 use super::listen::private;
-use super::page::{Page, Shown};
+use super::page::{self, Page, Shown};
 use super::screen;
+use super::support;
+use super::terminal;
 use super::view::{Phase, View};
 use super::viewer::Viewer;
 use crate::config::Config;
@@ -48,23 +50,12 @@ pub enum KioskError {
 /// # Errors
 /// [`KioskError`] at the start; afterwards faults are shown to the officer and mended.
 pub async fn run(config: &Config, browser: bool) -> Result<Infallible, KioskError> {
-    // A core dump would hold tokens and pictures.
-    limits::no_core_dumps().map_err(|e| KioskError::Io("core dumps can't be switched off", e))?;
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|d| Path::new(d).is_absolute());
-    let folder = PathBuf::from(runtime.ok_or(KioskError::NoFolder)?).join("tram-desk");
-    private(&folder).map_err(|e| KioskError::Io("the runtime folder", e))?;
-    let (view, seen) = watch::channel((1, View::default()));
-    let (wishes, commands) = mpsc::channel(WISHES);
+    let (folder, settings) = prepare(config)?;
+    let (view, seen, wishes, commands) = wires(config);
     let uid = peer::own_uid().map_err(|e| KioskError::Io("/proc", e))?;
     let page = Page::bind(config.desk.port, uid, &folder, seen.clone(), wishes)
         .await
         .map_err(|e| KioskError::Io("the page's port", e))?;
-    let settings = Settings {
-        state: config.state.clone(),
-        folder: folder.clone(),
-        gateways: config.desk.gateways.clone(),
-        viewers: Viewer::installed(&config.desk.remote_viewer, &config.desk.vnc_viewer),
-    };
     eprintln!("tram-agent: the desk is at {}", page.start().display());
     let browsing = async {
         match config.desk.browser.split_first() {
@@ -76,9 +67,51 @@ pub async fn run(config: &Config, browser: bool) -> Result<Infallible, KioskErro
         never = browsing => match never {},
         () = page.serve() => Err(KioskError::Ended),
         () = look(config, &view) => Err(KioskError::Ended),
+        () = support::follow(&config.state, &view) => Err(KioskError::Ended),
         () = arrange(seen) => Err(KioskError::Ended),
+        () = Desk::new(settings, view.clone(), commands).on_page(page.drawn()).run() => Err(KioskError::Ended),
+    }
+}
+
+/// Serves the terminal this was started in, until its input ends.
+///
+/// # Errors
+/// [`KioskError`].
+pub async fn in_terminal(config: &Config) -> Result<(), KioskError> {
+    let (_, settings) = prepare(config)?;
+    let (view, seen, wishes, commands) = wires(config);
+    tokio::select! {
+        done = terminal::run(seen, wishes) => done.map_err(|e| KioskError::Io("the terminal", e)),
+        () = look(config, &view) => Err(KioskError::Ended),
+        () = support::follow(&config.state, &view) => Err(KioskError::Ended),
         () = Desk::new(settings, view.clone(), commands).run() => Err(KioskError::Ended),
     }
+}
+
+type Wires = (watch::Sender<Shown>, watch::Receiver<Shown>, mpsc::Sender<page::Command>, mpsc::Receiver<page::Command>);
+
+/// Between the desk and whoever shows it.
+fn wires(config: &Config) -> Wires {
+    let phone = support::kept(&config.state);
+    let (view, seen) = watch::channel((1, View { phone, ..View::default() }));
+    let (wishes, commands) = mpsc::channel(WISHES);
+    (view, seen, wishes, commands)
+}
+
+/// A private folder, and what the desk works with.
+fn prepare(config: &Config) -> Result<(PathBuf, Settings), KioskError> {
+    // A core dump would hold tokens and pictures.
+    limits::no_core_dumps().map_err(|e| KioskError::Io("core dumps can't be switched off", e))?;
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|d| Path::new(d).is_absolute());
+    let folder = PathBuf::from(runtime.ok_or(KioskError::NoFolder)?).join("tram-desk");
+    private(&folder).map_err(|e| KioskError::Io("the runtime folder", e))?;
+    let settings = Settings {
+        state: config.state.clone(),
+        folder: folder.clone(),
+        gateways: config.desk.gateways.clone(),
+        viewers: Viewer::installed(&config.desk.remote_viewer, &config.desk.vnc_viewer),
+    };
+    Ok((folder, settings))
 }
 
 /// Keeps the browser on the screen. Its profile is thrown away with the runtime folder.
@@ -129,8 +162,8 @@ async fn arrange(mut seen: watch::Receiver<Shown>) {
         let phase = shown.1.phase;
         drop(shown);
         match (before, phase) {
-            (Phase::Lost | Phase::Warned, Phase::Desktop) => screen::front(screen::VIEWER).await,
-            (_, Phase::Lost | Phase::Left | Phase::Warned) => screen::front(screen::PAGE).await,
+            (Phase::Lost | Phase::Warned | Phase::Asked, Phase::Desktop) => screen::front(screen::VIEWER).await,
+            (_, Phase::Lost | Phase::Left | Phase::Warned | Phase::Asked) => screen::front(screen::PAGE).await,
             _ => {}
         }
         before = phase;

@@ -4,18 +4,24 @@
 //! kiosk browser ── page ── desk ── control ── controller        who, which desktop, a ticket, a lease
 //!                           ├── vault                            leases, for when the controller is away
 //!                           └── show ── tunnel ── gateway       the way there, over cuts and lost gateways
-//!                                └── viewer ── listen           a program of the distribution, on its own socket
+//!                                ├── viewer ── listen           a program of the distribution, on its own socket
+//!                                └── assist ── mark             that support looks, over all of it
 //! ```
 
+pub mod assist;
 pub mod cause;
 pub mod control;
 pub mod desk;
 pub mod kiosk;
 mod lease;
 pub mod listen;
+pub mod mark;
 pub mod page;
 mod screen;
 mod show;
+mod support;
+mod terminal;
+pub mod texts;
 pub mod tunnel;
 pub mod vault;
 pub mod view;

@@ -16,6 +16,15 @@ pub const PAGE: &str = "^Tram desk";
 /// The viewer: by the title we gave it, or by TigerVNC's own.
 pub const VIEWER: &str = "^Tram( \\(|$)| - TigerVNC$";
 
+/// Whether the window that has the keyboard has this title. Without `xdotool` nobody knows, and so it has not.
+pub async fn is_front(title: &str) -> bool {
+    let mut command = Command::new(XDOTOOL);
+    command.args(["getactivewindow", "getwindowname"]).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let Ok(Ok(out)) = timeout(PATIENCE, command.output()).await else { return false };
+    let plain = title.trim_start_matches('^');
+    String::from_utf8_lossy(&out.stdout).starts_with(plain)
+}
+
 /// Brings the window with this title to the front.
 pub async fn front(title: &str) {
     if !Path::new(XDOTOOL).is_file() {

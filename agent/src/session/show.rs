@@ -8,9 +8,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tram_wire::desk::Problem;
 use tram_wire::session::Denial;
 
+use super::assist::Watched;
 use super::control::{Control, ControlError};
 use super::desk::{After, Desk, Leave, Officer, Way, gone};
+use super::mark::{self, Mark, Tone, Words};
 use super::page::Command;
+use super::texts::text;
 use super::tunnel::{Door, Line, OpenError, Over, Session};
 use super::view::{Notice, Phase, View};
 use super::viewer::{self, Ended, Viewer, ViewerError};
@@ -79,7 +82,15 @@ impl Desk {
                 },
             }
         };
-        let after = self.watch(control, me, &session, view).await;
+        let marks = mark::possible().await;
+        self.marks = marks;
+        session.can_show(marks);
+        let mut watched = Watched::new(&self.language.clone(), marks, self.page.clone());
+        let after = self.watch(control, me, &session, view, &mut watched).await;
+        // Nobody looks at a desktop whose officer has gone away from it.
+        if let Some(words) = watched.stop() {
+            session.say(&words);
+        }
         if let Ok(session) = Arc::try_unwrap(session).map_err(drop) {
             session.leave().await;
         }
@@ -97,14 +108,21 @@ impl Desk {
     }
 
     /// Starts the viewer again while that makes sense.
-    async fn watch(&mut self, control: &Control, me: &Officer, session: &Arc<Session>, view: &mut View) -> After {
+    async fn watch(
+        &mut self,
+        control: &Control,
+        me: &Officer,
+        session: &Arc<Session>,
+        view: &mut View,
+        watched: &mut Watched,
+    ) -> After {
         let mut crashes = Crashes::default();
         let mut viewers = self.settings.viewers.clone();
         loop {
             let Some(viewer) = Viewer::choose(&viewers, session.protocols()).cloned() else {
                 return After::Ask(Some(Notice::new("D-103")));
             };
-            match self.watch_one(control, me, session, &viewer, view).await {
+            match self.watch_one(control, me, session, &viewer, view, watched).await {
                 Ok(after) => return after,
                 // A ticket names what this endpoint may use; what the desktop has is known only now.
                 Err(Some(ViewerError::NotSpoken)) if session.status().borrow().line == Line::Up => {
@@ -128,6 +146,7 @@ impl Desk {
         session: &Arc<Session>,
         viewer: &Viewer,
         view: &mut View,
+        watched: &mut Watched,
     ) -> Result<After, Option<ViewerError>> {
         let mut status = session.status();
         let generation = status.borrow_and_update().generation;
@@ -143,21 +162,36 @@ impl Desk {
         view.problem = None;
         // What the officer was warned of and has read.
         let mut read: Option<String> = None;
+        // Says over the viewer that the line stands still: its picture looks as if nothing were wrong.
+        let mut stalled: Option<Mark> = None;
         loop {
             let now = status.borrow_and_update().clone();
             view.warning = now.warning.clone();
+            if let Some(words) = watched.follow(now.assist.clone()) {
+                session.say(&words);
+            }
+            view.assist = watched.seen();
             let warned = view.warning.as_ref().map(|w| w.code.clone());
             read = read.filter(|r| warned.as_ref() == Some(r));
             view.phase = match now.line {
+                Line::Up if watched.asks() => Phase::Asked,
                 Line::Up if warned.is_some() && read.is_none() => Phase::Warned,
                 Line::Up => Phase::Desktop,
-                Line::Lost { .. } => Phase::Lost,
+                Line::Lost { gateway, .. } => {
+                    view.gateway_lost = gateway;
+                    Phase::Lost
+                }
                 Line::Over(over) => return Ok(self.over(control, me, over).await),
+            };
+            stalled = match stalled {
+                Some(bar) if now.stalled => Some(bar),
+                None if now.stalled => self.bar(&self.language.clone(), "line_stalled"),
+                _ => None,
             };
             if now.generation != generation {
                 return Err(None);
             }
-            self.say(view.clone());
+            watched.asked(self.say(view.clone()));
             tokio::select! {
                 ended = &mut running => return match ended {
                     Ok(Ended::Closed) => Ok(After::Ask(None)),
@@ -166,6 +200,9 @@ impl Desk {
                 },
                 changed = status.changed() => if changed.is_err() {
                     return Ok(self.over(control, me, Over::Left).await);
+                },
+                words = watched.due() => if let Some(words) = words {
+                    session.say(&words);
                 },
                 _ = still_here.tick() => {
                     // Not awaited for long: the viewer's end must not wait for a thin line. Whatever the answer,
@@ -185,11 +222,28 @@ impl Desk {
                 command = self.commands.recv() => match command {
                     Some(Command::SignOut { end }) => return Ok(After::Leave(Leave { end, notice: None })),
                     Some(Command::Again) => read = warned,
+                    Some(Command::Answer { allow }) => {
+                        if let Some(words) = watched.answer(allow) {
+                            session.say(&words);
+                        }
+                    }
+                    Some(Command::StopAssist) => {
+                        if let Some(words) = watched.stop() {
+                            session.say(&words);
+                        }
+                    }
                     Some(_) => {}
                     None => return Ok(After::Leave(gone())),
                 },
             }
         }
+    }
+
+    /// A sentence over everything; only with X.
+    fn bar(&self, language: &str, key: &str) -> Option<Mark> {
+        let call = text(language, "call", &[("phone", &self.phone())]).filter(|_| !self.phone().is_empty());
+        let sentence = [text(language, key, &[]), call].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        self.marks.then(|| Mark::show(Words { sentence, stop: String::new(), tone: Tone::Look }))
     }
 
     /// What an end means. The controller knows best why a session ended.

@@ -4,6 +4,7 @@ use serde::Serialize;
 use tram_wire::desk::{Problem, Session, Step};
 use tram_wire::session::Warn;
 
+use super::assist::Seen;
 use super::cause::Cause;
 use super::control::ControlError;
 
@@ -24,6 +25,8 @@ pub enum Phase {
     Opening,
     /// The viewer covers the screen.
     Desktop,
+    /// Support asks for something: the page asks the officer, before the viewer.
+    Asked,
     /// Something will happen to the session soon: the page says so before the viewer, until the officer goes back.
     Warned,
     /// The line is cut; the desktop waits.
@@ -58,6 +61,12 @@ pub struct View {
     pub warning: Option<Warn>,
     /// The controller is away, and a lease lets the officer in until then.
     pub lease_until_ms: Option<i64>,
+    /// Support looks, or asks to.
+    pub assist: Option<Seen>,
+    /// While the line is lost: the gateway's side is at fault, as far as can be told from here.
+    pub gateway_lost: bool,
+    /// Telephone of the helpdesk; empty: none is known.
+    pub phone: String,
     /// How this computer and its line do.
     pub cause: Cause,
 }
@@ -86,6 +95,16 @@ impl Notice {
     /// A notice.
     pub fn new(code: impl Into<String>) -> Self {
         Self { code: code.into() }
+    }
+
+    /// The code a person reads out: that of the connection's end where there is none of its own.
+    #[must_use]
+    pub fn searchable(&self) -> String {
+        match self.code.strip_prefix("over_") {
+            Some(close) => format!("V-{close}"),
+            None if self.code.starts_with("end_") => "V-4000".to_owned(),
+            None => self.code.clone(),
+        }
     }
 }
 

@@ -176,6 +176,14 @@ impl Tunnel {
         self.lock().mux.is_up()
     }
 
+    /// How long nothing has come over the line that is carried. With pings every second, more than two of them
+    /// mean that it stands still.
+    #[must_use]
+    pub fn silent_for(&self) -> Option<Duration> {
+        let now = self.now();
+        self.lock().mux.silent_for(now)
+    }
+
     /// Ends the tunnel: its connection, and all streams with an error.
     pub fn close(&self) {
         let mut inner = self.lock();

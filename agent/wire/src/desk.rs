@@ -28,6 +28,16 @@ pub const SESSION_PATH: &str = "/agent/v1/desk/session";
 pub const LEASE_PATH: &str = "/agent/v1/desk/lease";
 /// `POST` [`SignOut`], answered without a body.
 pub const SIGN_OUT_PATH: &str = "/agent/v1/desk/sign-out";
+/// `GET`, answered by [`Support`]; the device certificate is enough.
+pub const SUPPORT_PATH: &str = "/agent/v1/desk/support";
+
+/// Whom officers call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Support {
+    /// Telephone of the helpdesk; empty: none is known.
+    #[serde(default)]
+    pub phone: String,
+}
 
 /// An officer signs in.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,6 +26,7 @@
 //!   POST /agent/v1/desk/… (mTLS)   →   an officer signs in and asks for a desktop: [`desk`]; a [`lease`] for outages
 //! ```
 
+pub mod assist;
 pub mod check;
 pub mod desk;
 pub mod enrol;

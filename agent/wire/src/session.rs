@@ -6,7 +6,8 @@
 //!   open {ticket} | again {session}   →   opened | refused
 //!   lease {lease}                     →   opened | refused         while the controller can't be asked
 //!   (streams)                        ↔
-//!                                     ←   quality, warn, ended
+//!                                     ←   quality, warn, assist, ended
+//!   marks, assist_answer, assist_stop →
 //!   leave                             →
 //!   resume {session, secret, last}    →   resumed | refused          first words after a cut
 //! ```
@@ -18,6 +19,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::assist::{Assist, AssistAnswer, AssistStop, Marks};
 use crate::frame::{Incoming, MAX_FRAME, Tag, WireError, body, direction};
 use crate::ids::SessionId;
 use crate::lease::Signed;
@@ -264,6 +266,12 @@ direction! {
         "lease" => Lease(ByLease),
         /// The officer leaves.
         "leave" => Leave(Leave),
+        /// Whether who looks at the session can be shown.
+        "marks" => Marks(Marks),
+        /// The officer says whether support may look.
+        "assist_answer" => AssistAnswer(AssistAnswer),
+        /// The officer stops it.
+        "assist_stop" => AssistStop(AssistStop),
     }
 }
 
@@ -284,6 +292,8 @@ direction! {
         "ended" => Ended(Ended),
         /// How the line does.
         "quality" => Quality(Quality),
+        /// Support looks, or asks to.
+        "assist" => Assist(Assist),
     }
 }
 

@@ -447,6 +447,7 @@ fn a_desk() {
     assert_eq!(signed.unproved().unwrap(), lease);
     holds("desk_leased", &desk::Leased { lease: Some(signed), renew_s: 1800 });
     holds("desk_leased_none", &desk::Leased { lease: None, renew_s: 3600 });
+    holds("desk_support", &desk::Support { phone: "024 3825 3536".into() });
     holds("desk_sign_out", &desk::SignOut { end_session: true });
     let problem = |code: &str, detail: &str| desk::Problem {
         code: code.into(),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use tram_wire::Incoming;
+use tram_wire::assist::{Assist, AssistAnswer, AssistStop, Marks, Question, Stage};
 use tram_wire::lease::Signed;
 use tram_wire::session::{
     Again, ByLease, Denial, Ended, Hello, Leave, Open, Opened, Protocol, Quality, Refused, Resume, Resumed,
@@ -68,6 +69,17 @@ fn messages_read_and_write_as_released() {
     to_agent(ToAgent::Warn(Warn { code: "idle".into(), in_s: 120 }));
     to_agent(ToAgent::Ended(Ended { code: 4000 }));
     to_agent(ToAgent::Quality(Quality { rtt_ms: 84, down_kbit: 3700 }));
+    let assist = "01992f3c-7a10-7c3e-8a41-5f0c7d1e2b3b".parse().unwrap();
+    to_gateway(ToGateway::Marks(Marks { shown: true }));
+    to_gateway(ToGateway::AssistAnswer(AssistAnswer { assist, question: Question::Watch, allow: true }));
+    to_gateway(ToGateway::AssistStop(AssistStop { assist }));
+    to_agent(ToAgent::Assist(Assist {
+        assist,
+        stage: Stage::Asked,
+        who: "Trần Thị Hoa".into(),
+        why: "Máy in không in được".into(),
+        left_s: 30,
+    }));
     let header = StreamHeader { session: session(), protocol: Protocol::Vnc };
     assert_eq!(serde_json::to_value(&header).unwrap(), json(&sample("stream_header")));
     assert_eq!(serde_json::from_str::<StreamHeader>(&sample("stream_header")).unwrap(), header);

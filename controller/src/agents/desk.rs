@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use tram_wire::desk::{
     CONNECT_PATH, Connect, Connected, Current, LEASE_PATH, Leased, Problem, SESSION_PATH, SIGN_IN_PATH, SIGN_OUT_PATH,
-    Session, SignIn, SignOut, SignedIn, Step, Ticket,
+    SUPPORT_PATH, Session, SignIn, SignOut, SignedIn, Step, Support, Ticket,
 };
 use tram_wire::refusal::Refusal;
 
@@ -30,6 +30,7 @@ pub(super) enum Ask {
     Session,
     Lease,
     SignOut,
+    Support,
 }
 
 impl Ask {
@@ -40,6 +41,7 @@ impl Ask {
             (&Method::GET, SESSION_PATH) => Some(Self::Session),
             (&Method::POST, LEASE_PATH) => Some(Self::Lease),
             (&Method::POST, SIGN_OUT_PATH) => Some(Self::SignOut),
+            (&Method::GET, SUPPORT_PATH) => Some(Self::Support),
             _ => None,
         }
     }
@@ -63,6 +65,7 @@ pub(super) async fn answer(
             Ask::Session => session(agents, &at, request).await,
             Ask::Lease => lease(agents, &at, request).await,
             Ask::SignOut => sign_out(agents, &at, request).await,
+            Ask::Support => Ok(json(StatusCode::OK, &Support { phone: agents.app.support_phone.clone() })),
         },
         Err(no) => Err(no),
     };

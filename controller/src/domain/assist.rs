@@ -98,11 +98,11 @@ pub const LONGEST: Duration = Duration::from_secs(3600);
 pub const REASON_MOST: usize = 200;
 
 impl Consent {
-    /// What holds where the session is used. An endpoint's viewer covers the screen and shows no mark:
-    /// what can't be told there must be asked.
+    /// What holds where the session is used. An endpoint without a screen of which it said that it can show a
+    /// mark over the viewer tells its officer nothing: what can't be told must be asked, whatever the policy.
     #[must_use]
-    pub fn at(self, place: Option<Place>) -> Self {
-        if self == Self::Notify && place == Some(Place::Endpoint) { Self::Ask } else { self }
+    pub fn at(self, place: Option<Place>, shown: bool) -> Self {
+        if place == Some(Place::Endpoint) && !shown { Self::Ask } else { self }
     }
 
     /// Where an assist begins.
@@ -182,9 +182,11 @@ mod tests {
     #[test]
     fn what_can_not_be_told_is_asked_and_control_is_asked_unless_the_law_says_otherwise() {
         let (browser, endpoint) = (Some(Place::Browser), Some(Place::Endpoint));
-        assert_eq!(Consent::Notify.at(browser), Consent::Notify);
-        assert_eq!(Consent::Notify.at(endpoint), Consent::Ask);
-        assert_eq!(Consent::None.at(endpoint), Consent::None);
+        for consent in Consent::ALL {
+            assert_eq!(consent.at(browser, false), *consent);
+            assert_eq!(consent.at(endpoint, true), *consent);
+            assert_eq!(consent.at(endpoint, false), Consent::Ask, "nobody is looked at in silence");
+        }
         assert_eq!(Consent::Notify.first_state().0, AssistState::Allowed);
         assert_eq!(Consent::Ask.first_state(), (AssistState::Asked, ANSWER_WITHIN));
         assert_eq!(

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -18,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
-use tram_wire::ids::AssistId;
+use tram_wire::ids::{AssistId, SessionId};
 
 use super::admit::{self, Knock, Refusal, Slot};
 use super::link::Link;
@@ -30,6 +31,9 @@ use crate::domain::session::Cut;
 use crate::nudge::Kind;
 use crate::services::{App, assists};
 use crate::store::assists::Opened;
+
+/// A database that says nothing for this long can stop nobody.
+const ANSWER: Duration = Duration::from_secs(3);
 
 /// Live assists of this gateway.
 #[derive(Default)]
@@ -55,6 +59,13 @@ impl Assists {
 
     fn unsaid(&self) -> MutexGuard<'_, Vec<Opened>> {
         self.unsaid.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cuts one, if it is of this session.
+    pub(super) fn cut(&self, id: AssistId, session: SessionId, why: Cut) {
+        if let Some(link) = self.links().get(&id).filter(|l| l.session == session) {
+            link.cut(why);
+        }
     }
 
     pub(super) fn cut_all(&self, why: Cut) {
@@ -92,6 +103,7 @@ impl Gateway {
     }
 
     async fn look_at_assists(&self) {
+        self.say_stopped().await;
         let unsaid = std::mem::take(&mut *self.0.assists.unsaid());
         for opened in unsaid {
             self.say_left(opened).await;
@@ -107,7 +119,8 @@ impl Gateway {
                 link.cut(cut);
             }
         }
-        match assists::standings(&self.0.app).await {
+        let asked = timeout(ANSWER, assists::standings(&self.0.app)).await;
+        match asked.map_err(|_| "no answer in time".to_owned()).and_then(|s| s.map_err(|e| e.to_string())) {
             Ok(standings) => {
                 for (id, link) in &links {
                     match standings.iter().find(|(found, _, _)| found == id) {
@@ -156,7 +169,7 @@ impl Gateway {
             Err(cut) => End::Cut(cut),
         };
         self.say_left(opened).await;
-        let (code, reason) = self.last_words(end, opened.session).await;
+        let (code, reason) = self.last_words(end, opened.session, opened.desktop).await;
         tracing::info!(session = %opened.session, assist = %opened.assist, code, "support looks no more");
         goodbye(&mut inbox, &mut viewer, code, &reason).await;
     }
@@ -208,6 +221,10 @@ impl Gateway {
 
     /// Writes an assist's end down, now or at the next look.
     async fn say_left(&self, opened: Opened) {
+        // Who ended it says so.
+        if self.0.stopped.has(opened.assist, opened.session) {
+            return;
+        }
         if let Err(e) = assists::left(&self.0.app, &opened).await {
             tracing::warn!(session = %opened.session, error = %e, "the end of an assist could not be written down");
             self.0.assists.unsaid().push(opened);

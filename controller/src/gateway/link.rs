@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use tram_wire::assist::Assist;
 use tram_wire::ids::{DesktopId, SessionId};
 use uuid::Uuid;
 
@@ -49,6 +50,8 @@ pub struct Link {
     rights: Mutex<Rights>,
     /// The limit that is near, and when it is reached.
     warning: Mutex<Option<(Limit, Instant)>>,
+    /// What its officer is shown of an assist, at an endpoint.
+    mark: watch::Sender<Option<Assist>>,
     /// Cap on what goes to the viewer.
     bucket: Mutex<Option<Bucket>>,
     /// The line it shares with others, and itself as one of them.
@@ -124,6 +127,7 @@ impl Link {
             began: Instant::now(),
             rights: Mutex::default(),
             warning: Mutex::default(),
+            mark: watch::Sender::new(None),
             bucket: Mutex::default(),
             site: OnceLock::new(),
             taker: Taker::default(),
@@ -217,6 +221,28 @@ impl Link {
     pub fn warning(&self) -> Option<(Limit, Duration)> {
         let warning = *self.warning.lock().unwrap_or_else(PoisonError::into_inner);
         warning.map(|(limit, at)| (limit, at.saturating_duration_since(Instant::now())))
+    }
+
+    /// What the officer at an endpoint is to be shown of an assist. The seconds that pass are no news.
+    pub fn mark(&self, shown: Option<Assist>) {
+        let key = |a: &Option<Assist>| a.as_ref().map(|a| (a.assist, a.stage));
+        self.mark.send_if_modified(|now| {
+            let news = key(now) != key(&shown);
+            *now = shown;
+            news
+        });
+    }
+
+    /// What they are shown.
+    #[must_use]
+    pub fn shown(&self) -> Option<Assist> {
+        self.mark.borrow().clone()
+    }
+
+    /// The same, as it changes.
+    #[must_use]
+    pub fn marks(&self) -> watch::Receiver<Option<Assist>> {
+        self.mark.subscribe()
     }
 
     /// Takes on what its session's policy says of the clipboard, of sound and of bandwidth.

@@ -23,8 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout};
-use tram_hypervisor::error::Class;
-use tram_hypervisor::{Display, Error as HypervisorError};
+use tram_hypervisor::Display;
 use tram_wire::ids::{DesktopId, SessionId};
 use uuid::Uuid;
 
@@ -34,6 +33,7 @@ mod lease;
 mod limit;
 mod lines;
 pub mod link;
+mod mark;
 mod meter;
 pub mod protocol;
 pub mod relay;
@@ -41,6 +41,7 @@ pub mod shape;
 mod sign_in;
 mod spool;
 pub mod tcp;
+mod truth;
 pub mod tunnel;
 mod warn;
 pub mod ws;
@@ -50,7 +51,6 @@ use self::link::Link;
 use self::protocol::vnc;
 use self::relay::{Buffers, End, Inbox};
 use crate::domain::experience::millis;
-use crate::domain::host::HostState;
 use crate::domain::session::{self, Cut, Policy};
 use crate::domain::ticket::Protocol;
 use crate::fleet::Fleet;
@@ -84,6 +84,7 @@ struct Inner {
     links: Mutex<HashMap<SessionId, Arc<Link>>>,
     tunnels: tunnel::Tunnels,
     assists: assist::Assists,
+    stopped: mark::Stopped,
     shaper: shape::Shaper,
     told_lines: lines::Told,
     leases: lease::Leases,
@@ -109,6 +110,7 @@ impl Gateway {
             links: Mutex::default(),
             tunnels: tunnel::Tunnels::default(),
             assists: assist::Assists::default(),
+            stopped: mark::Stopped::default(),
             half_open: HalfOpen::default(),
             buffers: Buffers::default(),
             stopping: AtomicBool::new(false),
@@ -202,6 +204,7 @@ impl Gateway {
                     }
                 }
                 self.warn(&links, &standings).await;
+                self.mark().await;
                 let due: Vec<_> = links.iter().filter(|l| l.tell_due()).collect();
                 if !due.is_empty() {
                     let known = kernel().await;
@@ -262,7 +265,7 @@ impl Gateway {
             Ok(stream) => self.serve(&mut inbox, &mut viewer, (stream, opened), &ticket, peer, slot).await,
             Err(cut) => End::Cut(cut),
         };
-        let (code, reason) = self.last_words(end, ticket.session_id).await;
+        let (code, reason) = self.last_words(end, ticket.session_id, ticket.desktop_id).await;
         counter!("gateway_closed_total", "code" => code.to_string()).increment(1);
         tracing::info!(session = %ticket.session_id, code, reason, "a viewer is gone");
         goodbye(&mut inbox, &mut viewer, code, &reason).await;
@@ -295,12 +298,7 @@ impl Gateway {
             let backend = self.0.fleet.get(host.into()).ok_or(Cut::HostLost)?;
             let fd = backend.open_display(desktop, which).await.map_err(|e| {
                 tracing::warn!(desktop = %desktop, error = %e, code = e.code(), "a display could not be opened");
-                match e {
-                    HypervisorError::Unsupported(_) => None,
-                    HypervisorError::Busy(_) | HypervisorError::Invalid(_) => Some(Cut::DesktopGone),
-                    e if e.class() == Class::Gone => Some(Cut::DesktopGone),
-                    _ => Some(Cut::HostLost),
-                }
+                truth::of_error(&e)
             })?;
             let stream = StdStream::from(fd);
             let ready = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
@@ -440,7 +438,7 @@ impl Gateway {
     }
 
     /// Close code and reason of an end.
-    async fn last_words(&self, end: End, id: SessionId) -> (u16, String) {
+    async fn last_words(&self, end: End, id: SessionId, desktop: DesktopId) -> (u16, String) {
         let cut = match end {
             End::Viewer => return (1000, String::new()),
             End::Frame(f) => return (f.code(), f.code().to_string()),
@@ -449,26 +447,9 @@ impl Gateway {
                 return (1002, "1002".into());
             }
             End::Cut(cut) => cut,
-            End::Display => self.why_closed(id).await,
+            End::Display => self.why_closed(id, desktop).await,
         };
         (cut.code(), cut.code().to_string())
-    }
-
-    /// Why a display closed by itself.
-    async fn why_closed(&self, id: SessionId) -> Cut {
-        let asked = async {
-            let row = self.0.app.store.session(id).await.ok().flatten();
-            if let Some(cut) = session::verdict(i64::MAX, row.as_ref().map(|r| r.standing()).as_ref()) {
-                return cut;
-            }
-            let host = row.and_then(|r| r.host_id);
-            let state = match host {
-                Some(id) => self.0.app.store.host(id.into()).await.ok().flatten().map(|h| h.state),
-                None => None,
-            };
-            if state == Some(HostState::Down) { Cut::HostLost } else { Cut::DesktopGone }
-        };
-        timeout(Duration::from_secs(1), asked).await.unwrap_or(Cut::DesktopGone)
     }
 }
 

@@ -3,6 +3,8 @@
 //! The officer's word, the supporter's sign-in and the session all end an assist; each end is one row of the
 //! audit. The gateway asks [`standing`] and cuts what is over; [`reap`] writes down what nobody said.
 
+pub mod desk;
+
 use metrics::counter;
 use serde_json::{Value, json};
 use tram_wire::ids::{AssistId, SessionId, UserId};
@@ -49,7 +51,7 @@ pub async fn ask(app: &App, ctx: &Ctx, sign_in: &[u8; 32], id: SessionId, reason
         };
         finish(&mut tx, &Ctx::system(ctx.now), &other, why).await?;
     }
-    let consent = session.policy.assist.at(session.place());
+    let consent = session.policy.assist.at(session.place(), session.shows_assists);
     let new = NewAssist { id: AssistId(Uuid::now_v7()), session: id, supporter, sign_in, reason, consent };
     tx.add_assist(&new).await?;
     let made = tx.hold_assist(id).await?.ok_or_else(not_found)?;

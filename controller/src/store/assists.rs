@@ -6,7 +6,7 @@ use tram_wire::ids::{AssistId, DesktopId, SessionId, UserId};
 use uuid::Uuid;
 
 use super::{Result, Store, Tx, exec_tx, on_read, on_tx};
-use crate::domain::assist::{AssistEnd, AssistState, Consent, Control};
+use crate::domain::assist::{AssistEnd, AssistState, Consent, Control, Question};
 use crate::nudge::Kind;
 
 /// One row, with who asked for it.
@@ -55,6 +55,9 @@ pub struct Assist {
     pub overdue: bool,
     /// So has the time to answer for control.
     pub control_overdue: bool,
+    /// Microseconds until then; negative afterwards.
+    time_left: i64,
+    control_left: i64,
     /// The gateway that carries it lives, if one does.
     pub gateway_lives: bool,
     /// Its session is not over.
@@ -68,6 +71,13 @@ impl Assist {
     #[must_use]
     pub fn sign_in(&self) -> [u8; 32] {
         self.sign_in.as_slice().try_into().unwrap_or([0; 32])
+    }
+
+    /// Seconds the officer still has to answer, by the database's clock.
+    #[must_use]
+    pub fn seconds_left(&self, question: Question) -> u32 {
+        let micros = if question == Question::Watch { self.time_left } else { self.control_left };
+        u32::try_from(micros.max(0) / 1_000_000).unwrap_or(u32::MAX)
     }
 }
 
@@ -107,6 +117,7 @@ fn select(now: &str) -> String {
         "SELECT a.id, a.session_id, a.supporter_id, u.username, u.display_name, a.sign_in, a.reason, a.consent, a.state, a.control, a.asked_at, \
          a.due_at, a.control_due_at, a.began_at, a.ended_at, a.end_reason, a.ended_by, a.due_at <= {now} AS overdue, \
          COALESCE(a.control_due_at <= {now}, FALSE) AS control_overdue, \
+         a.due_at - {now} AS time_left, COALESCE(a.control_due_at - {now}, 0) AS control_left, \
          (a.gateway_id IS NULL OR EXISTS (SELECT 1 FROM gateways g WHERE g.id = a.gateway_id)) AS gateway_lives, \
          s.state <> 'ended' AS session_live, s.site_code \
          FROM assists a JOIN sessions s ON s.id = a.session_id JOIN users u ON u.id = a.supporter_id"

@@ -88,6 +88,8 @@ pub struct Session {
     experience: Option<Json<Experience>>,
     /// When it was last entered by a lease while the database was away.
     pub leased_at: Option<i64>,
+    /// Its endpoint's screen shows that support looks.
+    pub shows_assists: bool,
 }
 
 impl Session {
@@ -248,7 +250,7 @@ const SELECT: &str = "SELECT s.id, s.user_id, u.username, u.disabled AS user_dis
     s.end_reason, s.created_at, s.last_active_at, s.first_frame_at, s.disconnected_at, s.ended_at, s.resumes, s.bytes_up, s.bytes_down, \
     s.epoch, s.client_ip, d.state AS desktop_state, d.desired AS desktop_desired, d.state_since AS desktop_since, d.assigned_user, \
     d.host_id, p.persistent, p.start_desktops, s.queued_at, s.assigned_at, s.policy, s.holder_kind, s.holder, e.name AS holder_name, \
-    s.present_at, s.closing_at, s.ended_by, s.end_note, s.experience, s.leased_at \
+    s.present_at, s.closing_at, s.ended_by, s.end_note, s.experience, s.leased_at, s.shows_assists \
     FROM sessions s JOIN users u ON u.id = s.user_id LEFT JOIN desktops d ON d.id = s.desktop_id LEFT JOIN pools p ON p.id = d.pool_id \
     LEFT JOIN endpoints e ON e.id = s.holder_endpoint";
 
@@ -547,10 +549,20 @@ impl Tx {
     pub async fn attach_session(&mut self, id: SessionId, gateway: Uuid, ip: &str, now: Time) -> Result<Option<i64>> {
         let epoch: Option<i64> = on_tx!(self, c => sqlx::query_scalar(
             "UPDATE sessions SET state = 'active', resumes = resumes + CASE WHEN epoch > 0 THEN 1 ELSE 0 END, epoch = epoch + 1, \
-             gateway_id = $2, client_ip = $3, last_active_at = $4, disconnected_at = NULL, closing_at = NULL, closing_why = NULL WHERE id = $1 AND state <> 'ended' RETURNING epoch")
+             gateway_id = $2, client_ip = $3, last_active_at = $4, disconnected_at = NULL, closing_at = NULL, closing_why = NULL, shows_assists = FALSE WHERE id = $1 AND state <> 'ended' RETURNING epoch")
             .bind(id.0).bind(gateway).bind(ip).bind(now.micros()).fetch_optional(c))?;
         self.touch(Kind::Session, id.0);
         Ok(epoch)
+    }
+
+    /// Whether the screen this connection ends at shows that support looks.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn session_shows_assists(&mut self, id: SessionId, epoch: i64, shows: bool) -> Result<()> {
+        exec_tx!(self, c => sqlx::query("UPDATE sessions SET shows_assists = $3 WHERE id = $1 AND epoch = $2 AND state = 'active'")
+            .bind(id.0).bind(epoch).bind(shows).execute(c))?;
+        Ok(())
     }
 
     /// A viewer went away; what it sent and got is added even if a newer one has taken over.

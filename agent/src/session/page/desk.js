@@ -15,6 +15,7 @@ let texts = { vi: {}, en: {} };
 let language = localStorage.getItem("language") === "en" ? "en" : "vi";
 let news = { version: -1, view: { phase: "signing", cause: "looking" } };
 let lostSince = 0;
+let answerBy = 0;
 let phaseShown = "";
 
 const text = (key, values = {}) => {
@@ -23,6 +24,14 @@ const text = (key, values = {}) => {
 };
 
 const coded = (code, values) => `${text(`code_${code}`, values) ?? text("code_other")} (${code})`;
+
+/** The code a person reads out: that of the connection's end where there is none of its own. */
+const searchable = (code) => (code.startsWith("over_") ? `V-${code.slice(5)}` : "V-4000");
+
+const call = (view) => (view.phone ? text("call", { phone: view.phone }) : "");
+
+/** What happened and what comes next, the code, and whom to call. */
+const helped = (sentence, code, view) => `${sentence} (${code}) ${call(view)}`.trim();
 
 async function send(path, body) {
   const answer = await fetch(path, {
@@ -73,6 +82,7 @@ const ACTIONS = {
   take_over: ["take_over", "sign_out"],
   opening: ["sign_out"],
   desktop: [],
+  asked: ["allow", "refuse"],
   warned: ["again", "sign_out"],
   lost: ["sign_out"],
   left: ["again", "sign_out", "end"],
@@ -83,6 +93,7 @@ function problem(p) {
   const parts = [coded(p.code, { remaining: p.remaining })];
   if (p.remaining != null) parts.push(text("remaining", { n: p.remaining }));
   if (p.retry_after_s) parts.push(text("retry", { time: duration(p.retry_after_s) }));
+  if (news.view.phone) parts.push(call(news.view));
   return parts.join(" ");
 }
 
@@ -93,18 +104,27 @@ function byLease(view) {
 }
 
 function notice(view) {
+  if (view.phase === "asked") {
+    const left = Math.max(0, Math.round((answerBy - Date.now()) / 1000));
+    return `${text("asked_why", { why: view.assist.why })}\n${text("asked_left", { time: duration(left) })}`;
+  }
   return [byLease(view), reason(view)].filter(Boolean).join(" ");
 }
 
 function reason(view) {
   if (view.phase === "lost") {
     const seconds = Math.round((Date.now() - lostSince) / 1000);
-    return text("lost_for", { time: duration(seconds) });
+    const lost = text(view.gateway_lost ? "gateway_lost_for" : "lost_for", { time: duration(seconds) });
+    return helped(lost, view.gateway_lost ? "G-503" : "K-102", view);
   }
   if (view.warning) return text(`warn_${view.warning.code}`, { time: duration(view.warning.in_s) }) ?? "";
+  if (view.assist && view.phase === "desktop") return text(`mark_${view.assist.stage}`, view.assist) ?? text("mark_watching", view.assist);
   const code = view.notice?.code;
-  return code ? (text(code) ?? coded(code, {})) : "";
+  if (!code) return "";
+  return text(code) ? helped(text(code), searchable(code), view) : [coded(code, {}), call(view)].join(" ").trim();
 }
+
+const phaseTitle = (view) => (view.phase === "lost" && view.gateway_lost ? "phase_gateway_lost" : `phase_${view.phase}`);
 
 function render() {
   const view = news.view;
@@ -114,7 +134,8 @@ function render() {
   $("language").textContent = language === "vi" ? "English" : "Tiếng Việt";
   $("language").lang = language === "vi" ? "en" : "vi";
   for (const at of document.querySelectorAll("[data-text]")) at.textContent = text(at.dataset.text);
-  show("title", signing ? text("title") : text(`phase_${view.phase}`, { name: view.name, desktop: view.desktop }));
+  const title = signing ? "title" : view.phase === "asked" ? `asked_${view.assist.stage}` : phaseTitle(view);
+  show("title", text(title, { name: view.name, desktop: view.desktop, who: view.assist?.who }));
   show("notice", notice(view));
   show("problem", problem(view.problem));
   $("form").hidden = !signing;
@@ -128,8 +149,10 @@ function render() {
     else $("bar").value = done;
     $("step").textContent = step(view);
   }
+  const watched = view.assist && view.assist.stage !== "asked" && view.phase !== "asked";
   // Nobody can be asked to end a session while the controller is away.
-  buttons((ACTIONS[view.phase] ?? []).filter((action) => action !== "end" || !view.lease_until_ms));
+  const actions = (ACTIONS[view.phase] ?? []).filter((action) => action !== "end" || !view.lease_until_ms);
+  buttons([...actions, ...(watched ? ["stop_assist"] : [])]);
   // What was fine a moment ago is being looked at again.
   const cause = view.phase === "lost" && view.cause === "fine" ? "looking" : view.cause;
   $("line").textContent = text(`cause_${cause}`) ?? "";
@@ -139,7 +162,7 @@ function render() {
     phaseShown = view.phase;
     if (view.phase === "sign_in") ($("username").value ? $("password") : $("username")).focus();
     // Never on a button when the page comes up by itself: who types would press it.
-    else if (["lost", "warned"].includes(view.phase)) $("title").focus();
+    else if (["lost", "warned", "asked"].includes(view.phase)) $("title").focus();
     else ($("actions").querySelector("button") ?? $("title")).focus();
   }
 }
@@ -162,8 +185,13 @@ $("language").addEventListener("click", () => {
   render();
 });
 
+// One key says no and leads back to the desktop: who types will not say yes by it.
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && news.view.phase === "asked") send("/api/action", { do: "refuse" }).catch(() => {});
+});
+
 setInterval(() => {
-  if (news.view.phase === "lost") render();
+  if (["lost", "asked"].includes(news.view.phase)) render();
 }, 1000);
 
 async function follow() {
@@ -173,6 +201,7 @@ async function follow() {
       if (!answer.ok) throw new Error(String(answer.status));
       const before = news.view.phase;
       news = await answer.json();
+      if (news.view.phase === "asked") answerBy = Date.now() + news.view.assist.left_s * 1000;
       if (news.view.phase === "lost" && before !== "lost") lostSince = Date.now();
       if (news.view.phase === "waiting" && before !== "waiting") $("username").value = "";
       render();

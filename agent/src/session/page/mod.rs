@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tram_wire::desk::SignIn;
 
+use super::texts;
 use super::view::View;
 use crate::host::peer;
 use request::{Request, Response};
@@ -33,7 +34,6 @@ const CONNECTIONS: usize = 16;
 const HTML: &str = include_str!("desk.html");
 const CSS: &str = include_str!("desk.css");
 const JS: &str = include_str!("desk.js");
-const TEXTS: &str = include_str!("texts.json");
 
 /// What the officer wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,13 @@ pub enum Command {
     Again,
     /// Takes the session over from where it is open.
     TakeOver,
+    /// Lets support do what it asks for, or not.
+    Answer {
+        /// Yes.
+        allow: bool,
+    },
+    /// Nobody shall look any more.
+    StopAssist,
     /// Signs out.
     SignOut {
         /// The session ends too.
@@ -58,12 +65,17 @@ enum Action {
     TakeOver,
     SignOut,
     End,
+    Allow,
+    Refuse,
+    StopAssist,
 }
 
 #[derive(Serialize)]
 struct News<'a> {
     version: u64,
     view: &'a View,
+    /// The latest number that was drawn.
+    drawn: u64,
 }
 
 /// What is shown, with a number that grows with every change.
@@ -81,6 +93,8 @@ struct Shared {
     secret: String,
     uid: u32,
     view: watch::Receiver<Shown>,
+    /// The latest number the page has drawn: it asks for what comes after.
+    drawn: watch::Sender<u64>,
     commands: mpsc::Sender<Command>,
 }
 
@@ -103,13 +117,20 @@ impl Page {
         let secret = random.iter().map(|b| format!("{b:02x}")).collect::<String>();
         let start = folder.join("start.html");
         write_start(&start, &own, &secret)?;
-        Ok(Self { listener, shared: Arc::new(Shared { own, secret, uid, view, commands }), start })
+        let shared = Shared { own, secret, uid, view, drawn: watch::Sender::new(0), commands };
+        Ok(Self { listener, shared: Arc::new(shared), start })
     }
 
     /// What the kiosk browser opens.
     #[must_use]
     pub fn start(&self) -> &Path {
         &self.start
+    }
+
+    /// How far the page got with what is shown.
+    #[must_use]
+    pub fn drawn(&self) -> watch::Receiver<u64> {
+        self.shared.drawn.subscribe()
     }
 
     /// Serves until dropped.
@@ -173,7 +194,7 @@ impl Shared {
             ("GET", "/") => text("text/html", HTML),
             ("GET", "/desk.css") => text("text/css", CSS),
             ("GET", "/desk.js") => text("text/javascript", JS),
-            ("GET", "/texts.json") => text("application/json", TEXTS),
+            ("GET", "/texts.json") => text("application/json", texts::JSON),
             ("GET", "/api/view") => self.view(&r.query).await,
             ("POST", "/api/sign-in") => match serde_json::from_slice(&r.body) {
                 Ok(who) => self.command(Command::SignIn(who)),
@@ -184,6 +205,9 @@ impl Shared {
                 Ok(Action::TakeOver) => self.command(Command::TakeOver),
                 Ok(Action::SignOut) => self.command(Command::SignOut { end: false }),
                 Ok(Action::End) => self.command(Command::SignOut { end: true }),
+                Ok(Action::Allow) => self.command(Command::Answer { allow: true }),
+                Ok(Action::Refuse) => self.command(Command::Answer { allow: false }),
+                Ok(Action::StopAssist) => self.command(Command::StopAssist),
                 Err(_) => Response::status(400),
             },
             _ => Response::status(404),
@@ -197,13 +221,16 @@ impl Shared {
 
     async fn view(&self, query: &str) -> Response {
         let after = query.strip_prefix("after=").and_then(|n| n.parse().ok());
+        if let Some(drawn) = after {
+            self.drawn.send_replace(drawn);
+        }
         let mut view = self.view.clone();
         let news = view.wait_for(|(version, _)| Some(*version) != after);
         let shown = match timeout(LONGEST_WAIT, news).await {
             Ok(Ok(shown)) => shown.clone(),
             Ok(Err(_)) | Err(_) => self.view.borrow().clone(),
         };
-        let news = News { version: shown.0, view: &shown.1 };
+        let news = News { version: shown.0, view: &shown.1, drawn: *self.drawn.borrow() };
         match serde_json::to_vec(&news) {
             Ok(body) => Response { status: 200, kind: "application/json", body },
             Err(_) => Response::status(500),

@@ -130,7 +130,7 @@ async fn another_user_learns_nothing() {
 /// Every sentence in both languages, and a sentence for everything the agent can say.
 #[test]
 fn nothing_is_shown_raw() {
-    let texts: serde_json::Value = serde_json::from_str(TEXTS).unwrap();
+    let texts: serde_json::Value = serde_json::from_str(texts::JSON).unwrap();
     let keys = |l: &str| texts[l].as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
     assert_eq!(keys("vi"), keys("en"));
     let word = |v: serde_json::Value| v.as_str().unwrap().to_owned();

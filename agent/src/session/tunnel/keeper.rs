@@ -1,6 +1,7 @@
 //! Keeps a session's line: drives it, and brings it back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
@@ -8,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tram_tunnel::{Limits, LineEnd, Role, Tunnel};
 use tram_wire::Incoming;
+use tram_wire::assist::{Marks, Stage};
 use tram_wire::session::{Again, Denial, Leave, Opened, ToAgent, ToGateway, Warn};
 
 use super::dial::{DialError, Door};
@@ -17,6 +19,12 @@ use super::{ANSWER, Line, OpenError, Over, Session, Shared, Status};
 const SHORTEST: Duration = Duration::from_millis(200);
 /// …to this.
 const LONGEST: Duration = Duration::from_secs(5);
+/// A sign of life is asked for this often: the officer is to know within two of them that the line stands still.
+const PING: Duration = Duration::from_secs(1);
+/// Nothing for this long, and it does. Long enough for one packet that was lost and sent again.
+const STALLED: Duration = Duration::from_millis(2500);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(250);
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -33,7 +41,7 @@ async fn begin(door: &Door, turn: usize, ask: ToGateway) -> Result<Begun, OpenEr
         DialError::Refused(d) => OpenError::Refused(d),
         e => OpenError::Dial(e),
     })?;
-    let tunnel = Tunnel::new(Role::Agent, Limits::default());
+    let tunnel = Tunnel::new(Role::Agent, Limits { ping: PING, ..Limits::default() });
     let mut drive = tokio::spawn({
         let tunnel = tunnel.clone();
         async move { tunnel.drive(line, 0).await }
@@ -63,12 +71,21 @@ async fn begin(door: &Door, turn: usize, ask: ToGateway) -> Result<Begun, OpenEr
 
 pub(super) async fn open(door: Door, ask: ToGateway) -> Result<Session, OpenError> {
     let begun = begin(&door, 0, ask).await?;
-    let status = Status { line: Line::Up, resumes: 0, generation: 0, warning: None, quality: None };
+    let status = Status {
+        line: Line::Up,
+        stalled: false,
+        resumes: 0,
+        generation: 0,
+        warning: None,
+        assist: None,
+        quality: None,
+    };
     let shared = Arc::new(Shared {
         session: begun.opened.session,
         protocols: begun.opened.protocols.clone(),
         tunnel: std::sync::Mutex::new(begun.tunnel.clone()),
         status: watch::Sender::new(status),
+        marks: AtomicBool::new(false),
     });
     let (leave, left) = oneshot::channel();
     let keeper = Keeper { shared: shared.clone(), door, turn: 0, begun, jitter: Jitter::new() };
@@ -112,11 +129,19 @@ impl Keeper {
     }
 
     /// Carries until the line is lost (an error) or all is over.
-    async fn carry(&mut self) -> Result<Over, String> {
+    async fn carry(&mut self) -> Result<Over, (String, bool)> {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let message = tokio::select! {
                 end = &mut self.begun.drive => {
-                    return Err(end.map_or_else(|e| e.to_string(), |e| e.to_string()));
+                    let gateway = matches!(&end, Ok(LineEnd::Lost(e)) if hung_up(e));
+                    return Err((end.map_or_else(|e| e.to_string(), |e| e.to_string()), gateway));
+                }
+                _ = look.tick() => {
+                    let stalled = self.begun.tunnel.silent_for().is_some_and(|s| s >= STALLED);
+                    self.shared.status.send_if_modified(|s| std::mem::replace(&mut s.stalled, stalled) != stalled);
+                    continue;
                 }
                 message = self.begun.tunnel.message() => message,
             };
@@ -124,6 +149,9 @@ impl Keeper {
                 Some(Ok(Incoming::Message(ToAgent::Ended(e)))) => return Ok(Over::Ended(e.code)),
                 Some(Ok(Incoming::Message(ToAgent::Warn(w)))) => {
                     self.shared.say(|s| s.warning = (w.code != Warn::CLEAR).then_some(w))
+                }
+                Some(Ok(Incoming::Message(ToAgent::Assist(a)))) => {
+                    self.shared.say(|s| s.assist = (a.stage != Stage::Over).then(|| (a, Instant::now())));
                 }
                 Some(Ok(Incoming::Message(ToAgent::Quality(q)))) => self.shared.say(|s| s.quality = Some(q)),
                 // Made after this build, or not for now.
@@ -134,10 +162,11 @@ impl Keeper {
     }
 
     /// Dials until the line is back, or no gateway wants it.
-    async fn come_back(&mut self, mut why: String) -> Option<Over> {
+    async fn come_back(&mut self, (mut why, mut gateway): (String, bool)) -> Option<Over> {
         let since = Instant::now();
         for tries in 0.. {
-            self.shared.say(|s| s.line = Line::Lost { since, tries, why: why.clone() });
+            let line = Line::Lost { since, tries, why: why.clone(), gateway };
+            self.shared.say(|s| (s.line, s.stalled) = (line, false));
             sleep(self.jitter.next(tries)).await;
             match self.resume().await {
                 Ok(()) => {
@@ -147,13 +176,15 @@ impl Keeper {
                 Err(DialError::Refused(Denial::UnknownSession | Denial::Secret | Denial::Window)) => {
                     match self.again().await {
                         Ok(()) => return None,
-                        Err(OpenError::Refused(Denial::Unavailable)) => why = Denial::Unavailable.code().to_owned(),
+                        Err(OpenError::Refused(Denial::Unavailable)) => {
+                            (why, gateway) = (Denial::Unavailable.code().to_owned(), true);
+                        }
                         Err(OpenError::Refused(d)) => return Some(Over::Refused(d)),
-                        Err(OpenError::Dial(e)) => why = e.to_string(),
+                        Err(OpenError::Dial(e)) => (why, gateway) = (e.to_string(), at_gateway(&e)),
                     }
                 }
                 Err(DialError::Refused(d)) if d != Denial::Unavailable => return Some(Over::Refused(d)),
-                Err(e) => why = e.to_string(),
+                Err(e) => (why, gateway) = (e.to_string(), at_gateway(&e)),
             }
             // The next one, if there are several.
             self.turn += 1;
@@ -178,7 +209,12 @@ impl Keeper {
         std::mem::replace(&mut self.begun, begun).tunnel.close();
         let tunnel = self.begun.tunnel.clone();
         *self.shared.tunnel.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tunnel;
-        self.shared.say(|s| (s.line, s.generation) = (Line::Up, s.generation + 1));
+        // What the other gateway said of support may be over; this one says it anew.
+        self.shared.say(|s| (s.line, s.generation, s.assist) = (Line::Up, s.generation + 1, None));
+        let marks = ToGateway::Marks(Marks { shown: self.shared.marks.load(Ordering::Relaxed) });
+        if let Ok(text) = marks.encode() {
+            let _ = self.begun.tunnel.send(text.as_bytes());
+        }
         Ok(())
     }
 
@@ -193,6 +229,21 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         self.begun.tunnel.close();
+    }
+}
+
+/// Whether the other end hung up: what a gateway's machine does for a gateway that died, and no cut line.
+fn hung_up(e: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused)
+}
+
+/// Whether the gateway's machine was reached, and its gateway was not.
+fn at_gateway(e: &DialError) -> bool {
+    match e {
+        DialError::Io(e) => hung_up(e),
+        DialError::Http(_) | DialError::Words | DialError::Refused(_) => true,
+        DialError::Slow => false,
     }
 }
 

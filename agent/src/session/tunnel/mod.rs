@@ -12,12 +12,14 @@
 mod dial;
 mod keeper;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tram_tunnel::{Stream, StreamError, Tunnel};
+use tram_wire::assist::{Assist, Marks};
 use tram_wire::ids::SessionId;
 use tram_wire::lease::Signed;
 use tram_wire::session::{ByLease, Denial, Open, Protocol, Quality, StreamHeader, ToGateway, Warn};
@@ -41,6 +43,8 @@ pub enum Line {
         tries: u32,
         /// Why the last try failed.
         why: String,
+        /// Whoever answers at the gateway's address does not serve: the line itself is fine.
+        gateway: bool,
     },
     /// The session, or this way to it, is over.
     Over(Over),
@@ -62,12 +66,16 @@ pub enum Over {
 pub struct Status {
     /// Where the line is.
     pub line: Line,
+    /// The line is up, and nothing comes over it.
+    pub stalled: bool,
     /// How often the line was cut and came back.
     pub resumes: u32,
     /// How often the desktop was opened anew at another gateway: a viewer of an older generation is dead.
     pub generation: u32,
     /// The latest warning.
     pub warning: Option<Warn>,
+    /// What support does, and when that was heard.
+    pub assist: Option<(Assist, Instant)>,
     /// How the line does, as the gateway sees it.
     pub quality: Option<Quality>,
 }
@@ -89,6 +97,8 @@ struct Shared {
     protocols: Vec<Protocol>,
     tunnel: Mutex<Tunnel>,
     status: watch::Sender<Status>,
+    /// This screen can show that somebody looks.
+    marks: AtomicBool,
 }
 
 /// An open session. Dropping it leaves the desktop as its policy says.
@@ -142,6 +152,20 @@ impl Session {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.shared.status.subscribe()
+    }
+
+    /// Says something to the gateway; a line that is cut carries it when it is back.
+    pub fn say(&self, words: &ToGateway) {
+        // A tunnel that takes nothing any more is about to end.
+        if let Ok(text) = words.encode() {
+            let _ = self.shared.tunnel().send(text.as_bytes());
+        }
+    }
+
+    /// Says whether this screen can show that somebody looks, here and at each gateway to come.
+    pub fn can_show(&self, shown: bool) {
+        self.shared.marks.store(shown, Ordering::Relaxed);
+        self.say(&ToGateway::Marks(Marks { shown }));
     }
 
     /// Leaves the desktop, politely if the line is up.

@@ -564,6 +564,12 @@ impl Mux {
         now < self.heard + self.limits.silence
     }
 
+    /// How long nothing has come over the line that is there.
+    #[must_use]
+    pub fn silent_for(&self, now: Duration) -> Option<Duration> {
+        self.up.then(|| now.saturating_sub(self.heard))
+    }
+
     /// Whether a connection is there.
     #[must_use]
     pub fn is_up(&self) -> bool {

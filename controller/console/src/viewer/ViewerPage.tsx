@@ -24,7 +24,8 @@ export function ViewerPage() {
   const { signOut } = useSignIn()
   const frame = useRef<HTMLDivElement>(null)
   const screen = useRef<HTMLDivElement>(null)
-  const { view, rfb, retryNow, restart } = useViewer(screen)
+  const { view, rfb, quiet, retryNow, restart } = useViewer(screen)
+  const phone = useSupportPhone()
   const [fit, setFit] = useState(true)
   const [ending, setEnding] = useState(false)
   const inputMethod = useInputMethodHint(frame, view.phase === 'open')
@@ -108,6 +109,12 @@ export function ViewerPage() {
         <Over view={view} retryNow={retryNow} restart={restart} leave={leave} />
         <ClosingNote session={live} />
         {live?.assist && <AssistNote sessionId={live.id} assist={live.assist} />}
+        {quiet && open && (
+          <div className="viewer-note" role="alert" data-testid="quiet">
+            {t('viewer.quiet')} {t('errors.code', { code: 'K-102' })}
+            {phone ? ` · ${t('errors.call', { phone })}` : ''}
+          </div>
+        )}
         {inputMethod && open && (
           <div className="viewer-note" role="status">
             {t('viewer.inputMethod')}

@@ -1,5 +1,5 @@
 import type RFB from '@novnc/novnc'
-import { type RefObject, useCallback, useEffect, useReducer, useRef } from 'react'
+import { type RefObject, useCallback, useEffect, useReducer, useRef, useState } from 'react'
 import * as calls from '../api/calls'
 import { asProblem } from '../api/problem'
 import { watchSession } from '../live/session'
@@ -27,6 +27,7 @@ export function gatewayUrl(url: string): string {
 export function useViewer(screen: RefObject<HTMLDivElement | null>) {
   const [view, dispatch] = useReducer(next, { phase: 'connecting' } as View)
   const rfb = useRef<RFB | null>(null)
+  const [quiet, setQuiet] = useState(false)
   const phase = view.phase
   const takeOver = view.phase === 'connecting' && view.takeOver === true
   const sessionId = 'session' in view ? view.session?.id : undefined
@@ -119,7 +120,7 @@ export function useViewer(screen: RefObject<HTMLDivElement | null>) {
       socket = new WebSocket(gatewayUrl(ticket.url), ['binary', ticket.ticket])
       // noVNC's own event hides the close code, so the socket is ours and handed over.
       socket.addEventListener('close', (event) => dropped(event.code, event.reason))
-      stopWatch = watchLine(socket, () => dropped(1006))
+      stopWatch = watchLine(socket, () => dropped(1006), setQuiet)
       const client = new Rfb(target, socket, { shared: true })
       client.scaleViewport = true
       client.showDotCursor = true
@@ -157,5 +158,5 @@ export function useViewer(screen: RefObject<HTMLDivElement | null>) {
   }, [retryAt, retryNow])
 
   const restart = useCallback((takeOver = false) => dispatch({ type: 'restart', takeOver }), [])
-  return { view, rfb, retryNow, restart }
+  return { view, rfb, quiet, retryNow, restart }
 }

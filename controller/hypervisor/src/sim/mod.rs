@@ -117,6 +117,12 @@ impl Sim {
         }
     }
 
+    /// The host is gone with all displays, as when its machine loses power.
+    pub fn vanish(&self) {
+        self.set_offline(true);
+        self.screens().drain().for_each(|(_, viewed)| viewed.viewers.iter().for_each(AbortHandle::abort));
+    }
+
     /// Everything on the host, also what belongs to others.
     pub fn everything(&self) -> Vec<Item> {
         self.world().all().cloned().collect()

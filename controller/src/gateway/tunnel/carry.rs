@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use metrics::counter;
 use subtle::ConstantTimeEq;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tram_tunnel::{LineEnd, Tunnel};
 use tram_wire::Incoming;
@@ -15,6 +15,7 @@ use tram_wire::session::{Denial, Ended, Quality, Refused, Resume, Resumed, ToAge
 
 use super::super::Gateway;
 use super::super::link::Link;
+use super::super::mark;
 use super::{BoxedLine, Entry, LAST_WORDS, ended, pump, refuse, say, send};
 use crate::domain::session::Cut;
 use crate::identity::secret::Secret;
@@ -25,6 +26,9 @@ pub(super) type Drive = Pin<Box<dyn Future<Output = LineEnd> + Send>>;
 
 /// How often the link is told that the tunnel lives, and the agent how it does.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// Words of one agent that are worked on at once.
+const WORDS: usize = 4;
 
 /// A line that wants to go on with the session.
 pub(super) struct Coming {
@@ -58,6 +62,12 @@ pub(super) struct Carried {
     /// The agent was told that a limit is near.
     warned: bool,
     arrivals: mpsc::Receiver<Coming>,
+    /// Where the agent calls from.
+    peer: SocketAddr,
+    /// Its screen can show that somebody looks.
+    shows: bool,
+    /// What of the agent's words is being worked on; whoever says more than this at once is not heard.
+    words: Arc<Semaphore>,
 }
 
 impl Carried {
@@ -68,6 +78,7 @@ impl Carried {
         entry: Entry,
         secret: Secret,
         arrivals: mpsc::Receiver<Coming>,
+        peer: SocketAddr,
     ) -> Self {
         Self {
             gateway,
@@ -79,6 +90,9 @@ impl Carried {
             heard_until: 0,
             warned: false,
             arrivals,
+            peer,
+            shows: false,
+            words: Arc::new(Semaphore::new(WORDS)),
         }
     }
 
@@ -104,6 +118,8 @@ impl Carried {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut lost_at = None;
+        let (mut marks, mut marked) = (self.link.marks(), None);
+        marks.mark_changed();
         loop {
             let grace = self.gateway.0.policy.line_grace;
             let until = lost_at.map(|at: Instant| at + grace);
@@ -154,11 +170,46 @@ impl Carried {
                         Some(Ok(Incoming::Message(ToGateway::Open(_) | ToGateway::Again(_) | ToGateway::Lease(_)))) => {
                             send(&self.tunnel, &ToAgent::Refused(Refused { reason: Denial::Occupied }));
                         }
+                        Some(Ok(Incoming::Message(words))) => self.hear(words),
                         Some(_) => {}
+                    }
+                }
+                // The sender lives in the link, so waiting can't fail.
+                _ = marks.changed() => {
+                    let now = marks.borrow_and_update().clone();
+                    if let Some(shown) = mark::news(std::mem::replace(&mut marked, now.clone()), now) {
+                        send(&self.tunnel, &ToAgent::Assist(shown));
                     }
                 }
                 _ = look.tick() => self.look(),
             }
+        }
+    }
+
+    /// What the officer at the endpoint says of who looks at their session.
+    fn hear(&mut self, words: ToGateway) {
+        let (gateway, link, ip) = (self.gateway.clone(), self.link.clone(), self.peer.ip().to_string());
+        let place = self.words.clone().try_acquire_owned();
+        match (words, place) {
+            (ToGateway::AssistStop(stop), _) => {
+                if gateway.stop_assist(&link, ip, stop.assist) {
+                    tokio::spawn(async move { gateway.say_stopped().await });
+                }
+            }
+            (ToGateway::AssistAnswer(said), Ok(place)) => {
+                tokio::spawn(async move {
+                    gateway.answered(&link, ip, said).await;
+                    drop(place);
+                });
+            }
+            (ToGateway::Marks(marks), Ok(place)) => {
+                self.shows = marks.shown;
+                tokio::spawn(async move {
+                    gateway.shows_assists(&link, ip, marks.shown).await;
+                    drop(place);
+                });
+            }
+            _ => {}
         }
     }
 
@@ -203,7 +254,12 @@ impl Carried {
         let ip = peer.ip().to_string();
         let resumed = tunnels::resumed(&gateway.0.app, self.link.session, epoch, gateway.0.id, &ip);
         match resumed.await {
-            Ok(Ok(epoch)) => self.link.renewed(epoch, peer),
+            Ok(Ok(epoch)) => {
+                self.link.renewed(epoch, peer);
+                if self.shows {
+                    gateway.shows_assists(&self.link, ip, true).await;
+                }
+            }
             Ok(Err(cut)) => {
                 refuse(line, Denial::UnknownSession).await;
                 return Err(cut);
@@ -211,6 +267,7 @@ impl Carried {
             // Without a database nobody new is let in, but who works goes on working.
             Err(e) => tracing::warn!(error = %e, "a tunnel's return could not be written down"),
         }
+        self.peer = peer;
         let last = self.tunnel.stop();
         let next = Secret::generate("");
         let words = Resumed { version, secret: next.reveal().to_owned(), last };

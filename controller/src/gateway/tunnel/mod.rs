@@ -78,6 +78,11 @@ impl Tunnels {
         }
     }
 
+    /// Their links.
+    pub(super) fn links(&self) -> Vec<Arc<Link>> {
+        self.map().values().map(|s| s.link.clone()).collect()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.map().is_empty()
     }
@@ -248,7 +253,7 @@ impl Gateway {
                 grace_s: u32::try_from(self.0.policy.line_grace.as_secs()).unwrap_or(u32::MAX),
             }),
         );
-        let carried = Carried::new(self.clone(), tunnel, link.clone(), entry, secret, arrivals);
+        let carried = Carried::new(self.clone(), tunnel, link.clone(), entry, secret, arrivals, caller.peer);
         carried.run(drive).await;
         self.let_go(&link).await;
         {

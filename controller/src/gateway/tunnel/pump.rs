@@ -98,11 +98,15 @@ async fn vnc_stream(gateway: Gateway, link: Arc<Link>, entry: Arc<Entry>, mut st
     let (display, hands) = tokio::join!(open, hands);
     let mut display = match (display, hands) {
         (Ok(display), Ok(Ok(()))) => display,
-        (Err(cut), _) => return stream.reset(cut.code()),
+        // The officer is told why, not which viewer failed.
+        (Err(cut), _) => return link.cut(cut),
         (_, Ok(Err(_)) | Err(_)) => return stream.reset(code::PROTOCOL),
     };
     if display.write_all(&[vnc::SHARED]).await.is_err() {
-        return stream.reset(Cut::DesktopGone.code());
+        if !gateway.display_closed(&link).await {
+            stream.reset(Cut::DesktopGone.code());
+        }
+        return;
     }
     let first = || gateway.first_picture(&link, entry.age);
     let (mut from_viewer, mut to_viewer) = stream.into_split();
@@ -111,7 +115,11 @@ async fn vnc_stream(gateway: Gateway, link: Arc<Link>, entry: Arc<Entry>, mut st
             // The rest of what the viewer wanted to say has been said.
             let _ = display.shutdown().await;
         }
-        End::Display => to_viewer.reset(Cut::DesktopGone.code()),
+        End::Display => {
+            if !gateway.display_closed(&link).await {
+                to_viewer.reset(Cut::DesktopGone.code());
+            }
+        }
         End::Message(fault) => {
             tracing::warn!(session = %entry.session, fault = fault.0, "a viewer broke the rules of RFB");
             to_viewer.reset(code::PROTOCOL);
@@ -128,10 +136,15 @@ async fn spice_stream(gateway: Gateway, link: Arc<Link>, entry: Arc<Entry>, mut 
     };
     let linked = match guard::link(&mut stream, &channels, gateway.0.policy.handshake, open).await {
         Ok(linked) => linked,
-        Err(LinkError::Open(Some(cut))) => return stream.reset(cut.code()),
+        Err(LinkError::Open(Some(cut))) => return link.cut(cut),
         // Nothing was said yet: the agent tries another viewer.
         Err(LinkError::Open(None)) => return stream.reset(code::NOT_ALLOWED),
-        Err(LinkError::Link(Failure::Display)) => return stream.reset(Cut::DesktopGone.code()),
+        Err(LinkError::Link(Failure::Display)) => {
+            if !gateway.display_closed(&link).await {
+                stream.reset(Cut::DesktopGone.code());
+            }
+            return;
+        }
         Err(LinkError::Link(why)) => {
             counter!("gateway_spice_refused_total").increment(1);
             tracing::warn!(session = %entry.session, error = %why, "a channel was not let in");
@@ -159,7 +172,11 @@ async fn spice_stream(gateway: Gateway, link: Arc<Link>, entry: Arc<Entry>, mut 
     let shared: &Link = &link;
     match linked.carry(&mut from_viewer, &mut to_viewer, note, || shared.room()).await {
         SpiceEnd::Viewer => {}
-        SpiceEnd::Display => to_viewer.reset(Cut::DesktopGone.code()),
+        SpiceEnd::Display => {
+            if !gateway.display_closed(&link).await {
+                to_viewer.reset(Cut::DesktopGone.code());
+            }
+        }
         SpiceEnd::TooLong => {
             tracing::warn!(session = %entry.session, "a viewer broke the rules of SPICE");
             to_viewer.reset(code::PROTOCOL);
