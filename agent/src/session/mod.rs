@@ -10,6 +10,7 @@
 pub mod cause;
 pub mod control;
 pub mod desk;
+pub mod gateways;
 pub mod kiosk;
 mod lease;
 pub mod listen;

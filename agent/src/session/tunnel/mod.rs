@@ -7,7 +7,8 @@
 //! ```
 //! A cut is not an end: streams wait and go on where they were. When the gateway itself is gone, the same
 //! desktop is opened at another one with the token that came with the session; its streams are new then, so
-//! the viewer has to be started again: [`Status::generation`] counts that.
+//! the viewer has to be started again: [`Status::generation`] counts that. A line that is down is not taken for a
+//! gateway that is gone: whoever refuses is gone, whoever is silent gets one more look before another is taken.
 
 mod dial;
 mod keeper;
@@ -22,6 +23,8 @@ use tram_wire::ids::SessionId;
 use tram_wire::lease::Signed;
 use tram_wire::session::{ByLease, Denial, Open, Protocol, Quality, StreamHeader, ToGateway, Warn};
 use tram_wire::tunnel::Class;
+
+use crate::config::Address;
 
 pub use dial::{DialError, Door};
 
@@ -89,6 +92,7 @@ struct Shared {
     protocols: Vec<Protocol>,
     tunnel: Mutex<Tunnel>,
     status: watch::Sender<Status>,
+    door: Door,
 }
 
 /// An open session. Dropping it leaves the desktop as its policy says.
@@ -142,6 +146,11 @@ impl Session {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.shared.status.subscribe()
+    }
+
+    /// Other gateways are there now: where to go should this one be lost.
+    pub fn learn(&self, gateways: Vec<Address>) {
+        self.shared.door.learn(gateways);
     }
 
     /// Leaves the desktop, politely if the line is up.
