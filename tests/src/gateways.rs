@@ -252,10 +252,21 @@ impl Stage {
     /// # Errors
     /// What went wrong.
     pub async fn view(&self, console: &Console) -> Result<(String, String, Browser)> {
-        let (id, ticket) = Self::connect(console)?;
-        let mut viewer = self.knock(console, &ticket).await?;
-        viewer.shake_hands().await?;
-        Ok((id, ticket["url"].as_str().unwrap_or_default().to_owned(), viewer))
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let (id, ticket) = Self::connect(console)?;
+            match self.knock(console, &ticket).await {
+                Ok(mut viewer) => {
+                    viewer.shake_hands().await?;
+                    return Ok((id, ticket["url"].as_str().unwrap_or_default().to_owned(), viewer));
+                }
+                // On SQLite a gateway learns within seconds that it may take connections again; pages ask anew, too.
+                Err(WsError::Http(answer)) if answer.status() == 503 && Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
     }
 
     fn trusts(&self) -> Result<TlsConnector> {
