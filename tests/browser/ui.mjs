@@ -685,8 +685,7 @@ const noSideways = async (page, name) => {
   const page = (steps.page = browser.page)
   await steps.step('375 px in the dark: nothing scrolls sideways, axe passes', async () => {
     await signIn(page, url, as('vanhanh'))
-    for (const [path, name] of [['', 'overview'], ['hosts', 'hosts'], ['pools', 'pools'], ['desktops', 'desktops'], ['sites', 'sites'], ['users', 'users'], ['sessions', 'sessions'], ['incidents', 'incidents'], ['notify', 'notify'], [`incidents/${world.incidents[0].id}`, 'incident'], [`pools/${world.pools[0].id}`, 'pool'], [`endpoints/${world.endpoints[0].id}`, 'endpoint']]) {
-    for (const [path, name] of [['', 'overview'], ['hosts', 'hosts'], ['gateways', 'gateways'], ['pools', 'pools'], ['desktops', 'desktops'], ['sites', 'sites'], ['users', 'users'], ['sessions', 'sessions'], ['incidents', 'incidents'], [`incidents/${world.incidents[0].id}`, 'incident'], [`pools/${world.pools[0].id}`, 'pool'], [`endpoints/${world.endpoints[0].id}`, 'endpoint']]) {
+    for (const [path, name] of [['', 'overview'], ['hosts', 'hosts'], ['gateways', 'gateways'], ['pools', 'pools'], ['desktops', 'desktops'], ['sites', 'sites'], ['users', 'users'], ['sessions', 'sessions'], ['incidents', 'incidents'], ['notify', 'notify'], [`incidents/${world.incidents[0].id}`, 'incident'], [`pools/${world.pools[0].id}`, 'pool'], [`endpoints/${world.endpoints[0].id}`, 'endpoint']]) {
       await page.goto(`${url}/console/${path}`)
       await page.getByRole('heading', { level: 1 }).waitFor()
       await page.locator('[role=status][aria-label="Đang tải…"]').waitFor({ state: 'detached' })

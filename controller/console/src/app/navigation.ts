@@ -24,9 +24,7 @@ const audit: NavItem = { to: '/audit', label: 'nav.audit', icon: 'list' }
 
 /** What each role finds in the side bar; the controller refuses the rest anyway. */
 export const navigation: Record<Role, NavItem[]> = {
-  operator: [home, incidents, hosts, images, pools, desktops, sessions, endpoints, tokens, sites, notify, users, audit],
-  support: [incidents, endpoints, tokens, sessions, desktops, sites],
-  operator: [home, incidents, hosts, gateways, images, pools, desktops, sessions, endpoints, tokens, sites, users, audit],
+  operator: [home, incidents, hosts, gateways, images, pools, desktops, sessions, endpoints, tokens, sites, notify, users, audit],
   support: [incidents, endpoints, tokens, sessions, desktops, gateways, sites],
   officer: [{ to: '/', label: 'nav.desktop', icon: 'screen' }],
 }
