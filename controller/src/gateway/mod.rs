@@ -115,7 +115,11 @@ impl Gateway {
 
     fn made(app: App, fleet: Fleet, policy: Policy, me: Option<Me>) -> Self {
         let shaper = shape::Shaper::new(policy.limits.gateway_kbit);
-        let leases = lease::Leases::new(&app.data_dir);
+        // Several gateways of their own may share a data folder.
+        let leases = match &me {
+            Some(me) if !me.embedded => lease::Leases::new(&app.data_dir.join(format!("gateway-{}", me.name))),
+            _ => lease::Leases::new(&app.data_dir),
+        };
         Self(Arc::new(Inner {
             leases,
             app,
