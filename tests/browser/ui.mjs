@@ -164,6 +164,7 @@ const noSideways = async (page, name) => {
     await ask.getByLabel('may-2').fill('may-2')
     await ask.getByRole('button', { name: 'Gỡ bỏ' }).click()
     await card.waitFor({ state: 'detached' })
+  })
   await steps.step('a gateway is drained after a question, and takes sessions again', async () => {
     await goTo(page, 'Cổng kết nối')
     const card = page.locator('[data-gateway="cong-1"]')

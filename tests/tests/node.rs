@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use anyhow::{Context, ensure, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tram_tests::device::WallClock;
 use tram_tests::node::Node;
