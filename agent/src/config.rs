@@ -39,7 +39,7 @@ pub struct Desk {
     pub remote_viewer: PathBuf,
     /// TigerVNC's viewer.
     pub vnc_viewer: PathBuf,
-    /// Gateways to try in turn; empty: the controller's own address.
+    /// Gateways to try after those the controller names; the controller's own address comes last.
     pub gateways: Vec<Address>,
     /// Port of the page on the loopback interface; 0: any.
     pub port: u16,

@@ -27,11 +27,13 @@ pub enum Kind {
     Incident,
     /// A message on its way to somebody.
     Notify,
+    /// A gateway.
+    Gateway,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Host,
         Self::Image,
         Self::Pool,
@@ -40,6 +42,7 @@ impl Kind {
         Self::Session,
         Self::Incident,
         Self::Notify,
+        Self::Gateway,
     ];
 
     /// The name used in events and database notifications.
@@ -54,6 +57,7 @@ impl Kind {
             Self::Session => "session",
             Self::Incident => "incident",
             Self::Notify => "notify",
+            Self::Gateway => "gateway",
         }
     }
 

@@ -91,7 +91,7 @@ const noSideways = async (page, name) => {
     await shoot(page, 'ui-overview')
   })
   const pages = [
-    ['Tổng quan', 'overview'], ['Máy chủ ảo hóa', 'hosts'], ['Bản cài mẫu', 'images'], ['Nhóm máy trạm ảo', 'pools'],
+    ['Tổng quan', 'overview'], ['Máy chủ ảo hóa', 'hosts'], ['Cổng kết nối', 'gateways'], ['Bản cài mẫu', 'images'], ['Nhóm máy trạm ảo', 'pools'],
     ['Máy trạm ảo', 'desktops'], ['Phiên làm việc', 'sessions'], ['Sự cố', 'incidents'], ['Thiết bị đầu cuối', 'endpoints'],
     ['Mã đăng ký thiết bị', 'tokens'], ['Điểm triển khai', 'sites'], ['Thông báo', 'notify'], ['Người dùng', 'users'], ['Nhật ký kiểm toán', 'audit'],
   ]
@@ -164,6 +164,20 @@ const noSideways = async (page, name) => {
     await ask.getByLabel('may-2').fill('may-2')
     await ask.getByRole('button', { name: 'Gỡ bỏ' }).click()
     await card.waitFor({ state: 'detached' })
+  })
+  await steps.step('a gateway is drained after a question, and takes sessions again', async () => {
+    await goTo(page, 'Cổng kết nối')
+    const card = page.locator('[data-gateway="cong-1"]')
+    await card.getByRole('button', { name: 'Rút phiên khỏi cổng' }).click()
+    const dialog = page.getByRole('dialog')
+    await dialog.getByText('12 phiên sẽ chuyển sang cổng khác').waitFor()
+    await accessible(page, 'gateway question')
+    await shoot(page, 'ui-gateway-drain')
+    await dialog.getByRole('button', { name: 'Rút phiên khỏi cổng' }).click()
+    await card.locator('[data-state=draining]').waitFor()
+    await card.getByRole('button', { name: 'Nhận phiên trở lại' }).click()
+    await page.getByRole('dialog').getByRole('button', { name: 'Nhận phiên trở lại' }).click()
+    await card.locator('[data-state=live]').waitFor()
   })
   await steps.step('the pool form refuses bad input, and shows the server\'s refusal', async () => {
     await goTo(page, 'Nhóm máy trạm ảo')
@@ -672,7 +686,7 @@ const noSideways = async (page, name) => {
   const page = (steps.page = browser.page)
   await steps.step('375 px in the dark: nothing scrolls sideways, axe passes', async () => {
     await signIn(page, url, as('vanhanh'))
-    for (const [path, name] of [['', 'overview'], ['hosts', 'hosts'], ['pools', 'pools'], ['desktops', 'desktops'], ['sites', 'sites'], ['users', 'users'], ['sessions', 'sessions'], ['incidents', 'incidents'], ['notify', 'notify'], [`incidents/${world.incidents[0].id}`, 'incident'], [`pools/${world.pools[0].id}`, 'pool'], [`endpoints/${world.endpoints[0].id}`, 'endpoint']]) {
+    for (const [path, name] of [['', 'overview'], ['hosts', 'hosts'], ['gateways', 'gateways'], ['pools', 'pools'], ['desktops', 'desktops'], ['sites', 'sites'], ['users', 'users'], ['sessions', 'sessions'], ['incidents', 'incidents'], ['notify', 'notify'], [`incidents/${world.incidents[0].id}`, 'incident'], [`pools/${world.pools[0].id}`, 'pool'], [`endpoints/${world.endpoints[0].id}`, 'endpoint']]) {
       await page.goto(`${url}/console/${path}`)
       await page.getByRole('heading', { level: 1 }).waitFor()
       await page.locator('[role=status][aria-label="Đang tải…"]').waitFor({ state: 'detached' })

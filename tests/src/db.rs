@@ -131,6 +131,57 @@ impl DbCable {
     }
 }
 
+/// A PostgreSQL of a test's own, that it may stop.
+pub struct Cluster(PathBuf);
+
+impl Cluster {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// If PostgreSQL is not installed or does not start.
+    pub fn start() -> Result<Self> {
+        start().map(Self)
+    }
+
+    /// The address of its database.
+    #[must_use]
+    pub fn url(&self) -> String {
+        cluster_url(&self.0, "postgres")
+    }
+
+    /// Ends it at once, with all its connections, as a crash would.
+    ///
+    /// # Errors
+    /// If it does not run, or does not end.
+    pub fn kill(&self) -> Result<()> {
+        let pid = std::fs::read_to_string(self.0.join("data/postmaster.pid"))?;
+        let pid = nix::unistd::Pid::from_raw(pid.lines().next().unwrap_or_default().trim().parse()?);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGQUIT)?;
+        for _ in 0..600 {
+            if nix::sys::signal::kill(pid, None).is_err() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("PostgreSQL did not end")
+    }
+
+    /// Starts it again on its data.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn again(&self) -> Result<()> {
+        serve(&newest_bin().context("PostgreSQL is not installed")?, &self.0)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = self.kill();
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 fn cluster_url(folder: &Path, database: &str) -> String {
     format!("postgres://postgres@localhost/{database}?host={}", folder.display())
 }
@@ -151,23 +202,28 @@ fn start() -> Result<PathBuf> {
     if root {
         run(Command::new("chown").arg("postgres:postgres").arg(&folder))?;
     }
-    let as_user = |program: PathBuf| {
-        if root {
-            let mut c = Command::new("setpriv");
-            c.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--pdeathsig=QUIT"]).arg(program);
-            c
-        } else {
-            let mut c = Command::new("setpriv");
-            c.arg("--pdeathsig=QUIT").arg(program);
-            c
-        }
-    };
     let data = folder.join("data");
-    run(as_user(bin.join("initdb"))
+    run(as_postgres(bin.join("initdb"))
         .args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync", "-D"])
         .arg(&data))?;
-    let mut server = as_user(bin.join("postgres"));
-    server.arg("-D").arg(&data).args(["-c", "listen_addresses=", "-c", "fsync=off", "-c"]);
+    serve(&bin, &folder)?;
+    Ok(folder)
+}
+
+/// A command that runs as PostgreSQL's own user.
+fn as_postgres(program: PathBuf) -> Command {
+    let mut c = Command::new("setpriv");
+    if nix::unistd::geteuid().is_root() {
+        c.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+    }
+    c.arg("--pdeathsig=QUIT").arg(program);
+    c
+}
+
+/// Starts the server on a folder's data and waits until it answers.
+fn serve(bin: &Path, folder: &Path) -> Result<()> {
+    let mut server = as_postgres(bin.join("postgres"));
+    server.arg("-D").arg(folder.join("data")).args(["-c", "listen_addresses=", "-c", "fsync=off", "-c"]);
     server.arg(format!("unix_socket_directories={}", folder.display()));
     server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
     // The kernel ends the server when the *thread* that started it ends: so this one never does.
@@ -175,7 +231,10 @@ fn start() -> Result<PathBuf> {
     std::thread::spawn(move || {
         let child = server.spawn();
         let _ = tell.send(child.is_ok());
-        drop(child);
+        if let Ok(mut child) = child {
+            // Or it would stay as a zombie, and seem to run, after it was killed.
+            let _ = child.wait();
+        }
         loop {
             std::thread::park();
         }
@@ -184,9 +243,9 @@ fn start() -> Result<PathBuf> {
         bail!("the server could not be started");
     }
     for _ in 0..300 {
-        let ready = Command::new(bin.join("pg_isready")).arg("-q").arg("-h").arg(&folder).status()?;
+        let ready = Command::new(bin.join("pg_isready")).arg("-q").arg("-h").arg(folder).status()?;
         if ready.success() {
-            return Ok(folder);
+            return Ok(());
         }
         std::thread::sleep(Duration::from_millis(100));
     }

@@ -211,18 +211,47 @@ impl Console {
     /// # Errors
     /// If the account can't be made or the sign-in is refused.
     pub fn sign_in(world: &World, role: &str) -> Result<Self> {
-        let made = world.json(&["admin", "user", "add", role, "--role", role, "--generate", "--json"])?;
+        Self::add(world, role, role, &[]).map(|(console, _)| console)
+    }
+
+    /// Signs a new officer of a commune in; also the password.
+    ///
+    /// # Errors
+    /// As [`Console::sign_in`].
+    pub fn officer(world: &World, name: &str) -> Result<(Self, String)> {
+        Self::add(world, name, "officer", &["--site", "00004"])
+    }
+
+    fn add(world: &World, name: &str, role: &str, more: &[&str]) -> Result<(Self, String)> {
+        let made =
+            world.json(&[&["admin", "user", "add", name, "--role", role, "--generate", "--json"], more].concat())?;
         let mut console = Self {
             world: format!("https://{}", world.web),
             ca: world.path().join("tls/ca.pem"),
-            cookies: world.path().join(format!("{role}.cookies")),
+            cookies: world.path().join(format!("{name}.cookies")),
             csrf: String::new(),
         };
-        let body = serde_json::json!({"username": role, "password": made["password"]}).to_string();
+        let body = serde_json::json!({"username": name, "password": made["password"]}).to_string();
         let (status, answer) = console.ask(&["--json", &body, "/api/v1/login"])?;
-        ensure!(status == 200, "{role} can't sign in: {status} {answer}");
+        ensure!(status == 200, "{name} can't sign in: {status} {answer}");
         answer["csrf"].as_str().context("no csrf")?.clone_into(&mut console.csrf);
-        Ok(console)
+        Ok((console, made["password"].as_str().unwrap_or_default().to_owned()))
+    }
+
+    /// The page's address, as a browser names it in `Origin`.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.world
+    }
+
+    /// The sign-in as the browser sends it along.
+    ///
+    /// # Errors
+    /// If it is not signed in.
+    pub fn cookie(&self) -> Result<String> {
+        let jar = std::fs::read_to_string(&self.cookies)?;
+        let line = jar.lines().find(|l| l.contains("\ttram_session\t")).context("no cookie")?;
+        Ok(format!("tram_session={}", line.rsplit('\t').next().unwrap_or_default()))
     }
 
     /// GET: the status and the JSON.

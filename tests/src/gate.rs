@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
 use axum::serve::ListenerExt;
 use futures_util::{SinkExt, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use tokio_tungstenite::WebSocketStream;
@@ -157,17 +157,31 @@ impl Gate {
     /// # Errors
     /// The refusal.
     pub async fn knock_at(&self, door: &str, ticket: &str, cookie: &str, origin: &str) -> Result<Viewer, WsError> {
-        let mut request = format!("ws://{}/gateway/v1/{door}", self.address).into_client_request()?;
+        Self::knock_there(self.address, door, ticket, cookie, origin).await
+    }
+
+    /// The same at another gateway.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn knock_there(
+        address: SocketAddr,
+        door: &str,
+        ticket: &str,
+        cookie: &str,
+        origin: &str,
+    ) -> Result<Viewer, WsError> {
+        let mut request = format!("ws://{address}/gateway/v1/{door}").into_client_request()?;
         let headers = request.headers_mut();
         headers.insert("origin", origin.parse().map_err(|_| WsError::AttackAttempt)?);
         headers
             .insert("sec-websocket-protocol", format!("binary, {ticket}").parse().map_err(|_| WsError::AttackAttempt)?);
         headers.insert("cookie", cookie.parse().map_err(|_| WsError::AttackAttempt)?);
-        let socket = TcpStream::connect(self.address).await?;
+        let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
         let (stream, response) = tokio_tungstenite::client_async(request, socket).await?;
         assert_eq!(response.headers()["sec-websocket-protocol"], "binary", "the ticket is not echoed");
-        Ok(Viewer { stream, have: Vec::new() })
+        Ok(Viewer::new(stream))
     }
 
     /// Knocks, shakes hands and gets the first picture.
@@ -301,13 +315,19 @@ pub async fn close_code(socket: &mut TcpStream) -> Result<u16> {
 }
 
 /// A viewer that speaks RFB.
-pub struct Viewer {
+pub struct Viewer<S = TcpStream> {
     /// The WebSocket.
-    pub stream: WebSocketStream<TcpStream>,
+    pub stream: WebSocketStream<S>,
     have: Vec<u8>,
 }
 
-impl Viewer {
+impl<S: AsyncRead + AsyncWrite + Unpin> Viewer<S> {
+    /// Behind an upgrade that was answered.
+    #[must_use]
+    pub fn new(stream: WebSocketStream<S>) -> Self {
+        Self { stream, have: Vec::new() }
+    }
+
     /// Sends payload.
     ///
     /// # Errors

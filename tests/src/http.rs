@@ -74,6 +74,8 @@ impl TestApi {
             public_url: ORIGIN.into(),
             policy: Policy::default(),
             support_phone: "024 1022".into(),
+            embedded: true,
+            cookie_domain: String::new(),
         };
         let api = Api {
             app,

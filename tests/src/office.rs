@@ -128,6 +128,8 @@ impl Office {
             public_url: "https://tram.test".into(),
             policy: Policy::default(),
             support_phone: "024 1022".into(),
+            embedded: true,
+            cookie_domain: String::new(),
         }
     }
 

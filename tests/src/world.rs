@@ -102,6 +102,13 @@ impl World {
         self.cli(&["admin", "site", "import", "--builtin", "hanoi-2016"]).map(|_| ())
     }
 
+    /// The database's address.
+    #[must_use]
+    pub fn database(&self) -> String {
+        let own = || format!("sqlite://{}", self.path.join("tram.db").display());
+        self.database.clone().unwrap_or_else(own)
+    }
+
     /// The data folder.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -146,7 +153,11 @@ impl World {
         Ok(state)
     }
 
-    fn command(&self) -> Result<Command> {
+    /// `tram-controller` on this world's data, with no arguments yet.
+    ///
+    /// # Errors
+    /// If it is not built.
+    pub fn command(&self) -> Result<Command> {
         let mut c = Command::new(program("tram-controller")?);
         c.env("TRAM_DATA", self.path()).env("TRAM_SERVER_LISTEN", self.web.to_string());
         c.env("TRAM_SERVER_AGENT_LISTEN", self.agents.to_string()).env("RUST_BACKTRACE", "0");

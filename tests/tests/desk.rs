@@ -116,7 +116,7 @@ async fn an_officer_signs_in_gets_a_ticket_for_this_computer_and_leaves() -> Res
         let me = desk.sign_in(&who("officer0", PASSWORD)).await?;
         assert_eq!((me.display_name.as_str(), me.language.as_str()), ("officer0", "vi"));
         assert_eq!(desk.session(&me.token).await?.session, None);
-        let Connected { session, ticket } = desk.connect(&me.token, false).await?;
+        let Connected { session, ticket, .. } = desk.connect(&me.token, false).await?;
         let ticket = ticket.context("the desktop runs")?;
         assert_eq!((session.state.as_str(), ticket.expires_s), ("ready", 30));
         assert_eq!(desk.session(&me.token).await?.session.map(|s| s.id), Some(session.id));
@@ -171,7 +171,7 @@ async fn a_desktop_that_boots_is_waited_for_with_its_step() -> Result<()> {
         let desk = Control::new(&w.endpoint().await?)?;
         let me = desk.sign_in(&who("officer0", PASSWORD)).await?;
         w.office.sql("UPDATE desktops SET state = 'booting', desired = 'running'").await?;
-        let Connected { session, ticket } = desk.connect(&me.token, false).await?;
+        let Connected { session, ticket, .. } = desk.connect(&me.token, false).await?;
         assert!(ticket.is_none());
         assert_eq!(session.step.context("a step")?.code, "booting");
     }

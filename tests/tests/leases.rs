@@ -185,7 +185,7 @@ async fn a_lease_is_void_as_soon_as_the_database_says_so() -> Result<()> {
         let lease = w.issued(1, &there).await?;
         w.office.sql("UPDATE leases SET issued_at = 1, expires_at = 2").await?;
         assert!(!w.live(&lease).await?, "over");
-        broker::reap(w.app()).await?;
+        broker::reap(w.app(), true).await?;
         assert_eq!(w.office.count("SELECT COUNT(*) FROM leases WHERE expires_at = 2").await?, 0);
     }
     Ok(())
@@ -251,7 +251,7 @@ async fn the_database_is_back_and_says_who_may_go_on() -> Result<()> {
         assert!(epoch.is_ok_and(|e| e > 1), "{epoch:?}");
         let row = w.app().store.session(session).await?.context("row")?;
         assert_eq!(row.state, SessionState::Active);
-        assert_eq!(broker::reap(w.app()).await?, 0);
+        assert_eq!(broker::reap(w.app(), true).await?, 0);
         // Somebody else is there: at another gateway, from another place.
         w.works(0, &there).await?;
         w.office.sql("UPDATE leases SET revoked_at = NULL, revoked_why = NULL").await?;
@@ -268,7 +268,7 @@ async fn the_database_is_back_and_says_who_may_go_on() -> Result<()> {
                 "UPDATE sessions SET state = 'disconnected', gateway_id = NULL, disconnected_at = {long_ago}"
             ))
             .await?;
-        assert_eq!(broker::reap(w.app()).await?, 1);
+        assert_eq!(broker::reap(w.app(), true).await?, 1);
     }
     Ok(())
 }

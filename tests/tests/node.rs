@@ -1,100 +1,14 @@
 //! Two hypervisor hosts with a node each, by the real programs: what an operator types, and what happens when a
 //! node or the controller is killed.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::fs;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tram_tests::device::WallClock;
-use tram_tests::world::{World, free_address, program};
-
-/// A node's process on a host that is simulated and keeps its world in a folder.
-struct Node {
-    name: &'static str,
-    folder: PathBuf,
-    address: SocketAddr,
-    /// Where it tells how it is.
-    watched: SocketAddr,
-    child: Option<Child>,
-}
-
-impl Node {
-    /// Issued by the controller, with its settings changed as an operator would.
-    fn issue(world: &World, name: &'static str) -> Result<Self> {
-        let folder = world.path().join(name);
-        let (address, watched) = (free_address()?, free_address()?);
-        let out = folder.to_str().context("path")?;
-        let said = world.cli(&["admin", "node", "issue", "--name", name, "--names", "127.0.0.1", "--out", out])?;
-        ensure!(said.contains("node.pem") && said.contains("node://127.0.0.1"), "{said}");
-        let file = folder.join("node.toml");
-        let settings = fs::read_to_string(&file)?
-            .replace("0.0.0.0:8445", &address.to_string())
-            .replace("127.0.0.1:8446", &watched.to_string())
-            .replace("qemu:///system", &format!("sim:///{name}?images=1&state={out}/world"))
-            .replace("/var/lib/libvirt/images/tram", out);
-        fs::write(&file, settings)?;
-        Ok(Self { name, folder, address, watched, child: None })
-    }
-
-    fn start(&mut self) -> Result<()> {
-        self.start_with(&[])
-    }
-
-    fn start_with(&mut self, env: &[(String, String)]) -> Result<()> {
-        let log = File::options().create(true).append(true).open(self.folder.join("node.log"))?;
-        let mut command = Command::new(program("tram-controller")?);
-        command.args(["node", "--settings"]).arg(self.folder.join("node.toml"));
-        command.envs(env.iter().map(|(k, v)| (k, v)));
-        self.child = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?);
-        Ok(())
-    }
-
-    fn kill9(&mut self) -> Result<()> {
-        let mut child = self.child.take().context("no node")?;
-        child.kill()?;
-        child.wait()?;
-        Ok(())
-    }
-
-    /// Asks it how it is: the status and the body. 0 where nobody answers yet.
-    fn ask(&self, path: &str) -> Result<(u16, String)> {
-        let Ok(mut socket) = TcpStream::connect(self.watched) else { return Ok((0, String::new())) };
-        socket.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
-        Ok((head.get(9..12).context("a status")?.parse()?, body.to_owned()))
-    }
-
-    /// One of its figures.
-    fn figure(&self, name: &str) -> Result<f64> {
-        let all = self.ask("/metrics")?.1;
-        let line = all.lines().find_map(|l| l.strip_prefix(name)).with_context(|| format!("no {name}: {all}"))?;
-        Ok(line.trim().parse()?)
-    }
-
-    fn uri(&self) -> String {
-        format!("node://{}", self.address)
-    }
-
-    /// Desktops' worlds on it.
-    fn domains(&self) -> usize {
-        fs::read_dir(self.folder.join("world"))
-            .map_or(0, |all| all.flatten().filter(|e| e.file_name().to_string_lossy().len() > 30).count())
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        if self.child.is_some() {
-            let _ = self.kill9();
-        }
-    }
-}
+use tram_tests::node::Node;
+use tram_tests::world::{World, program};
 
 fn state_of(world: &World, host: &str) -> Result<String> {
     let hosts = world.json(&["admin", "host", "list", "--json"])?;

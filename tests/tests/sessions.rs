@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::Result;
 use tram_controller::clock::Clock;
 use tram_controller::domain::access::{Role, Scope};
+use tram_controller::domain::gateway;
 use tram_controller::domain::policy::SessionPolicy;
-use tram_controller::domain::session::{Cut, GATEWAY_SILENCE, Policy, SessionState, TICKET_KEPT};
+use tram_controller::domain::session::{Cut, Policy, SessionState, TICKET_KEPT};
 use tram_controller::domain::ticket::{Binding, Place, Protocol};
 use tram_controller::domain::time::Time;
 use tram_controller::identity::secret;
@@ -400,16 +401,16 @@ async fn connections_come_go_and_take_over() -> Result<()> {
         let (view, _) = broker::connect(app, &office.officer(0), &Office::browser(0)).await?;
         let (id, gateway) = (view.session.id, Uuid::now_v7());
         assert_eq!(broker::attached(app, id, gateway, "192.0.2.1").await?, Ok(1));
-        broker::first_frame(app, id).await?;
+        broker::first_frame(app, id, app.clock.now()).await?;
         let seen = row(app, id).await;
         assert_eq!((seen.state, seen.resumes, seen.client_ip.as_str()), (SessionState::Active, 0, "192.0.2.1"));
         assert_eq!(seen.first_frame_at, Some(clock.now().micros()));
         // A second window: the first connection's end must not be taken for the session's.
         assert_eq!(broker::attached(app, id, gateway, "192.0.2.2").await?, Ok(2));
-        broker::detached(app, id, 1, 10, 20).await?;
+        broker::detached(app, id, 1, 10, 20, app.clock.now()).await?;
         let seen = row(app, id).await;
         assert_eq!((seen.state, seen.resumes, seen.bytes_up, seen.bytes_down), (SessionState::Active, 1, 10, 20));
-        broker::detached(app, id, 2, 1, 2).await?;
+        broker::detached(app, id, 2, 1, 2, app.clock.now()).await?;
         let seen = row(app, id).await;
         assert_eq!((seen.state, seen.bytes_up, seen.bytes_down), (SessionState::Disconnected, 11, 22));
         let standing = broker::standings(app, vec![id, SessionId(Uuid::now_v7())]).await?;
@@ -432,7 +433,7 @@ async fn sessions_of_a_dead_gateway_wait_and_then_end() -> Result<()> {
         broker::attached(app, id, Uuid::now_v7(), "").await?.unwrap();
         assert_eq!(session_reaper::pass(app).await?, 0, "its gateway was just heard");
         // kill -9: no detach is ever written. Here the gateway's last sign of life grows old.
-        office.sql(&format!("UPDATE gateways SET seen_at = seen_at - {}", GATEWAY_SILENCE.as_micros() + 1)).await?;
+        office.sql(&format!("UPDATE gateways SET seen_at = seen_at - {}", gateway::SILENCE.as_micros() + 1)).await?;
         assert_eq!(session_reaper::pass(app).await?, 1);
         assert_eq!(row(app, id).await.state, SessionState::Disconnected);
         assert_eq!(session_reaper::pass(app).await?, 0);

@@ -55,7 +55,7 @@ async fn another_place_is_asked_first_and_the_same_one_is_not() -> Result<()> {
         let Err(Error::Elsewhere(e)) = broker::connect(app, &me, &desk).await else { panic!("not asked") };
         assert_eq!((e.place, e.name), (Place::Browser, None));
         // Once nobody looks any more, whoever comes is welcome.
-        broker::detached(app, view.session.id, 2, 0, 0).await?;
+        broker::detached(app, view.session.id, 2, 0, 0, app.clock.now()).await?;
         let (back, _) = broker::connect(app, &me, &desk).await?;
         assert_eq!(back.state, SessionState::Disconnected);
     }

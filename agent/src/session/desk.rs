@@ -17,6 +17,7 @@ use tram_wire::desk::{Connected, Problem, Ticket};
 use tram_wire::lease::Signed;
 
 use super::control::{Control, ControlError};
+use super::gateways;
 use super::lease::Lessee;
 use super::page::{Command, Shown};
 use super::view::{Notice, Phase, View, problem};
@@ -36,7 +37,7 @@ pub struct Settings {
     pub state: PathBuf,
     /// A private folder for sockets.
     pub folder: PathBuf,
-    /// Gateways to try in turn; empty: the controller's own address.
+    /// Gateways to try after those the controller names; the controller's own address comes last.
     pub gateways: Vec<Address>,
     /// Viewers, the best first.
     pub viewers: Vec<Viewer>,
@@ -215,8 +216,11 @@ impl Desk {
         loop {
             self.say(view.clone());
             match control.connect(token, take_over).await {
-                Ok(Connected { session, ticket }) => {
+                Ok(Connected { session, ticket, gateways }) => {
                     view.about(&session);
+                    if ticket.is_some() {
+                        gateways::keep(&self.settings.state, &gateways);
+                    }
                     (view.phase, view.problem) = (Phase::Waiting, None);
                     if let Some(ticket) = ticket {
                         view.lease_until_ms = None;

@@ -12,6 +12,7 @@ pub mod assist;
 pub mod cause;
 pub mod control;
 pub mod desk;
+pub mod gateways;
 pub mod kiosk;
 mod lease;
 pub mod listen;

@@ -11,6 +11,7 @@ use tram_wire::session::Denial;
 use super::assist::Watched;
 use super::control::{Control, ControlError};
 use super::desk::{After, Desk, Leave, Officer, Way, gone};
+use super::gateways;
 use super::mark::{self, Mark, Tone, Words};
 use super::page::Command;
 use super::texts::text;
@@ -99,12 +100,23 @@ impl Desk {
 
     fn door(&self) -> Result<Door, String> {
         let identity = Identity::load(&self.settings.state).map_err(|e| e.to_string())?;
-        let gateways = if self.settings.gateways.is_empty() {
-            vec![identity.controller.parse::<Address>().map_err(|e| e.to_string())?]
-        } else {
-            self.settings.gateways.clone()
-        };
-        Door::new(gateways, &identity).map_err(|e| e.to_string())
+        let controller = identity.controller.parse::<Address>().map_err(|e| e.to_string())?;
+        let named = gateways::known(&self.settings.state);
+        let all = gateways::all(named, &self.settings.gateways, controller);
+        Door::new(all, &identity).map_err(|e| e.to_string())
+    }
+
+    /// What the controller says of gateways while a session is open.
+    fn learn(&self, session: &Session, named: &[String]) {
+        if named.is_empty() {
+            return;
+        }
+        gateways::keep(&self.settings.state, named);
+        let controller = Identity::load(&self.settings.state).ok().and_then(|i| i.controller.parse().ok());
+        if let Some(controller) = controller {
+            let named = gateways::known(&self.settings.state);
+            session.learn(gateways::all(named, &self.settings.gateways, controller));
+        }
     }
 
     /// Starts the viewer again while that makes sense.
@@ -208,8 +220,10 @@ impl Desk {
                     // Not awaited for long: the viewer's end must not wait for a thin line. Whatever the answer,
                     // nobody's work is taken from the screen: a sign-in that lasted as long as one may matters
                     // once the viewer is left, and who may not go on is cut by the gateway.
-                    if let Some(token) = &me.token {
-                        let _ = timeout(REASON, control.session(token)).await;
+                    if let Some(token) = &me.token
+                        && let Ok(Ok(current)) = timeout(REASON, control.session(token)).await
+                    {
+                        self.learn(session, &current.gateways);
                     }
                 }
                 () = &mut lease_due => {

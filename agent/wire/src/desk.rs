@@ -75,6 +75,9 @@ pub struct Connected {
     /// Absent while the desktop is not ready: ask again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<Ticket>,
+    /// Gateways for the ticket, the best first; the controller's own address is not among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<String>,
 }
 
 /// The officer's session, if they have one.
@@ -83,6 +86,9 @@ pub struct Current {
     /// The live one, else the one that ended last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,
+    /// Gateways for it, the best first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<String>,
 }
 
 /// A session as its officer sees it.

@@ -432,11 +432,15 @@ fn a_desk() {
         desk::SignedIn { token: secret("tds1_"), display_name: "Nguyễn Thị Lan".into(), language: "vi".into() };
     holds("desk_signed_in", &who);
     holds("desk_connect", &desk::Connect { take_over: true });
-    holds("desk_connected_waiting", &desk::Connected { session: waiting, ticket: None });
+    holds("desk_connected_waiting", &desk::Connected { session: waiting, ticket: None, gateways: Vec::new() });
     let ticket = Some(desk::Ticket { ticket: secret("vdt1_"), expires_s: 30 });
-    holds("desk_connected", &desk::Connected { session, ticket });
-    holds("desk_current", &desk::Current { session: Some(ended) });
-    holds("desk_current_none", &desk::Current { session: None });
+    let gateways = vec!["https://gw1.tram.example:9444".to_owned(), "https://gw2.tram.example:9444".to_owned()];
+    let connected = desk::Connected { session: session.clone(), ticket: ticket.clone(), gateways: gateways.clone() };
+    holds("desk_connected_gateways", &connected);
+    holds("desk_connected", &desk::Connected { session, ticket, gateways: Vec::new() });
+    holds("desk_current_gateways", &desk::Current { session: Some(ended.clone()), gateways });
+    holds("desk_current", &desk::Current { session: Some(ended), gateways: Vec::new() });
+    holds("desk_current_none", &desk::Current { session: None, gateways: Vec::new() });
     let lease = lease();
     holds("lease", &lease);
     let signed = Signed {

@@ -77,6 +77,9 @@ async fn connection(agents: Agents, stream: tokio_rustls::server::TlsStream<TcpS
             if (request.method(), request.uri().path()) == (&Method::GET, TUNNEL_PATH) {
                 return Ok::<_, Infallible>(tunnel::enter(agents, certificate.filter(|_| modern), peer, request).await);
             }
+            if agents.only_tunnels {
+                return Ok(status(StatusCode::NOT_FOUND));
+            }
             Ok(answer(agents, certificate, peer, request).await)
         }
     });

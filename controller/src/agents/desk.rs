@@ -20,6 +20,7 @@ use super::accept::{json, read, status};
 use super::limit::Kind;
 use crate::domain::time::Time;
 use crate::identity::secret::Secret;
+use crate::services::gateways::{self, Target};
 use crate::services::{Error, broker, desk, endpoints, leases};
 
 /// What can be asked.
@@ -179,14 +180,24 @@ async fn connect(agents: &Agents, at: &desk::Endpoint, request: Request<Incoming
     let Connect { take_over } = read(request).await.ok_or_else(unread)?;
     let now = visit.ctx.now;
     let (view, ticket) = desk::connect(&agents.app, at, &visit, take_over).await.map_err(|e| No::of(&e, now))?;
+    let gateways = match &ticket {
+        Some(t) => gateways::place(&agents.app, &t.to).await.map_err(|e| No::of(&e, now))?.agents,
+        None => Vec::new(),
+    };
     let ticket = ticket.map(|t| Ticket { ticket: t.secret.reveal().to_owned(), expires_s: t.expires_in.as_secs() });
-    Ok(json(StatusCode::OK, &Connected { session: shown(view), ticket }))
+    Ok(json(StatusCode::OK, &Connected { session: shown(view), ticket, gateways }))
 }
 
 async fn session(agents: &Agents, at: &desk::Endpoint, request: Request<Incoming>) -> Result<Response<Body>, No> {
     let visit = visit(agents, at, &request).await?;
     let view = desk::session(&agents.app, &visit).await.map_err(|e| No::of(&e, visit.ctx.now))?;
-    Ok(json(StatusCode::OK, &Current { session: view.map(shown) }))
+    let to = view.as_ref().map(|v| Target { session: v.session.id, host: v.session.host_id, left: None });
+    // What is known helps; that there is none now is told when it is needed.
+    let gateways = match to {
+        Some(to) => gateways::place(&agents.app, &to).await.map(|p| p.agents).unwrap_or_default(),
+        None => Vec::new(),
+    };
+    Ok(json(StatusCode::OK, &Current { session: view.map(shown), gateways }))
 }
 
 async fn lease(agents: &Agents, at: &desk::Endpoint, request: Request<Incoming>) -> Result<Response<Body>, No> {

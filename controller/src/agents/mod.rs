@@ -42,6 +42,8 @@ pub struct Agents {
     limits: limit::Limits,
     /// Who carries tunnels; without one there are none.
     carrier: Option<Carrier>,
+    /// Nothing but tunnels is served.
+    only_tunnels: bool,
 }
 
 /// Handshakes and greetings at once; more are told to come back later.
@@ -57,22 +59,9 @@ pub async fn serve(
     carrier: Option<Carrier>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let now = app.clock.now();
-    let ca = endpoints::open_ca(&app, now)?;
-    let config = tls::config(&ca, now).map_err(|e: CaError| Error::Internal(Box::new(e)))?;
     let registry = Registry::default();
     let (ingest, writer) = ingest::channel(app.clone(), registry.clone());
-    let greetings = Arc::new(tokio::sync::Semaphore::new(GREETINGS));
-    let agents = Agents {
-        app: app.clone(),
-        ca: Arc::new(ca),
-        registry: registry.clone(),
-        ingest,
-        stop: stop.clone(),
-        greetings,
-        limits: limit::Limits::default(),
-        carrier,
-    };
+    let (agents, config) = prepare(&app, registry.clone(), ingest, carrier, &stop)?;
     let writing = tokio::spawn(writer.run(stop.clone()));
     if let Err(e) = leases::publish(&app).await {
         tracing::warn!(error = %e, "the key of leases could not be made known yet");
@@ -85,4 +74,45 @@ pub async fn serve(
     // What was heard in the last seconds is written before the process ends.
     let _ = writing.await;
     Ok(())
+}
+
+/// Serves tunnels and nothing else, until stopped: what a gateway of its own does.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_tunnels(
+    app: App,
+    listener: TcpListener,
+    carrier: Carrier,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let registry = Registry::default();
+    let (ingest, _) = ingest::channel(app.clone(), registry.clone());
+    let (agents, config) = prepare(&app, registry, ingest, Some(carrier), &stop)?;
+    accept::run(Agents { only_tunnels: true, ..agents }, listener, config).await;
+    Ok(())
+}
+
+fn prepare(
+    app: &App,
+    registry: Registry,
+    ingest: ingest::Sender,
+    carrier: Option<Carrier>,
+    stop: &CancellationToken,
+) -> Result<(Agents, Arc<rustls::ServerConfig>), Error> {
+    let now = app.clock.now();
+    let ca = endpoints::open_ca(app, now)?;
+    let config = tls::config(&ca, now).map_err(|e: CaError| Error::Internal(Box::new(e)))?;
+    let agents = Agents {
+        app: app.clone(),
+        ca: Arc::new(ca),
+        registry,
+        ingest,
+        stop: stop.clone(),
+        greetings: Arc::new(tokio::sync::Semaphore::new(GREETINGS)),
+        limits: limit::Limits::default(),
+        carrier,
+        only_tunnels: false,
+    };
+    Ok((agents, config))
 }

@@ -25,7 +25,7 @@ use super::v1;
 use crate::domain::access::Scope;
 use crate::nudge::{Change, Kind};
 use crate::services::sign_in::{self, Visit};
-use crate::services::{App, Ctx, Error, desktops, hosts, images, pools};
+use crate::services::{App, Ctx, Error, desktops, gateways, hosts, images, pools};
 use crate::store::desktops::Filter;
 
 /// Changes within this time are sent as one event.
@@ -148,6 +148,11 @@ async fn read(app: &App, kind: Kind, ids: &[Uuid]) -> Result<Rows, Error> {
         Kind::Incident => out = v1::incidents::changed(app, &ctx, ids).await?,
         // Its page asks for itself: a log that moves under the reader helps nobody.
         Kind::Notify => {}
+        Kind::Gateway => {
+            for g in gateways::list(app, &ctx).await?.into_iter().filter(|g| any(&g.id)) {
+                out.push((None, plain(serde_json::to_value(v1::gateways::Gateway::from(g)))?));
+            }
+        }
     }
     Ok(out)
 }

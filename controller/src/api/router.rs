@@ -14,12 +14,29 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{Api, again, console, events, v1};
+use crate::services::App;
 
 /// Largest request body: a site CSV of a whole country fits.
 pub(super) const BODY_LIMIT: usize = 8 << 20;
 
-/// Nothing is ever loaded from another address.
-const CSP: &str = "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; connect-src 'self'; font-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
+/// Nothing is ever loaded from another address; displays come from gateways, which stand at the controller's own name
+/// (other ports) or below its cookie's domain.
+fn csp(app: &App) -> HeaderValue {
+    let host = app.public_url.split("://").nth(1).unwrap_or_default();
+    let host = if host.starts_with('[') { "" } else { host.split(':').next().unwrap_or_default() };
+    let mut gateways = String::new();
+    if !host.is_empty() {
+        gateways.push_str(&format!(" wss://{host}:*"));
+    }
+    if !app.cookie_domain.is_empty() {
+        gateways.push_str(&format!(" wss://{0}:* wss://*.{0}:*", app.cookie_domain));
+    }
+    let all = format!(
+        "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; connect-src 'self'{gateways}; \
+         font-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+    );
+    HeaderValue::try_from(all).unwrap_or_else(|_| HeaderValue::from_static("default-src 'self'"))
+}
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -35,6 +52,7 @@ fn v1_routes() -> OpenApiRouter<Api> {
             .merge(v1::login::routes())
             .merge(v1::overview::routes())
             .merge(v1::hosts::routes())
+            .merge(v1::gateways::routes())
             .merge(v1::images::routes())
             .merge(v1::pools::routes())
             .merge(v1::desktops::routes())
@@ -76,6 +94,7 @@ fn with_own_ids(mut doc: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
 pub fn router(api: Api, gateway: Router) -> Router {
     let (routes, doc) = v1_routes().split_for_parts();
     let doc = with_own_ids(doc);
+    let csp = csp(&api.app);
     let fixed = |name: &'static str, value: &'static str| {
         SetResponseHeaderLayer::if_not_present(HeaderName::from_static(name), HeaderValue::from_static(value))
     };
@@ -91,7 +110,7 @@ pub fn router(api: Api, gateway: Router) -> Router {
         .layer(RequestBodyLimitLayer::new(BODY_LIMIT))
         .with_state(api)
         .merge(gateway)
-        .layer(fixed("content-security-policy", CSP))
+        .layer(SetResponseHeaderLayer::if_not_present(header::CONTENT_SECURITY_POLICY, csp))
         .layer(fixed("x-content-type-options", "nosniff"))
         .layer(fixed("referrer-policy", "no-referrer"))
         .layer(fixed("x-frame-options", "DENY"))

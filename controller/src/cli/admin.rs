@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tram_wire::ids::{HostId, PoolId};
 
-use super::{admin_people, endpoint, lease, open};
+use super::{admin_people, endpoint, gateways, lease, open};
 use crate::config::Config;
 use crate::domain::assist::Consent;
 use crate::domain::host::{AccelSetting, Usage};
@@ -38,6 +38,9 @@ pub(super) enum Admin {
     /// Nodes: what a hypervisor host other than this one runs.
     #[command(subcommand)]
     Node(Node),
+    /// Gateways: what carries connections.
+    #[command(subcommand)]
+    Gateway(gateways::Gateways),
     /// Golden images.
     #[command(subcommand)]
     Image(Image),
@@ -263,6 +266,7 @@ pub(super) async fn run(config: &Config, admin: Admin) -> Result<()> {
         Admin::Site(s) => admin_people::site(&app, s).await,
         Admin::Host(h) => host(&app, &ctx, h).await,
         Admin::Node(n) => node(&app, &ctx, n).await,
+        Admin::Gateway(g) => gateways::run(&app, &ctx, g).await,
         Admin::Image(i) => image(&app, &ctx, i).await,
         Admin::Pool(p) => pool(&app, &ctx, p).await,
         Admin::Desktop(d) => desktop(&app, &ctx, d).await,

@@ -21,6 +21,8 @@ mod admin_people;
 mod clock;
 mod doctor;
 mod endpoint;
+mod gateway;
+mod gateways;
 mod lease;
 mod listener;
 mod node;
@@ -45,8 +47,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the controller: API, console, gateway and reconcilers in one process.
+    /// Run the controller: API, console, reconcilers and, unless `gateway.embedded` is false, a gateway in one process.
     Server,
+    /// Run a gateway of its own: sessions it carries do not notice when the controller ends.
+    #[command(long_about = gateway::ABOUT)]
+    Gateway,
     /// Run the node of this hypervisor host: the one process here that holds libvirt's socket.
     Node {
         /// Its settings, made by `admin node issue`.
@@ -115,6 +120,10 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             telemetry::logging(&config.log_format, &config.log_level);
             server::run(config).await?;
         }
+        Command::Gateway => {
+            telemetry::logging(&config.log_format, &config.log_level);
+            gateway::run(config).await?;
+        }
         Command::Migrate => {
             let app = open(&config).await?;
             println!("{} is at the version of this program", app.store.engine());
@@ -132,9 +141,14 @@ async fn run(cli: Cli) -> Result<ExitCode> {
 
 /// Opens and migrates the database and puts together what use cases need.
 async fn open(config: &Config) -> Result<App> {
-    let clock = Clock::system();
     let store = Store::open(&config.database_url, Bus::default()).await.context("opening the database")?;
     store.migrate().await.context("bringing the database up to date")?;
+    app(config, store).await
+}
+
+/// What use cases need, on a database of this version.
+async fn app(config: &Config, store: Store) -> Result<App> {
+    let clock = Clock::system();
     let installation = store.installation(InstallationId(Uuid::now_v7()), clock.now()).await?;
     let app = App {
         store,
@@ -146,6 +160,8 @@ async fn open(config: &Config) -> Result<App> {
         public_url: config.public_url.clone(),
         policy: config.sessions.clone(),
         support_phone: config.support_phone.clone(),
+        embedded: config.gateway.embedded,
+        cookie_domain: config.cookie_domain.clone(),
     };
     clock::look(&app).await;
     Ok(app)

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{clock, listener, lock, open};
 use crate::agents;
 use crate::api::{Api, events::Hub, router};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::domain::host::AccelSetting;
 use crate::domain::incident::Thresholds;
 use crate::fleet::Fleet;
@@ -27,6 +27,7 @@ use crate::reconcile::pool_size::PoolSize;
 use crate::reconcile::session_reaper::SessionReaper;
 use crate::reconcile::site_prober::SiteProber;
 use crate::reconcile::{World, desktop_lifecycle, driver};
+use crate::services::gateways::Me;
 use crate::services::incidents::Lookout;
 use crate::services::{App, endpoints, nodes};
 use crate::store::{Db, listen};
@@ -41,10 +42,11 @@ pub(super) async fn run(config: Config) -> Result<()> {
         .context("TLS is not set up; make a certificate with `tram-controller admin init-tls --names NAME,ADDRESS`")?;
     let app = open(&config).await?;
     if matches!(app.store.db(), Db::Sqlite { .. }) {
-        // The lock says that our former self is dead: its leases and connections are void.
+        // The lock says that our former self is dead: its leases and connections are void. Gateways of their own
+        // hold no leases, and their connections go on.
         let mut tx = app.store.begin().await?;
         tx.release_all_leases().await?;
-        tx.forget_gateways().await?;
+        tx.forget_embedded_gateways().await?;
         tx.commit().await?;
     }
     let metrics = telemetry::metrics()?;
@@ -64,7 +66,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
     tasks.spawn(driver::run(world.clone(), HostInventory::default()));
     tasks.spawn(driver::run(world.clone(), PoolSize));
     tasks.spawn(desktop_lifecycle::run(world.clone()));
-    tasks.spawn(driver::run(world.clone(), SessionReaper));
+    tasks.spawn(driver::run(world.clone(), SessionReaper::default()));
     tasks.spawn(driver::run(world.clone(), SiteProber));
     tasks.spawn(driver::run(world.clone(), EndpointPresence { since: app.clock.now() }));
     tasks.spawn(driver::run(world.clone(), incident_judge(&config, &app)));
@@ -72,11 +74,11 @@ pub(super) async fn run(config: Config) -> Result<()> {
     tasks.spawn(driver::run(world.clone(), outbox));
     // Before anything is promised: a damaged device CA is a reason not to start.
     endpoints::open_ca(&app, app.clock.now())?;
-    let gateway = Gateway::new(app.clone(), fleet.clone(), config.sessions.clone());
+    let gateway = embedded(&config, &app, &fleet).await?;
     tasks.spawn({
-        let (app, stop, carrier) = (app.clone(), stop.clone(), carrier(&gateway));
+        let (app, stop, carrier) = (app.clone(), stop.clone(), gateway.as_ref().map(carrier));
         async move {
-            if let Err(e) = agents::serve(app, agent_side, Some(carrier), stop).await {
+            if let Err(e) = agents::serve(app, agent_side, carrier, stop).await {
                 tracing::error!(error = %e, "agents can't be served");
             }
         }
@@ -91,20 +93,22 @@ pub(super) async fn run(config: Config) -> Result<()> {
         async move { listen::forward(&store).await }
     });
     spawn_until(&mut tasks, &stop, {
-        let gateway = gateway.clone();
-        async move { gateway.watch().await }
-    });
-    spawn_until(&mut tasks, &stop, {
         let app = app.clone();
         async move { clock::follow(&app).await }
     });
+    if let Some(gateway) = gateway.clone() {
+        spawn_until(&mut tasks, &stop, async move { gateway.watch().await });
+    }
+    let displays = gateway.as_ref().map(Gateway::router).unwrap_or_default();
     let api = Api { app: app.clone(), fleet, events: hub, metrics };
-    tasks.spawn(listener::serve(web, tls, router::router(api, gateway.router()), stop.clone()));
+    tasks.spawn(listener::serve(web, tls, router::router(api, displays), stop.clone()));
     tracing::info!(address = %config.listen, url = %config.public_url, database = app.store.engine(), "listening");
 
     stopped().await?;
     tracing::info!("stopping");
-    gateway.drain().await;
+    if let Some(gateway) = &gateway {
+        gateway.drain().await;
+    }
     stop.cancel();
     while tasks.join_next().await.is_some() {}
     app.store.close().await;
@@ -117,8 +121,26 @@ fn incident_judge(config: &Config, app: &App) -> IncidentJudge {
     IncidentJudge { lookout, uplinks: config.health.uplinks.clone() }
 }
 
+/// The gateway inside this process, unless it was switched off.
+async fn embedded(config: &Config, app: &App, fleet: &Fleet) -> Result<Option<Gateway>> {
+    if !config.gateway.embedded {
+        return Ok(None);
+    }
+    let me = Me {
+        // No gateway of its own has such a name, nor another controller of this machine.
+        name: format!("server@{}-{}", config::host_name(), config.listen.port()),
+        web_url: config.public_url.clone(),
+        agent_url: String::new(),
+        embedded: true,
+        local_hosts: true,
+    };
+    let gateway = Gateway::known(app.clone(), fleet.clone(), config.sessions.clone(), me);
+    gateway.enter().await?;
+    Ok(Some(gateway))
+}
+
 /// Joins the agents' listener, which proves endpoints, and the gateway, which carries them.
-fn carrier(gateway: &Gateway) -> agents::Carrier {
+pub(super) fn carrier(gateway: &Gateway) -> agents::Carrier {
     let gateway = gateway.clone();
     Arc::new(move |a: agents::Arrival| {
         let gateway = gateway.clone();
@@ -128,16 +150,21 @@ fn carrier(gateway: &Gateway) -> agents::Carrier {
 }
 
 /// Runs a task that knows no end of its own.
-fn spawn_until(tasks: &mut JoinSet<()>, stop: &CancellationToken, work: impl Future<Output = ()> + Send + 'static) {
+pub(super) fn spawn_until(
+    tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
     let stop = stop.clone();
     tasks.spawn(async move {
         tokio::select! { () = stop.cancelled() => {}, () = work => {} }
     });
 }
 
-type Opener = Arc<dyn Fn(&crate::store::hosts::Host) -> OpenOptions + Send + Sync>;
+pub(super) type Opener = Arc<dyn Fn(&crate::store::hosts::Host) -> OpenOptions + Send + Sync>;
 
-fn opener(config: &Config, app: &App) -> Result<Opener> {
+/// How backends are opened: as this installation, with a certificate for nodes.
+pub(super) fn opener(config: &Config, app: &App) -> Result<Opener> {
     let now = app.clock.now();
     let tls = nodes::open_ca(app, now)?.controller(now)?;
     let access = Access { tls, signer: Some(Arc::new(nodes::Renewals(app.clone()))) };

@@ -7,12 +7,14 @@ use serde::Deserialize;
 
 use crate::domain::session::Policy;
 
+mod gateway;
 mod health;
 mod limits;
 mod notify;
 mod sessions;
 mod support;
 
+pub use gateway::{Gateway, host_name};
 pub use health::Health;
 
 /// As used: complete and checked.
@@ -26,6 +28,10 @@ pub struct Config {
     pub agent_listen: SocketAddr,
     /// Where browsers reach the controller.
     pub public_url: String,
+    /// Domain browsers send the sign-in to, for gateways under other names; empty: the controller's name only.
+    pub cookie_domain: String,
+    /// What carries connections.
+    pub gateway: Gateway,
     /// Database.
     pub database_url: String,
     /// Server certificate, key and authority.
@@ -53,6 +59,7 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 struct Written {
     server: Server,
+    gateway: gateway::Written,
     database: Database,
     tls: Tls,
     images: Folder,
@@ -71,6 +78,7 @@ struct Server {
     listen: Option<String>,
     agent_listen: Option<String>,
     public_url: Option<String>,
+    cookie_domain: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -151,10 +159,9 @@ impl Config {
             text("TRAM_SERVER_AGENT_LISTEN", written.server.agent_listen, "127.0.0.1:8444"),
         )?;
         let public_url = text("TRAM_SERVER_PUBLIC_URL", written.server.public_url, &format!("https://{listen}"));
-        if !public_url.starts_with("https://") || public_url.ends_with('/') {
-            let why = "give https://NAME[:PORT] without a slash at the end".into();
-            return Err(ConfigError::Value { key: "server.public_url", value: public_url, why });
-        }
+        let public_url = gateway::url("server.public_url", public_url)?;
+        let cookie_domain = text("TRAM_SERVER_COOKIE_DOMAIN", written.server.cookie_domain, "");
+        let cookie_domain = gateway::cookie_domain(cookie_domain, &public_url)?;
         let usual = crate::identity::tls::Files::below(data);
         let log_format = text("TRAM_LOG_FORMAT", written.log.format, "text");
         if !["text", "json"].contains(&log_format.as_str()) {
@@ -165,7 +172,9 @@ impl Config {
             data: data.to_owned(),
             listen,
             agent_listen,
+            gateway: written.gateway.gateway(&env, &public_url, &cookie_domain)?,
             public_url,
+            cookie_domain,
             database_url: text("TRAM_DATABASE_URL", written.database.url, &default_db),
             tls: crate::identity::tls::Files {
                 ca: path("TRAM_TLS_CA", written.tls.ca, usual.ca),

@@ -10,6 +10,7 @@ pub mod day;
 pub mod desktop;
 pub mod endpoint;
 pub mod experience;
+pub mod gateway;
 pub mod health;
 pub mod host;
 pub mod image;

@@ -95,9 +95,6 @@ pub const TICKET_LIFE: Duration = Duration::from_secs(30);
 /// Redeemed and expired tickets are kept this long, to tell a replay from a guess in the audit.
 pub const TICKET_KEPT: Duration = Duration::from_secs(3600);
 
-/// A gateway that did not report for this long has lost its connections.
-pub const GATEWAY_SILENCE: Duration = Duration::from_secs(30);
-
 /// The state as shown: whether the desktop runs is known more exactly than what was last written.
 #[must_use]
 pub fn shown(state: SessionState, desktop: Option<DesktopState>) -> SessionState {

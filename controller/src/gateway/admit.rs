@@ -57,13 +57,29 @@ impl Refusal {
         }
     }
 
+    /// The same for an officer who sees this answer itself, without a page around it.
+    fn in_vietnamese(self) -> &'static str {
+        match self {
+            Self::Ticket => {
+                "Vé kết nối này không mở được màn hình. Anh/chị hãy quay lại trang máy trạm ảo để nhận vé mới."
+            }
+            Self::Origin => "Màn hình chỉ mở được từ trang của hệ thống này.",
+            Self::HalfOpen => "Có quá nhiều kết nối đang được mở từ địa chỉ này. Xin đợi vài giây.",
+            Self::NotWebSocket => "Địa chỉ này chỉ dành cho trình xem màn hình.",
+            Self::Unavailable => {
+                "Cổng kết nối tạm thời chưa nhận kết nối mới. Phiên đang mở vẫn chạy. Xin thử lại sau giây lát."
+            }
+        }
+    }
+
     /// The answer. The same for every reason of one kind.
     #[must_use]
     pub fn response(self) -> Response<Body> {
         let (status, code, detail) = self.parts();
         counter!("gateway_refused_total", "code" => code).increment(1);
         let problem = json!({
-            "type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "code": code, "detail": detail,
+            "type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "code": code,
+            "detail": detail, "detail_vi": self.in_vietnamese(),
         });
         let mut response = Response::new(Body::from(problem.to_string()));
         *response.status_mut() = status;

@@ -140,7 +140,7 @@ impl Gateway {
     }
 
     async fn admit_assist(&self, knock: &Knock, peer: IpAddr) -> Result<(Opened, Slot), Refusal> {
-        if self.0.stopping.load(std::sync::atomic::Ordering::SeqCst) {
+        if self.closed() {
             return Err(Refusal::Unavailable);
         }
         let slot = self.0.half_open.enter(peer)?;

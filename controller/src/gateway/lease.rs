@@ -363,7 +363,7 @@ impl Gateway {
             match leases::adopt(&self.0.app, &carried, self.at(one.caller, &ip)).await {
                 Ok(Ok(epoch)) => {
                     // From here on it is a connection like any other.
-                    one.link.renewed(epoch, one.caller.peer);
+                    one.link.renewed(epoch);
                     self.seat(&one.link).await;
                     let gone = self.take_held(&one.link);
                     let event = self.left_event(gone.as_ref().unwrap_or(&one), "back".into());

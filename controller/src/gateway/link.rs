@@ -44,6 +44,8 @@ pub struct Link {
     pub desktop: DesktopId,
     /// Which connection of the session it is; a tunnel that comes back is the next one.
     epoch: AtomicI64,
+    /// A viewer is there: its line is up.
+    attached: AtomicBool,
     /// The desktop's host, once that was looked up.
     host: Mutex<Option<Uuid>>,
     began: Instant,
@@ -123,6 +125,7 @@ impl Link {
             session,
             desktop,
             epoch: AtomicI64::new(epoch),
+            attached: AtomicBool::new(true),
             host: Mutex::default(),
             began: Instant::now(),
             rights: Mutex::default(),
@@ -165,9 +168,14 @@ impl Link {
         self
     }
 
-    /// Its line came back, from here: it is the session's latest connection again.
-    pub fn renewed(&self, epoch: i64, peer: SocketAddr) {
+    /// It is the session's latest connection again.
+    pub fn renewed(&self, epoch: i64) {
         self.epoch.store(epoch, Ordering::Relaxed);
+    }
+
+    /// Its line came back, from here.
+    pub fn came_back(&self, peer: SocketAddr) {
+        self.attach(true);
         *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
         self.meter().new_line();
         // That it came back is news.
@@ -182,6 +190,17 @@ impl Link {
 
     fn meter(&self) -> MutexGuard<'_, Meter> {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a viewer is there.
+    #[must_use]
+    pub fn attached(&self) -> bool {
+        self.attached.load(Ordering::SeqCst)
+    }
+
+    /// A viewer came or went.
+    pub fn attach(&self, there: bool) {
+        self.attached.store(there, Ordering::SeqCst);
     }
 
     /// Where its desktop is.

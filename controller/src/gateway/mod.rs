@@ -29,6 +29,7 @@ use uuid::Uuid;
 
 pub mod admit;
 pub mod assist;
+mod late;
 mod lease;
 mod limit;
 mod lines;
@@ -40,6 +41,7 @@ pub mod relay;
 pub mod shape;
 mod sign_in;
 mod spool;
+mod standing;
 pub mod tcp;
 mod truth;
 pub mod tunnel;
@@ -55,6 +57,7 @@ use crate::domain::session::{self, Cut, Policy};
 use crate::domain::ticket::Protocol;
 use crate::fleet::Fleet;
 use crate::nudge::{Change, Kind};
+use crate::services::gateways::Me;
 use crate::services::{App, broker};
 use crate::store::tickets::Redeemed;
 
@@ -64,8 +67,6 @@ const OPEN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Nudges within this time lead to one look.
 const GATHER: Duration = Duration::from_millis(50);
-/// How often a gateway with connections says that it lives.
-const ALIVE_EVERY: Duration = Duration::from_secs(10);
 /// Looks back this far, for clocks of other controllers that differ and commits that take long.
 const REVOKED_WITHIN: Duration = Duration::from_secs(120);
 /// How long a goodbye may take.
@@ -81,6 +82,8 @@ struct Inner {
     policy: Policy,
     /// This process among the gateways.
     id: Uuid,
+    /// What it says of itself; one that says nothing is sent nobody.
+    me: Option<Me>,
     links: Mutex<HashMap<SessionId, Arc<Link>>>,
     tunnels: tunnel::Tunnels,
     assists: assist::Assists,
@@ -91,14 +94,33 @@ struct Inner {
     half_open: HalfOpen,
     buffers: Buffers,
     stopping: AtomicBool,
+    /// An operator wants it empty.
+    draining: AtomicBool,
+    /// The database did not answer last time.
+    away: AtomicBool,
+    late: late::Late,
 }
 
 impl Gateway {
-    /// A gateway without connections.
+    /// A gateway without connections, that nobody is sent to.
     #[must_use]
     pub fn new(app: App, fleet: Fleet, policy: Policy) -> Self {
+        Self::made(app, fleet, policy, None)
+    }
+
+    /// A gateway that is known to controllers as this, from its first [`Gateway::enter`] on.
+    #[must_use]
+    pub fn known(app: App, fleet: Fleet, policy: Policy, me: Me) -> Self {
+        Self::made(app, fleet, policy, Some(me))
+    }
+
+    fn made(app: App, fleet: Fleet, policy: Policy, me: Option<Me>) -> Self {
         let shaper = shape::Shaper::new(policy.limits.gateway_kbit);
-        let leases = lease::Leases::new(&app.data_dir);
+        // Several gateways of their own may share a data folder.
+        let leases = match &me {
+            Some(me) if !me.embedded => lease::Leases::new(&app.data_dir.join(format!("gateway-{}", me.name))),
+            _ => lease::Leases::new(&app.data_dir),
+        };
         Self(Arc::new(Inner {
             leases,
             app,
@@ -107,6 +129,7 @@ impl Gateway {
             shaper,
             told_lines: lines::Told(Mutex::new(Instant::now())),
             id: Uuid::now_v7(),
+            me,
             links: Mutex::default(),
             tunnels: tunnel::Tunnels::default(),
             assists: assist::Assists::default(),
@@ -114,6 +137,9 @@ impl Gateway {
             half_open: HalfOpen::default(),
             buffers: Buffers::default(),
             stopping: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            away: AtomicBool::new(false),
+            late: late::Late::default(),
         }))
     }
 
@@ -134,6 +160,7 @@ impl Gateway {
     /// Sends every viewer away, to come back to whoever serves next; refuses new ones.
     pub async fn drain(&self) {
         self.0.stopping.store(true, Ordering::SeqCst);
+        self.leave().await;
         self.links().values().for_each(|l| l.cut(Cut::Restart));
         self.0.assists.cut_all(Cut::Restart);
         let until = Instant::now() + GOODBYE;
@@ -145,14 +172,29 @@ impl Gateway {
     /// Watches over all connections: cuts those whose session, user or desktop says so, and those over a
     /// limit. Runs until dropped.
     pub async fn watch(&self) {
-        tokio::join!(self.watch_sessions(), self.watch_assists(), self.watch_leases());
+        tokio::join!(self.watch_links(), self.watch_sessions(), self.watch_assists(), self.watch_leases(), self.live());
+    }
+
+    /// Signs of life and limits, which need no database.
+    async fn watch_links(&self) {
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let links: Vec<Arc<Link>> = self.links().values().cloned().collect();
+            gauge!("gateway_connections").set(links.len() as f64);
+            for link in &links {
+                if let Some(cut) = link.look(&self.0.policy) {
+                    link.cut(cut);
+                }
+            }
+        }
     }
 
     async fn watch_sessions(&self) {
         let mut changes = self.0.app.store.bus().listen();
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut alive = Instant::now();
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
@@ -162,12 +204,6 @@ impl Gateway {
                     Err(RecvError::Lagged(_)) => {}
                     // The bus lives as long as the store; the timer goes on in any case.
                     Err(RecvError::Closed) => tokio::time::sleep(LOOK_EVERY).await,
-                }
-            }
-            if alive.elapsed() >= ALIVE_EVERY && self.connections() + self.assists() > 0 {
-                alive = Instant::now();
-                if let Err(e) = broker::gateway_alive(&self.0.app, self.0.id).await {
-                    tracing::warn!(error = %e, "the gateway could not say that it lives");
                 }
             }
             self.look().await;
@@ -184,13 +220,11 @@ impl Gateway {
     }
 
     async fn look(&self) {
-        let links: Vec<Arc<Link>> = self.links().values().cloned().collect();
-        gauge!("gateway_connections").set(links.len() as f64);
-        for link in &links {
-            if let Some(cut) = link.look(&self.0.policy) {
-                link.cut(cut);
-            }
+        if !self.say_late().await {
+            // What comes later must not be written before what came first.
+            return;
         }
+        let links: Vec<Arc<Link>> = self.links().values().cloned().collect();
         self.look_at_lines(&links).await;
         if links.is_empty() {
             return;
@@ -199,8 +233,10 @@ impl Gateway {
         match broker::standings(&self.0.app, links.iter().map(|l| l.session).collect()).await {
             Ok(standings) => {
                 for link in &links {
-                    if let Some(cut) = session::verdict(link.epoch(), standings.get(&link.session)) {
-                        link.cut(cut);
+                    let standing = standings.get(&link.session);
+                    match session::verdict(link.epoch(), standing) {
+                        Some(cut) => link.cut(cut),
+                        None => self.reclaim(link, standing).await,
                     }
                 }
                 self.warn(&links, &standings).await;
@@ -235,7 +271,7 @@ impl Gateway {
     }
 
     async fn admit(&self, knock: Knock, peer: IpAddr) -> Result<(Redeemed, Slot), Refusal> {
-        if self.0.stopping.load(Ordering::SeqCst) {
+        if self.closed() || self.away() {
             return Err(Refusal::Unavailable);
         }
         let slot = self.0.half_open.enter(peer)?;
@@ -392,7 +428,8 @@ impl Gateway {
         }
     }
 
-    async fn detach(&self, link: &Link) {
+    async fn detach(&self, link: &Arc<Link>) {
+        link.attach(false);
         let (up, down) = link.take_bytes();
         counter!("gateway_bytes_total", "way" => "up").increment(up);
         counter!("gateway_bytes_total", "way" => "down").increment(down);
@@ -400,14 +437,14 @@ impl Gateway {
             return;
         }
         self.tell(link, None).await;
-        if let Err(e) = broker::detached(&self.0.app, link.session, link.epoch(), up, down).await {
-            // The session reaper finds it once this gateway is silent or a newer connection ends.
-            tracing::warn!(session = %link.session, error = %e, "a viewer's end could not be written down");
-        }
+        self.left(link, up, down).await;
     }
 
     /// Writes down how a connection feels; `line` is what the kernel says of it.
     async fn tell(&self, link: &Link, line: Option<tcp::Segments>) {
+        if self.away() {
+            return;
+        }
         let (felt, sample) = link.sample(line);
         if let Err(e) = broker::experienced(&self.0.app, link.session, link.epoch(), &felt, &sample).await {
             tracing::warn!(session = %link.session, error = %e, "what a session feels like could not be written down");
@@ -429,12 +466,8 @@ impl Gateway {
         self.await_sign_in(link);
         let before = Duration::from_micros(u64::try_from(age).unwrap_or(0));
         histogram!("ticket_to_first_frame_seconds").record((before + since_attach).as_secs_f64());
-        let app = self.0.app.clone();
-        tokio::spawn(async move {
-            if let Err(e) = broker::first_frame(&app, id).await {
-                tracing::warn!(session = %id, error = %e, "the first picture could not be written down");
-            }
-        });
+        let gateway = self.clone();
+        tokio::spawn(async move { gateway.pictured(id).await });
     }
 
     /// Close code and reason of an end.

@@ -30,7 +30,7 @@ impl Gateway {
     /// Asks the database what is meant to be, then the host itself whether the desktop is still there.
     /// [`Cut::Restart`] if it is: the viewer comes back at once.
     pub(super) async fn why_closed(&self, session: SessionId, desktop: DesktopId) -> Cut {
-        let known = timeout(ASK, self.known(session)).await.unwrap_or_default();
+        let known = timeout(ASK, self.last_known(session)).await.unwrap_or_default();
         let host = match known {
             Some((Some(cut), _)) => return cut,
             Some((None, host)) => host,
@@ -50,7 +50,7 @@ impl Gateway {
     }
 
     /// What the rows say: why it must end, else the host to ask. `None` without a database.
-    async fn known(&self, session: SessionId) -> Option<(Option<Cut>, Option<uuid::Uuid>)> {
+    async fn last_known(&self, session: SessionId) -> Option<(Option<Cut>, Option<uuid::Uuid>)> {
         let store = &self.0.app.store;
         let row = store.session(session).await.ok()?;
         if let Some(cut) = session::verdict(i64::MAX, row.as_ref().map(|r| r.standing()).as_ref()) {

@@ -26,7 +26,15 @@ use super::authority::{self, Authority, BACKDATE, life, named};
 use crate::domain::endpoint::CERTIFICATE_LIFE;
 use crate::domain::time::Time;
 
-const FILE: &str = "device-ca.pem";
+/// Its file in the data folder.
+pub const FILE: &str = "device-ca.pem";
+
+/// Whether the authority was made.
+#[must_use]
+pub fn made(data: &Path) -> bool {
+    data.join(FILE).exists()
+}
+
 /// The listener's certificate is made at every start, so this only bounds the longest uptime.
 const SERVER_LIFE: Duration = Duration::from_secs(3 * 365 * 86_400);
 

@@ -19,7 +19,15 @@ use rustls::version::TLS13;
 use super::authority::{self, Authority, BACKDATE, CaError, life, named};
 use crate::domain::time::Time;
 
-const FILE: &str = "node-ca.pem";
+/// Its file in the data folder.
+pub const FILE: &str = "node-ca.pem";
+
+/// Whether the authority was made.
+#[must_use]
+pub fn made(data: &Path) -> bool {
+    data.join(FILE).exists()
+}
+
 /// Signed at every start, so this only bounds the longest uptime.
 const CONTROLLER_LIFE: Duration = Duration::from_secs(3 * 365 * 86_400);
 /// How long a node's certificate is good.

@@ -25,6 +25,25 @@ const PERIOD: Duration = Duration::from_secs(15);
 #[derive(Default)]
 pub struct HostInventory {
     open: HashMap<HostId, (String, CancellationToken)>,
+    /// For displays only: nothing is looked at or written down.
+    displays: Option<Reach>,
+}
+
+/// Hosts a process of its own gets displays from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// All, as it stands on the controller's machine.
+    All,
+    /// Those with a node.
+    Nodes,
+}
+
+impl HostInventory {
+    /// Keeps backends open for displays, and leaves everything else to the controllers.
+    #[must_use]
+    pub fn for_displays(reach: Reach) -> Self {
+        Self { displays: Some(reach), ..Self::default() }
+    }
 }
 
 impl Reconciler for HostInventory {
@@ -33,7 +52,10 @@ impl Reconciler for HostInventory {
     const PERIOD: Duration = Duration::from_secs(5);
 
     async fn pass(&mut self, world: &World) -> Result<()> {
-        let hosts = world.app.store.hosts().await?;
+        let mut hosts = world.app.store.hosts().await?;
+        if self.displays == Some(Reach::Nodes) {
+            hosts.retain(|h| h.uri.starts_with("node://"));
+        }
         let ids: HashSet<HostId> = hosts.iter().map(|h| h.id).collect();
         self.open.retain(|id, (_, stop)| {
             let keep = ids.contains(id);
@@ -53,9 +75,20 @@ impl Reconciler for HostInventory {
             }
             let stop = world.stop.child_token();
             self.open.insert(host.id, (key, stop.clone()));
-            start(world, host, stop).await?;
+            match self.displays {
+                Some(_) => open(world, &host),
+                None => start(world, host, stop).await?,
+            }
         }
         Ok(())
+    }
+}
+
+/// Opens a backend and says nothing of it: the controllers do.
+fn open(world: &World, host: &Host) {
+    match tram_hypervisor::open(&host.uri, (world.open)(host)) {
+        Ok(backend) => world.fleet.put(host.id, backend),
+        Err(e) => tracing::warn!(host = %host.name, error = %e, "no displays can be had of a host"),
     }
 }
 

@@ -3,13 +3,21 @@
 
 use std::time::Duration;
 
+use metrics::gauge;
+use tokio::time::Instant;
+
 use super::World;
 use super::driver::Reconciler;
+use crate::domain::gateway::{GatewayState, SILENCE};
 use crate::nudge::Kind;
 use crate::services::{App, Result, assists, broker};
 
 /// The reconciler.
-pub struct SessionReaper;
+#[derive(Default)]
+pub struct SessionReaper {
+    /// Since when the database has answered without a break.
+    answers: Option<Instant>,
+}
 
 impl Reconciler for SessionReaper {
     const NAME: &'static str = "session_reaper";
@@ -18,8 +26,19 @@ impl Reconciler for SessionReaper {
     const PERIOD: Duration = Duration::from_secs(2);
 
     async fn pass(&mut self, world: &World) -> anyhow::Result<()> {
-        pass(&world.app).await?;
-        Ok(())
+        // When the database was away, gateways could not say that they live: they get the time to do so.
+        let judged = self.answers.is_some_and(|since| since.elapsed() > SILENCE);
+        match look(&world.app, judged).await {
+            Ok(_) => {
+                count_gateways(&world.app).await?;
+                self.answers.get_or_insert_with(Instant::now);
+                Ok(())
+            }
+            Err(e) => {
+                self.answers = None;
+                Err(e.into())
+            }
+        }
     }
 }
 
@@ -29,9 +48,22 @@ impl Reconciler for SessionReaper {
 /// # Errors
 /// Only those of the store.
 pub async fn pass(app: &App) -> Result<usize> {
-    let changed = broker::reap(app).await? + broker::serve_line(app).await? + assists::reap(app).await?;
+    look(app, true).await
+}
+
+async fn look(app: &App, judged: bool) -> Result<usize> {
+    let changed = broker::reap(app, judged).await? + broker::serve_line(app).await? + assists::reap(app).await?;
     if changed > 0 {
         tracing::info!(changed, "sessions changed by themselves");
     }
     Ok(changed)
+}
+
+async fn count_gateways(app: &App) -> Result<()> {
+    let all = app.store.gateways().await?;
+    for state in GatewayState::ALL {
+        let n = all.iter().filter(|g| g.state() == *state).count();
+        gauge!("gateways", "state" => state.as_str()).set(n as f64);
+    }
+    Ok(())
 }

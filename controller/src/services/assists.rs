@@ -11,6 +11,7 @@ use tram_wire::ids::{AssistId, SessionId, UserId};
 use uuid::Uuid;
 
 use super::broker::{Ticket, not_found, officer};
+use super::gateways::Target;
 use super::{App, Ctx, Error, Result, audit, broker, sign_in};
 use crate::domain::access::{Caller, Role};
 use crate::domain::assist::{
@@ -162,7 +163,8 @@ pub async fn ticket(app: &App, ctx: &Ctx, sign_in: &[u8; 32], id: SessionId) -> 
     let secret = Secret::generate(TICKET_PREFIX);
     tx.put_assist_ticket(&secret.hashed(), a.id, TICKET_LIFE).await?;
     tx.commit().await?;
-    Ok(Ticket { secret, expires_in: TICKET_LIFE })
+    let host = app.store.session(id).await?.and_then(|s| s.host_id);
+    Ok(Ticket { secret, expires_in: TICKET_LIFE, to: Target { session: id, host, left: None } })
 }
 
 /// The live assist of a session, if the caller asked for it with this sign-in.

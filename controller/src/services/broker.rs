@@ -8,15 +8,14 @@ use tram_wire::ids::{SessionId, UserId};
 use uuid::Uuid;
 
 pub use self::waiting::{Queue, serve_line};
+use super::gateways::Target;
 use super::{App, Ctx, Error, Result, audit, patiently};
 use crate::domain::access::{Caller, Role};
 use crate::domain::desktop::{DesiredDesktop, DesktopState, progress};
 use crate::domain::experience::{Experience, Sample};
 use crate::domain::line;
 use crate::domain::policy::SessionPolicy;
-use crate::domain::session::{
-    self, Course, Cut, EndReason, GATEWAY_SILENCE, Limit, SessionState, Standing, TICKET_KEPT, TICKET_LIFE,
-};
+use crate::domain::session::{self, Course, Cut, EndReason, Limit, SessionState, Standing, TICKET_KEPT, TICKET_LIFE};
 use crate::domain::ticket::{Binding, Protocol};
 use crate::domain::time::Time;
 use crate::identity::secret::{self, Secret};
@@ -51,6 +50,8 @@ pub struct Ticket {
     pub secret: Secret,
     /// How long it may be redeemed.
     pub expires_in: Duration,
+    /// What its gateway must reach.
+    pub to: Target,
 }
 
 /// A session as its officer sees it.
@@ -238,7 +239,12 @@ async fn mint(tx: &mut Tx, s: &Session, binding: &Binding) -> Result<Ticket> {
     let desktop = s.desktop_id.ok_or_else(not_found)?;
     let secret = Secret::generate(TICKET_PREFIX);
     tx.put_ticket(&secret.hashed(), s.id, s.user_id, desktop.into(), binding, TICKET_LIFE).await?;
-    Ok(Ticket { secret, expires_in: TICKET_LIFE })
+    Ok(Ticket { secret, expires_in: TICKET_LIFE, to: target(s) })
+}
+
+/// What a gateway for this session must reach.
+pub(super) fn target(s: &Session) -> Target {
+    Target { session: s.id, host: s.host_id, left: s.gateway_id }
 }
 
 /// Sessions the caller may see: officers their own, support and operators those of their sites.
@@ -441,24 +447,24 @@ pub async fn attached(app: &App, id: SessionId, gateway: Uuid, ip: &str) -> Resu
     Ok(Ok(epoch))
 }
 
-/// The viewer of this epoch went away.
+/// The viewer of this epoch went away at `at`, which may be a while ago.
 ///
 /// # Errors
 /// Only those of the store.
-pub async fn detached(app: &App, id: SessionId, epoch: i64, up: u64, down: u64) -> Result<()> {
+pub async fn detached(app: &App, id: SessionId, epoch: i64, up: u64, down: u64, at: Time) -> Result<()> {
     let bytes = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let mut tx = app.store.begin().await?;
-    tx.detach_session(id, epoch, bytes(up), bytes(down), app.clock.now()).await?;
+    tx.detach_session(id, epoch, bytes(up), bytes(down), at).await?;
     Ok(tx.commit().await?)
 }
 
-/// The viewer got its first picture.
+/// The viewer got its first picture at `at`.
 ///
 /// # Errors
 /// Only those of the store.
-pub async fn first_frame(app: &App, id: SessionId) -> Result<()> {
+pub async fn first_frame(app: &App, id: SessionId, at: Time) -> Result<()> {
     let mut tx = app.store.begin().await?;
-    tx.first_frame(id, app.clock.now()).await?;
+    tx.first_frame(id, at).await?;
     Ok(tx.commit().await?)
 }
 
@@ -506,16 +512,6 @@ pub async fn course(app: &App, ctx: &Ctx, id: SessionId) -> Result<(Option<LineU
     Ok((line, app.store.samples(id).await?))
 }
 
-/// The gateway lives; said while it carries connections.
-///
-/// # Errors
-/// Only those of the store.
-pub async fn gateway_alive(app: &App, gateway: Uuid) -> Result<()> {
-    let mut tx = app.store.begin().await?;
-    tx.gateway_alive(gateway).await?;
-    Ok(tx.commit().await?)
-}
-
 /// How these sessions stand; one that is not among the answers is gone.
 ///
 /// # Errors
@@ -525,15 +521,18 @@ pub async fn standings(app: &App, ids: Vec<SessionId>) -> Result<HashMap<Session
     Ok(rows.iter().map(|s| (s.id, s.standing())).collect())
 }
 
-/// What time does to sessions: some become ready, some lost their gateway, some are over. How many changed.
+/// What time does to sessions: some become ready, some lost their gateway (if gateways can be `judged` now), some are
+/// over. How many changed.
 ///
 /// # Errors
 /// Only those of the store.
-pub async fn reap(app: &App) -> Result<usize> {
+pub async fn reap(app: &App, judged: bool) -> Result<usize> {
     let ctx = Ctx::system(app.clock.now());
     let mut tx = app.store.begin().await?;
     let mut changed = tx.ready_sessions().await?;
-    changed += tx.orphaned_sessions(GATEWAY_SILENCE, ctx.now).await?;
+    if judged {
+        changed += tx.orphaned_sessions(ctx.now).await?;
+    }
     tx.forget_tickets(TICKET_KEPT).await?;
     tx.forget_samples(ctx.now.minus(COURSE_KEPT)).await?;
     tx.forget_leases(LEASES_KEPT).await?;

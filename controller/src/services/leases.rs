@@ -189,7 +189,9 @@ pub async fn enter(app: &App, lease: &Lease, at: At<'_>) -> Result<Result<Entere
         return Ok(Err(Fault::Elsewhere));
     }
     tx.hold_at(lease.session, &at.binding()).await?;
-    let attached = tunnels::attach(&mut tx, app, lease.session, i64::MAX, at.gateway, at.ip, "session.lease").await?;
+    let attached =
+        tunnels::attach(&mut tx, lease.session, i64::MAX, (at.gateway, at.ip), "session.lease", app.clock.now())
+            .await?;
     let Ok((epoch, row)) = attached else { return Ok(Err(Fault::Withdrawn)) };
     let (token, protocols) = (Secret::generate(tunnels::RETURN_PREFIX), at.binding().protocols());
     tx.put_return(lease.session, &token.hashed(), at.endpoint, protocols, epoch).await?;
@@ -271,7 +273,8 @@ pub async fn adopt(app: &App, carried: &Carried, at: At<'_>) -> Result<Result<i6
     }
     tx.hold_at(carried.session, &at.binding()).await?;
     let id = carried.session;
-    let attached = tunnels::attach(&mut tx, app, id, i64::MAX, at.gateway, at.ip, "session.lease_back").await?;
+    let attached =
+        tunnels::attach(&mut tx, id, i64::MAX, (at.gateway, at.ip), "session.lease_back", app.clock.now()).await?;
     let epoch = match attached {
         Ok((epoch, _)) => epoch,
         Err(cut) => return Ok(Err(cut)),

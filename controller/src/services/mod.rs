@@ -20,6 +20,7 @@ pub mod broker;
 pub mod desk;
 pub mod desktops;
 pub mod endpoints;
+pub mod gateways;
 pub mod health;
 pub mod hosts;
 pub mod images;
@@ -55,6 +56,10 @@ pub struct App {
     pub policy: Policy,
     /// Telephone of the helpdesk; empty: none.
     pub support_phone: String,
+    /// Whether this process carries connections itself, at `public_url`.
+    pub embedded: bool,
+    /// Domain that browsers send the sign-in to, for gateways under other names; empty: the controller's name only.
+    pub cookie_domain: String,
 }
 
 /// Who asks, from where, and when.

@@ -9,6 +9,7 @@ use crate::domain::access::Role;
 use crate::domain::policy::SessionPolicy;
 use crate::domain::session::{self, Cut};
 use crate::domain::ticket::Protocols;
+use crate::domain::time::Time;
 use crate::identity::secret::{self, Secret};
 use crate::store::Tx;
 use crate::store::audit::Entry;
@@ -50,14 +51,21 @@ pub async fn promise(
     Ok(token)
 }
 
-/// The tunnel of `epoch` came back to its own gateway: its next epoch, or why it must not go on. Somebody who
+/// The tunnel of `epoch` came back to its own gateway at `at`: its next epoch, or why it must not go on. Somebody who
 /// took the session over meanwhile keeps it.
 ///
 /// # Errors
 /// Only those of the store.
-pub async fn resumed(app: &App, id: SessionId, epoch: i64, gateway: Uuid, ip: &str) -> Result<Result<i64, Cut>> {
+pub async fn resumed(
+    app: &App,
+    id: SessionId,
+    epoch: i64,
+    gateway: Uuid,
+    ip: &str,
+    at: Time,
+) -> Result<Result<i64, Cut>> {
     let mut tx = app.store.begin().await?;
-    let next = match attach(&mut tx, app, id, epoch, gateway, ip, "session.resume").await? {
+    let next = match attach(&mut tx, id, epoch, (gateway, ip), "session.resume", at).await? {
         Ok((next, _)) => next,
         Err(cut) => return Ok(Err(cut)),
     };
@@ -85,7 +93,8 @@ pub async fn again(
     // The session's row is held first: of two that come with one token, the second finds its epoch gone.
     tx.hold_session(id).await?;
     let Some(found) = tx.find_return(id, &hash, endpoint).await? else { return Ok(None) };
-    let Ok((epoch, row)) = attach(&mut tx, app, id, found.epoch, gateway, ip, "session.return").await? else {
+    let now = app.clock.now();
+    let Ok((epoch, row)) = attach(&mut tx, id, found.epoch, (gateway, ip), "session.return", now).await? else {
         return Ok(None);
     };
     let Some(desktop) = row.desktop_id else { return Ok(None) };
@@ -97,14 +106,12 @@ pub async fn again(
 
 pub(super) async fn attach(
     tx: &mut Tx,
-    app: &App,
     id: SessionId,
     epoch: i64,
-    gateway: Uuid,
-    ip: &str,
+    (gateway, ip): (Uuid, &str),
     action: &'static str,
+    now: Time,
 ) -> Result<Result<(i64, Session), Cut>> {
-    let now = app.clock.now();
     let row = tx.hold_session(id).await?;
     if let Some(cut) = session::verdict(epoch, row.as_ref().map(Session::standing).as_ref()) {
         return Ok(Err(cut));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tram_wire::ids::{AssistId, DesktopId, SessionId, UserId};
 use uuid::Uuid;
 
-use super::{Result, Store, Tx, exec_tx, on_read, on_tx};
+use super::{Result, Store, Tx, exec_tx, gateways, on_read, on_tx};
 use crate::domain::assist::{AssistEnd, AssistState, Consent, Control, Question};
 use crate::nudge::Kind;
 
@@ -113,12 +113,13 @@ pub struct Opened {
 }
 
 fn select(now: &str) -> String {
+    let lives = gateways::lives(now);
     format!(
         "SELECT a.id, a.session_id, a.supporter_id, u.username, u.display_name, a.sign_in, a.reason, a.consent, a.state, a.control, a.asked_at, \
          a.due_at, a.control_due_at, a.began_at, a.ended_at, a.end_reason, a.ended_by, a.due_at <= {now} AS overdue, \
          COALESCE(a.control_due_at <= {now}, FALSE) AS control_overdue, \
          a.due_at - {now} AS time_left, COALESCE(a.control_due_at - {now}, 0) AS control_left, \
-         (a.gateway_id IS NULL OR EXISTS (SELECT 1 FROM gateways g WHERE g.id = a.gateway_id)) AS gateway_lives, \
+         (a.gateway_id IS NULL OR EXISTS (SELECT 1 FROM gateways g WHERE g.id = a.gateway_id AND {lives})) AS gateway_lives, \
          s.state <> 'ended' AS session_live, s.site_code \
          FROM assists a JOIN sessions s ON s.id = a.session_id JOIN users u ON u.id = a.supporter_id"
     )

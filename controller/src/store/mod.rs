@@ -25,6 +25,7 @@ pub mod assists;
 pub mod audit;
 pub mod desktops;
 pub mod endpoints;
+pub mod gateways;
 pub mod health;
 pub mod hosts;
 pub mod images;
@@ -71,6 +72,14 @@ pub enum StoreError {
     )]
     InUse {
         /// Process that holds it, 0 if unknown.
+        pid: u32,
+    },
+    /// A gateway of this name runs already.
+    #[error("a gateway named {name} (process {pid}) runs on this data folder already; give each its own gateway.name")]
+    Named {
+        /// The name.
+        name: String,
+        /// Process that has it, 0 if unknown.
         pid: u32,
     },
     /// The data folder can't be written.
@@ -264,6 +273,25 @@ impl Store {
             MigrateError::Execute(e) => e.into(),
             other => StoreError::Internal(other.to_string()),
         })
+    }
+
+    /// Whether the tables are those of this version. A gateway waits for the controller to bring them there.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`] if they are a later version's; [`StoreError::Unavailable`].
+    pub async fn is_current(&self) -> Result<bool> {
+        let ours: Vec<i64> = SQLITE_MIGRATIONS.iter().map(|m| m.version).collect();
+        let sql = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
+        let found: Result<Vec<i64>, _> = on_read!(self, c => sqlx::query_scalar(sql).fetch_all(c));
+        match found.map_err(StoreError::from) {
+            Ok(found) => match found.iter().find(|v| !ours.contains(v)) {
+                Some(later) => Err(StoreError::Newer(*later)),
+                None => Ok(found == ours),
+            },
+            // There is no such table yet.
+            Err(StoreError::Internal(_)) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// This installation's id, made on first use.

@@ -1,4 +1,4 @@
-//! Sessions of officers, and the gateways that carry them.
+//! Sessions of officers.
 
 use sqlx::types::Json;
 use tram_wire::ids::{DesktopId, PoolId, SessionId, UserId};
@@ -90,6 +90,10 @@ pub struct Session {
     pub leased_at: Option<i64>,
     /// Its endpoint's screen shows that support looks.
     pub shows_assists: bool,
+    /// The gateway that carries it, or did when it was last heard of.
+    pub gateway_id: Option<Uuid>,
+    /// Its name.
+    pub gateway_name: Option<String>,
 }
 
 impl Session {
@@ -250,9 +254,9 @@ const SELECT: &str = "SELECT s.id, s.user_id, u.username, u.disabled AS user_dis
     s.end_reason, s.created_at, s.last_active_at, s.first_frame_at, s.disconnected_at, s.ended_at, s.resumes, s.bytes_up, s.bytes_down, \
     s.epoch, s.client_ip, d.state AS desktop_state, d.desired AS desktop_desired, d.state_since AS desktop_since, d.assigned_user, \
     d.host_id, p.persistent, p.start_desktops, s.queued_at, s.assigned_at, s.policy, s.holder_kind, s.holder, e.name AS holder_name, \
-    s.present_at, s.closing_at, s.ended_by, s.end_note, s.experience, s.leased_at, s.shows_assists \
+    s.present_at, s.closing_at, s.ended_by, s.end_note, s.experience, s.leased_at, s.shows_assists, s.gateway_id, g.name AS gateway_name \
     FROM sessions s JOIN users u ON u.id = s.user_id LEFT JOIN desktops d ON d.id = s.desktop_id LEFT JOIN pools p ON p.id = d.pool_id \
-    LEFT JOIN endpoints e ON e.id = s.holder_endpoint";
+    LEFT JOIN endpoints e ON e.id = s.holder_endpoint LEFT JOIN gateways g ON g.id = s.gateway_id";
 
 /// `column IN (the codes bound as $n)`, for any number of codes.
 pub(super) fn codes(postgres: bool, column: &str, n: u32) -> String {
@@ -337,7 +341,7 @@ impl Store {
 }
 
 /// See [`Tx::db_now`].
-fn db_now(postgres: bool) -> &'static str {
+pub(super) fn db_now(postgres: bool) -> &'static str {
     match postgres {
         false => "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
         true => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
@@ -635,43 +639,5 @@ impl Tx {
             on_tx!(self, c => sqlx::query_scalar("UPDATE sessions SET experience = $3 WHERE id = $1 AND epoch = $2 RETURNING site_code")
             .bind(id.0).bind(epoch).bind(Json(e)).fetch_optional(c))?,
         )
-    }
-
-    /// A gateway says that it lives.
-    ///
-    /// # Errors
-    /// Any [`super::StoreError`].
-    pub async fn gateway_alive(&mut self, id: Uuid) -> Result<()> {
-        let sql = format!(
-            "INSERT INTO gateways (id, started_at, seen_at) VALUES ($1, {0}, {0}) ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at",
-            self.db_now()
-        );
-        exec_tx!(self, c => sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).execute(c))?;
-        Ok(())
-    }
-
-    /// Sessions whose gateway is gone wait for their viewers; gateways silent for long are forgotten.
-    ///
-    /// # Errors
-    /// Any [`super::StoreError`].
-    pub async fn orphaned_sessions(&mut self, silence: std::time::Duration, now: Time) -> Result<usize> {
-        let silence = i64::try_from(silence.as_micros()).unwrap_or(i64::MAX);
-        let sql = format!("DELETE FROM gateways WHERE seen_at < {} - $1", self.db_now());
-        exec_tx!(self, c => sqlx::query(sqlx::AssertSqlSafe(sql)).bind(silence).execute(c))?;
-        let ids: Vec<Uuid> = on_tx!(self, c => sqlx::query_scalar(
-            "UPDATE sessions SET state = 'disconnected', gateway_id = NULL, disconnected_at = $1 WHERE state = 'active' \
-             AND NOT EXISTS (SELECT 1 FROM gateways g WHERE g.id = sessions.gateway_id) RETURNING id")
-            .bind(now.micros()).fetch_all(c))?;
-        ids.iter().for_each(|id| self.touch(Kind::Session, *id));
-        Ok(ids.len())
-    }
-
-    /// Forgets every gateway: for the one server of a SQLite file, whose former self is dead.
-    ///
-    /// # Errors
-    /// Any [`super::StoreError`].
-    pub async fn forget_gateways(&mut self) -> Result<()> {
-        exec_tx!(self, c => sqlx::query("DELETE FROM gateways").execute(c))?;
-        Ok(())
     }
 }

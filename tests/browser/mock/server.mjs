@@ -90,6 +90,9 @@ export async function startMock(port = 0) {
       world.newHosts = world.newHosts.filter((h) => h.id !== id)
       return [204, null]
     }],
+    ['GET', '/gateways', () => page(world.gateways)],
+    ['POST', '/gateways/:id/drain', ({ id }) => world.drain(id, true)],
+    ['POST', '/gateways/:id/undrain', ({ id }) => world.drain(id, false)],
     ['GET', '/images', () => page([world.image, world.badImage])],
     ['GET', '/pools', () => page(world.pools.map((p) => world.poolRow(p)))],
     ['POST', '/pools', ({ body }) => {

@@ -46,6 +46,16 @@ export class World {
       accel_reason: 'This host has /dev/kvm, but its processor shows neither vmx nor svm.', accel_policy: 'auto',
       desktops: { total: 2, running: 2 }, unknown_desktops: 0, seen_at: now(),
     }
+    const gateway = (name, port, more) => ({
+      id: randomUUID(), name, state: 'live', web_url: `https://tram.example:${port}`, agent_url: `https://tram.example:${port + 1}`,
+      version: '0.1.0', embedded: false, local_hosts: true, sessions: 12, connections: 13, draining: false, started_at: ago(86_400),
+      seen_at: ago(3), silent_s: 3, stopped_at: null, ...more,
+    })
+    this.gateways = [
+      gateway('cong-1', 9443),
+      gateway('cong-2', 9453, { state: 'silent', seen_at: ago(70), silent_s: 70, sessions: 0, local_hosts: false }),
+      gateway('server@may-chu-8443', 8443, { embedded: true, agent_url: null, sessions: 0, connections: 0 }),
+    ]
     this.pools = []
     this.desktops = []
     this.sessions = []
@@ -70,6 +80,12 @@ export class World {
     this.addPool({ name: 'co-loa', site_code: '00454', size: 2, vcpus: 2, memory_mib: 768, persistent: true })
     for (const desktop of this.desktops) desktop.state = 'running'
     this.timer = setInterval(() => this.tick(), this.tickMs)
+  }
+
+  drain(id, draining) {
+    const gateway = this.gateways.find((g) => g.id === id)
+    Object.assign(gateway, { draining, state: draining ? 'draining' : 'live', sessions: draining ? 0 : gateway.sessions })
+    return gateway
   }
 
   close() {

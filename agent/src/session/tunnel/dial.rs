@@ -1,7 +1,7 @@
 //! One connection to a gateway, up to the first words.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::ClientConfig;
@@ -43,26 +43,49 @@ pub enum DialError {
     Refused(Denial),
 }
 
+impl DialError {
+    /// Whether whoever answered carries nothing for us, so that another gateway is asked at once. A line that is
+    /// down says something else, or nothing.
+    pub(super) fn is_gone(&self) -> bool {
+        match self {
+            Self::Io(e) => e.kind() == io::ErrorKind::ConnectionRefused,
+            Self::Http(code) => matches!(code, 404 | 503),
+            Self::Refused(d) => *d == Denial::Unavailable,
+            Self::Slow | Self::Words => false,
+        }
+    }
+}
+
 /// Where gateways are, and how this endpoint proves itself to them.
 #[derive(Clone)]
 pub struct Door {
-    gateways: Vec<Address>,
+    gateways: Arc<Mutex<Vec<Address>>>,
     tls: Arc<ClientConfig>,
 }
 
 impl Door {
-    /// The gateways to try in turn, with this endpoint's identity. TLS 1.3 only.
+    /// The gateways to try, the best first, with this endpoint's identity. TLS 1.3 only.
     ///
     /// # Errors
     /// If the identity can't be used for TLS.
     pub fn new(gateways: Vec<Address>, identity: &Identity) -> io::Result<Self> {
-        Ok(Self { gateways, tls: tls::tunnel(identity)? })
+        Ok(Self { gateways: Arc::new(Mutex::new(gateways)), tls: tls::tunnel(identity)? })
     }
 
-    /// A new tunnel; `turn` chooses the gateway.
-    pub(super) async fn hello(&self, turn: usize) -> Result<Line, DialError> {
+    /// Other gateways are there now.
+    pub(super) fn learn(&self, gateways: Vec<Address>) {
+        *self.gateways.lock().unwrap_or_else(PoisonError::into_inner) = gateways;
+    }
+
+    /// Those there are.
+    pub(super) fn gateways(&self) -> Vec<Address> {
+        self.gateways.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A new tunnel.
+    pub(super) async fn hello(&self, to: &Address) -> Result<Line, DialError> {
         let words = ToGateway::Hello(Hello { versions: version::OURS });
-        match self.say(turn, &words).await? {
+        match self.say(to, &words).await? {
             (line, ToAgent::Welcome(_)) => Ok(line),
             _ => Err(DialError::Words),
         }
@@ -71,25 +94,25 @@ impl Door {
     /// Comes back with a tunnel: the connection, the next secret, and what the gateway has.
     pub(super) async fn resume(
         &self,
-        turn: usize,
+        to: &Address,
         tunnel: &Tunnel,
         session: tram_wire::ids::SessionId,
         secret: &str,
     ) -> Result<(Line, String, u64), DialError> {
         let last = tunnel.stop();
         let words = Resume { versions: version::OURS, session, secret: secret.to_owned(), last };
-        match self.say(turn, &ToGateway::Resume(words)).await? {
+        match self.say(to, &ToGateway::Resume(words)).await? {
             (line, ToAgent::Resumed(r)) => Ok((line, r.secret, r.last)),
             _ => Err(DialError::Words),
         }
     }
 
-    async fn say(&self, turn: usize, words: &ToGateway) -> Result<(Line, ToAgent), DialError> {
-        tokio::time::timeout(DIAL, self.say_slowly(turn, words)).await.map_err(|_| DialError::Slow)?
+    async fn say(&self, to: &Address, words: &ToGateway) -> Result<(Line, ToAgent), DialError> {
+        tokio::time::timeout(DIAL, self.say_slowly(to, words)).await.map_err(|_| DialError::Slow)?
     }
 
-    async fn say_slowly(&self, turn: usize, words: &ToGateway) -> Result<(Line, ToAgent), DialError> {
-        let mut line = self.connect(turn).await?;
+    async fn say_slowly(&self, to: &Address, words: &ToGateway) -> Result<(Line, ToAgent), DialError> {
+        let mut line = self.connect(to).await?;
         let words = words.encode().map_err(|_| DialError::Words)?;
         write_words(&mut line, words.as_bytes()).await?;
         let answer = read_words(&mut line).await?;
@@ -100,9 +123,7 @@ impl Door {
         }
     }
 
-    async fn connect(&self, turn: usize) -> Result<Line, DialError> {
-        let none = || io::Error::new(io::ErrorKind::NotFound, "no gateway is known");
-        let to = self.gateways.get(turn % self.gateways.len().max(1)).ok_or_else(none)?;
+    async fn connect(&self, to: &Address) -> Result<Line, DialError> {
         let tcp = TcpStream::connect((to.host.as_str(), to.port)).await?;
         tram_tunnel::prepare(&tcp)?;
         let mut line = tls::over(tcp, self.tls.clone()).await?;

@@ -1,5 +1,6 @@
 //! Keeps a session's line: drives it, and brings it back.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,8 +13,9 @@ use tram_wire::Incoming;
 use tram_wire::assist::{Marks, Stage};
 use tram_wire::session::{Again, Denial, Leave, Opened, ToAgent, ToGateway, Warn};
 
-use super::dial::{DialError, Door};
-use super::{ANSWER, Line, OpenError, Over, Session, Shared, Status};
+use super::dial::{DialError, Door, Line};
+use super::{ANSWER, Line as LineState, OpenError, Over, Session, Shared, Status};
+use crate::config::Address;
 
 /// Waits between tries: from this…
 const SHORTEST: Duration = Duration::from_millis(200);
@@ -25,6 +27,10 @@ const PING: Duration = Duration::from_secs(1);
 const STALLED: Duration = Duration::from_millis(2500);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long the gateway that holds the streams is waited for where there are others…
+const HOME: Duration = Duration::from_secs(5);
+/// …and once more when another one answered.
+const LAST_LOOK: Duration = Duration::from_secs(3);
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -36,11 +42,16 @@ struct Begun {
 }
 
 /// Opens a session on a new tunnel. `ask` is `open`, `again` or `lease`.
-async fn begin(door: &Door, turn: usize, ask: ToGateway) -> Result<Begun, OpenError> {
-    let line = door.hello(turn).await.map_err(|e| match e {
+async fn begin(door: &Door, to: &Address, ask: &ToGateway) -> Result<Begun, OpenError> {
+    let line = door.hello(to).await.map_err(|e| match e {
         DialError::Refused(d) => OpenError::Refused(d),
         e => OpenError::Dial(e),
     })?;
+    begin_on(line, ask).await
+}
+
+/// The same on a line that is there.
+async fn begin_on(line: Line, ask: &ToGateway) -> Result<Begun, OpenError> {
     let tunnel = Tunnel::new(Role::Agent, Limits { ping: PING, ..Limits::default() });
     let mut drive = tokio::spawn({
         let tunnel = tunnel.clone();
@@ -69,10 +80,25 @@ async fn begin(door: &Door, turn: usize, ask: ToGateway) -> Result<Begun, OpenEr
     }
 }
 
+/// The first gateway that opens the session. One that is not there, or takes nobody now, is passed over: the ticket
+/// is still good.
+async fn first(door: &Door, ask: &ToGateway) -> Result<(Address, Begun), OpenError> {
+    let none = io::Error::new(io::ErrorKind::NotFound, "no gateway is known");
+    let mut failed = OpenError::Dial(none.into());
+    for to in door.gateways() {
+        match begin(door, &to, ask).await {
+            Ok(begun) => return Ok((to, begun)),
+            Err(OpenError::Refused(d)) if d != Denial::Unavailable => return Err(OpenError::Refused(d)),
+            Err(e) => failed = e,
+        }
+    }
+    Err(failed)
+}
+
 pub(super) async fn open(door: Door, ask: ToGateway) -> Result<Session, OpenError> {
-    let begun = begin(&door, 0, ask).await?;
+    let (at, begun) = first(&door, &ask).await?;
     let status = Status {
-        line: Line::Up,
+        line: LineState::Up,
         stalled: false,
         resumes: 0,
         generation: 0,
@@ -86,9 +112,10 @@ pub(super) async fn open(door: Door, ask: ToGateway) -> Result<Session, OpenErro
         tunnel: std::sync::Mutex::new(begun.tunnel.clone()),
         status: watch::Sender::new(status),
         marks: AtomicBool::new(false),
+        door: door.clone(),
     });
     let (leave, left) = oneshot::channel();
-    let keeper = Keeper { shared: shared.clone(), door, turn: 0, begun, jitter: Jitter::new() };
+    let keeper = Keeper { shared: shared.clone(), door, at, begun, jitter: Jitter::new() };
     let keeper = tokio::spawn(keeper.run(left));
     Ok(Session { shared, leave: Some(leave), keeper })
 }
@@ -96,7 +123,8 @@ pub(super) async fn open(door: Door, ask: ToGateway) -> Result<Session, OpenErro
 struct Keeper {
     shared: Arc<Shared>,
     door: Door,
-    turn: usize,
+    /// The gateway that holds the streams.
+    at: Address,
     begun: Begun,
     jitter: Jitter,
 }
@@ -112,7 +140,7 @@ impl Keeper {
             }
         };
         self.begun.tunnel.close();
-        self.shared.say(|s| s.line = Line::Over(over));
+        self.shared.say(|s| s.line = LineState::Over(over));
     }
 
     async fn keep(&mut self) -> Over {
@@ -165,57 +193,99 @@ impl Keeper {
     async fn come_back(&mut self, (mut why, mut gateway): (String, bool)) -> Option<Over> {
         let since = Instant::now();
         for tries in 0.. {
-            let line = Line::Lost { since, tries, why: why.clone(), gateway };
+            let line = LineState::Lost { since, tries, why: why.clone(), gateway };
             self.shared.say(|s| (s.line, s.stalled) = (line, false));
             sleep(self.jitter.next(tries)).await;
-            match self.resume().await {
-                Ok(()) => {
-                    self.shared.say(|s| (s.line, s.resumes) = (Line::Up, s.resumes + 1));
-                    return None;
+            let home = match self.go_home().await {
+                Ok(()) => return None,
+                Err(OpenError::Refused(d)) if d != Denial::Unavailable => return Some(Over::Refused(d)),
+                Err(e) => e,
+            };
+            match self.go_elsewhere(matches!(&home, OpenError::Dial(e) if !e.is_gone())).await {
+                Ok(true) => return None,
+                Ok(false) => {
+                    (why, gateway) = match &home {
+                        OpenError::Refused(d) => (d.code().to_owned(), true),
+                        OpenError::Dial(e) => (e.to_string(), at_gateway(e)),
+                    };
                 }
-                Err(DialError::Refused(Denial::UnknownSession | Denial::Secret | Denial::Window)) => {
-                    match self.again().await {
-                        Ok(()) => return None,
-                        Err(OpenError::Refused(Denial::Unavailable)) => {
-                            (why, gateway) = (Denial::Unavailable.code().to_owned(), true);
-                        }
-                        Err(OpenError::Refused(d)) => return Some(Over::Refused(d)),
-                        Err(OpenError::Dial(e)) => (why, gateway) = (e.to_string(), at_gateway(&e)),
-                    }
-                }
-                Err(DialError::Refused(d)) if d != Denial::Unavailable => return Some(Over::Refused(d)),
-                Err(e) => (why, gateway) = (e.to_string(), at_gateway(&e)),
+                Err(d) => return Some(Over::Refused(d)),
             }
-            // The next one, if there are several.
-            self.turn += 1;
         }
         None
     }
 
+    /// Back to the gateway that holds the streams; one that lost them opens the same desktop anew.
+    async fn go_home(&mut self) -> Result<(), OpenError> {
+        // Where there are others, this one is not waited for as long.
+        let limit = if self.others().is_empty() { Duration::MAX } else { HOME };
+        match timeout(limit, self.resume()).await.unwrap_or(Err(DialError::Slow)) {
+            Ok(()) => Ok(()),
+            Err(DialError::Refused(Denial::UnknownSession | Denial::Secret | Denial::Window)) => {
+                let begun = begin(&self.door, &self.at, &self.ask_again()).await?;
+                self.moved(self.at.clone(), begun);
+                Ok(())
+            }
+            Err(DialError::Refused(d)) => Err(OpenError::Refused(d)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// To another gateway, where all streams are new and the viewer has to be started again. If it may have been the
+    /// line alone (`unsure`), its return is used for one more look at home. `false` if none is there.
+    async fn go_elsewhere(&mut self, unsure: bool) -> Result<bool, Denial> {
+        for to in self.others() {
+            let line = match self.door.hello(&to).await {
+                Ok(line) => line,
+                Err(DialError::Refused(d)) if d != Denial::Unavailable => return Err(d),
+                Err(_) => continue,
+            };
+            if unsure && matches!(timeout(LAST_LOOK, self.resume()).await, Ok(Ok(()))) {
+                return Ok(true);
+            }
+            match begin_on(line, &self.ask_again()).await {
+                Ok(begun) => {
+                    self.moved(to, begun);
+                    return Ok(true);
+                }
+                Err(OpenError::Refused(d)) if d != Denial::Unavailable => return Err(d),
+                Err(_) => {}
+            }
+        }
+        Ok(false)
+    }
+
+    fn others(&self) -> Vec<Address> {
+        self.door.gateways().into_iter().filter(|g| *g != self.at).collect()
+    }
+
     async fn resume(&mut self) -> Result<(), DialError> {
         let (tunnel, opened) = (&self.begun.tunnel, &mut self.begun.opened);
-        let (line, secret, last) = self.door.resume(self.turn, tunnel, opened.session, &opened.secret).await?;
+        let (line, secret, last) = self.door.resume(&self.at, tunnel, opened.session, &opened.secret).await?;
         opened.secret = secret;
         let tunnel = tunnel.clone();
         self.begun.drive = tokio::spawn(async move { tunnel.drive(line, last).await });
+        self.shared.say(|s| (s.line, s.resumes) = (LineState::Up, s.resumes + 1));
         Ok(())
     }
 
-    /// The same desktop at a gateway that knows nothing of this tunnel: all streams are new.
-    async fn again(&mut self) -> Result<(), OpenError> {
+    /// The same desktop at a gateway that knows nothing of this tunnel.
+    fn ask_again(&self) -> ToGateway {
         let opened = &self.begun.opened;
-        let ask = Again { session: opened.session, token: opened.again.clone() };
-        let begun = begin(&self.door, self.turn, ToGateway::Again(ask)).await?;
+        ToGateway::Again(Again { session: opened.session, token: opened.again.clone() })
+    }
+
+    fn moved(&mut self, to: Address, begun: Begun) {
         std::mem::replace(&mut self.begun, begun).tunnel.close();
+        self.at = to;
         let tunnel = self.begun.tunnel.clone();
         *self.shared.tunnel.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tunnel;
         // What the other gateway said of support may be over; this one says it anew.
-        self.shared.say(|s| (s.line, s.generation, s.assist) = (Line::Up, s.generation + 1, None));
+        self.shared.say(|s| (s.line, s.generation, s.assist) = (LineState::Up, s.generation + 1, None));
         let marks = ToGateway::Marks(Marks { shown: self.shared.marks.load(Ordering::Relaxed) });
         if let Ok(text) = marks.encode() {
             let _ = self.begun.tunnel.send(text.as_bytes());
         }
-        Ok(())
     }
 
     async fn say_goodbye(&self) {

@@ -7,7 +7,8 @@
 //! ```
 //! A cut is not an end: streams wait and go on where they were. When the gateway itself is gone, the same
 //! desktop is opened at another one with the token that came with the session; its streams are new then, so
-//! the viewer has to be started again: [`Status::generation`] counts that.
+//! the viewer has to be started again: [`Status::generation`] counts that. A line that is down is not taken for a
+//! gateway that is gone: whoever refuses is gone, whoever is silent gets one more look before another is taken.
 
 mod dial;
 mod keeper;
@@ -24,6 +25,8 @@ use tram_wire::ids::SessionId;
 use tram_wire::lease::Signed;
 use tram_wire::session::{ByLease, Denial, Open, Protocol, Quality, StreamHeader, ToGateway, Warn};
 use tram_wire::tunnel::Class;
+
+use crate::config::Address;
 
 pub use dial::{DialError, Door};
 
@@ -99,6 +102,7 @@ struct Shared {
     status: watch::Sender<Status>,
     /// This screen can show that somebody looks.
     marks: AtomicBool,
+    door: Door,
 }
 
 /// An open session. Dropping it leaves the desktop as its policy says.
@@ -166,6 +170,11 @@ impl Session {
     pub fn can_show(&self, shown: bool) {
         self.shared.marks.store(shown, Ordering::Relaxed);
         self.say(&ToGateway::Marks(Marks { shown }));
+    }
+
+    /// Other gateways are there now: where to go should this one be lost.
+    pub fn learn(&self, gateways: Vec<Address>) {
+        self.shared.door.learn(gateways);
     }
 
     /// Leaves the desktop, politely if the line is up.

@@ -19,6 +19,13 @@ export const createHost = (name: string, uri: string) =>
   body(api.POST('/api/v1/hosts', { body: { name, uri, accel_policy: 'auto' } }))
 export const removeHost = (id: string) => body(api.DELETE('/api/v1/hosts/{id}', { params: { path: { id } } }))
 export const issueNode = (name: string, names: string[]) => body(api.POST('/api/v1/hosts/nodes', { body: { name, names } }))
+export const gateways = () => body(api.GET('/api/v1/gateways'))
+export const drainGateway = (id: string, draining: boolean) => {
+  const params = { path: { id } }
+  return draining
+    ? body(api.POST('/api/v1/gateways/{id}/drain', { params }))
+    : body(api.POST('/api/v1/gateways/{id}/undrain', { params }))
+}
 export const images = () => body(api.GET('/api/v1/images'))
 
 export const pools = () => body(api.GET('/api/v1/pools'))

@@ -4,6 +4,7 @@ export const keys = {
   me: ['me'] as const,
   overview: ['overview'] as const,
   hosts: ['hosts'] as const,
+  gateways: ['gateways'] as const,
   images: ['images'] as const,
   pools: ['pools'] as const,
   desktops: ['desktops'] as const,

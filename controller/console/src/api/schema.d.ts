@@ -318,6 +318,57 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/gateways": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All gateways; one that is gone is shown for a day. */
+        get: operations["gateways_list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/gateways/{id}/drain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Empties a gateway: it takes nothing new, and its sessions go on at another one. */
+        post: operations["gateways_drain"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/gateways/{id}/undrain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Lets a gateway take connections again. */
+        post: operations["gateways_undrain"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/hosts": {
         parameters: {
             query?: never;
@@ -1390,6 +1441,55 @@ export interface components {
                 [key: string]: string;
             };
         };
+        /** @description A gateway. */
+        Gateway: {
+            /** @description Where endpoints reach it; absent: where they reach their controller. */
+            agent_url?: string | null;
+            /**
+             * Format: int64
+             * @description Connections it carries, those of support included.
+             */
+            connections: number;
+            /** @description An operator wants it empty. */
+            draining: boolean;
+            /** @description It is part of a controller's process, and ends with it. */
+            embedded: boolean;
+            /**
+             * Format: uuid
+             * @description The process.
+             */
+            id: string;
+            /** @description It reaches hosts that only the controller's own machine reaches. */
+            local_hosts: boolean;
+            /** @description Name given by the operator. */
+            name: string;
+            /** @description When it was heard last. */
+            seen_at: components["schemas"]["Time"];
+            /**
+             * Format: int64
+             * @description Sessions it carries.
+             */
+            sessions: number;
+            /**
+             * Format: int64
+             * @description For how many seconds it has been silent, by the database's clock.
+             */
+            silent_s: number;
+            /** @description When its process started. */
+            started_at: components["schemas"]["Time"];
+            /** @description Where it is. */
+            state: components["schemas"]["GatewayState"];
+            stopped_at?: components["schemas"]["Time"] | null;
+            /** @description Its release. */
+            version: string;
+            /** @description Where browsers reach it. */
+            web_url: string;
+        };
+        /**
+         * @description Where a gateway is.
+         * @enum {string}
+         */
+        GatewayState: "live" | "draining" | "silent" | "stopped";
         /** @description Who is to act, and by when they should answer. */
         HandOver: {
             /**
@@ -2269,6 +2369,60 @@ export interface components {
             total: number;
         };
         /** @description A page of a list. */
+        Page_Gateway: {
+            /** @description The rows. */
+            items: {
+                /** @description Where endpoints reach it; absent: where they reach their controller. */
+                agent_url?: string | null;
+                /**
+                 * Format: int64
+                 * @description Connections it carries, those of support included.
+                 */
+                connections: number;
+                /** @description An operator wants it empty. */
+                draining: boolean;
+                /** @description It is part of a controller's process, and ends with it. */
+                embedded: boolean;
+                /**
+                 * Format: uuid
+                 * @description The process.
+                 */
+                id: string;
+                /** @description It reaches hosts that only the controller's own machine reaches. */
+                local_hosts: boolean;
+                /** @description Name given by the operator. */
+                name: string;
+                /** @description When it was heard last. */
+                seen_at: components["schemas"]["Time"];
+                /**
+                 * Format: int64
+                 * @description Sessions it carries.
+                 */
+                sessions: number;
+                /**
+                 * Format: int64
+                 * @description For how many seconds it has been silent, by the database's clock.
+                 */
+                silent_s: number;
+                /** @description When its process started. */
+                started_at: components["schemas"]["Time"];
+                /** @description Where it is. */
+                state: components["schemas"]["GatewayState"];
+                stopped_at?: components["schemas"]["Time"] | null;
+                /** @description Its release. */
+                version: string;
+                /** @description Where browsers reach it. */
+                web_url: string;
+            }[];
+            /** @description Pass as `cursor` for the next page; absent on the last. */
+            next?: string | null;
+            /**
+             * Format: int64
+             * @description Rows that match in all.
+             */
+            total: number;
+        };
+        /** @description A page of a list. */
         Page_HealthPoint: {
             /** @description The rows. */
             items: {
@@ -2703,6 +2857,8 @@ export interface components {
                 /** @description How it felt at its last connection. */
                 experience: components["schemas"]["SessionExperience"];
                 first_frame_at?: components["schemas"]["Time"] | null;
+                /** @description Name of the gateway that carries it, while one does. */
+                gateway?: string | null;
                 /**
                  * Format: uuid
                  * @description Id.
@@ -3132,6 +3288,8 @@ export interface components {
             /** @description How it felt at its last connection. */
             experience: components["schemas"]["SessionExperience"];
             first_frame_at?: components["schemas"]["Time"] | null;
+            /** @description Name of the gateway that carries it, while one does. */
+            gateway?: string | null;
             /**
              * Format: uuid
              * @description Id.
@@ -3895,6 +4053,15 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
+            /** @description G-504 no gateway carries connections */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
             /** @description S-101 no desktop for the site */
             507: {
                 headers: {
@@ -4399,6 +4566,91 @@ export interface operations {
                 };
                 content: {
                     "text/event-stream": unknown;
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    gateways_list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Gateway"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    gateways_drain: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Gateway"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    gateways_undrain: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Gateway"];
                 };
             };
             "4XX": {

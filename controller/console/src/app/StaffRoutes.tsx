@@ -4,6 +4,7 @@ import { AuditPage } from '../pages/AuditPage'
 import { DesktopsPage } from '../pages/DesktopsPage'
 import { EndpointPage } from '../pages/EndpointPage'
 import { EndpointsPage } from '../pages/EndpointsPage'
+import { GatewaysPage } from '../pages/GatewaysPage'
 import { HostsPage } from '../pages/HostsPage'
 import { ImagesPage } from '../pages/ImagesPage'
 import { IncidentPage } from '../pages/IncidentPage'
@@ -33,6 +34,7 @@ export default function StaffRoutes({ role }: { role: 'operator' | 'support' }) 
         <Route path="/tokens" element={<TokensPage />} />
         <Route path="/sessions" element={<SessionsPage />} />
         <Route path="/desktops" element={<DesktopsPage />} />
+        <Route path="/gateways" element={<GatewaysPage operator={operator} />} />
         <Route path="/sites" element={<SitesPage />} />
         {operator && (
           <>

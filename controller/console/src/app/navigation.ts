@@ -9,6 +9,7 @@ export interface NavItem {
 
 const home: NavItem = { to: '/', label: 'nav.overview', icon: 'home' }
 const hosts: NavItem = { to: '/hosts', label: 'nav.hosts', icon: 'server' }
+const gateways: NavItem = { to: '/gateways', label: 'nav.gateways', icon: 'expand' }
 const images: NavItem = { to: '/images', label: 'nav.images', icon: 'disc' }
 const pools: NavItem = { to: '/pools', label: 'nav.pools', icon: 'stack' }
 const desktops: NavItem = { to: '/desktops', label: 'nav.desktops', icon: 'screen' }
@@ -23,7 +24,7 @@ const audit: NavItem = { to: '/audit', label: 'nav.audit', icon: 'list' }
 
 /** What each role finds in the side bar; the controller refuses the rest anyway. */
 export const navigation: Record<Role, NavItem[]> = {
-  operator: [home, incidents, hosts, images, pools, desktops, sessions, endpoints, tokens, sites, notify, users, audit],
-  support: [incidents, endpoints, tokens, sessions, desktops, sites],
+  operator: [home, incidents, hosts, gateways, images, pools, desktops, sessions, endpoints, tokens, sites, notify, users, audit],
+  support: [incidents, endpoints, tokens, sessions, desktops, gateways, sites],
   officer: [{ to: '/', label: 'nav.desktop', icon: 'screen' }],
 }

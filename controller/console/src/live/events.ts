@@ -15,6 +15,7 @@ const LISTS: Record<Kind, string> = {
   endpoint: 'endpoints',
   session: 'sessions',
   incident: 'incidents',
+  gateway: 'gateways',
 }
 
 export type LinkState = 'connecting' | 'open' | 'lost'

@@ -30,6 +30,7 @@ export function SessionModal({ session, onClose }: { session: Session; onClose: 
             [t('session.opened'), <Ago key="o" at={session.created_at} both />],
             [t('session.resumes'), format.number(session.resumes)],
             ...(session.leased_at ? [[t('session.leased'), <Ago key="l" at={session.leased_at} both />] as [string, ReactNode]] : []),
+            ...(session.gateway ? [[t('gateway.one'), session.gateway] as [string, string]] : []),
             ...(session.assist
               ? [[t('assist.by'), `${session.assist.supporter.display_name} · ${t(`assist.state.${session.assist.state}`)}`] as [string, string]]
               : []),

@@ -14,6 +14,8 @@ const tones: Record<string, Tone> = {
   online: 'ok', silent: 'bad', never: 'idle', revoked: 'idle', ok: 'ok', warn: 'warn', crit: 'bad', unknown: 'idle',
   // sessions
   waiting: 'busy', active: 'ok', disconnected: 'warn', ended: 'idle',
+  // gateways
+  live: 'ok', draining: 'warn',
   // audit and users
   denied: 'warn', error: 'bad', locked: 'warn', enabled: 'ok', done: 'ok',
 }

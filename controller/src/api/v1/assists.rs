@@ -175,7 +175,7 @@ async fn assist_ticket(
     Path(id): Path<Uuid>,
 ) -> Result<Json<Ticket>, ApiError> {
     let ticket = assists::ticket(&api.app, &visit.ctx, &visit.token_hash, id.into()).await?;
-    Ok(Json(Ticket::at(&api, &ticket, "assist")))
+    Ok(Json(Ticket::at(&api, &ticket, "assist").await?))
 }
 
 /// Stops the session's assist: by its officer at any moment, by who asked for it, or by others of support. Stopping

@@ -101,9 +101,14 @@ pub fn routes() -> OpenApiRouter<Api> {
 }
 
 /// `Max-Age` is the longest a sign-in lasts; the server ends it earlier when idle.
-fn set_cookie(token: &str, max_age_s: u64) -> AppendHeaders<[(header::HeaderName, HeaderValue); 2]> {
-    let cookie = format!("{COOKIE}={token}; Path=/; HttpOnly; Secure; SameSite=Strict; Max-Age={max_age_s}");
-    // Our tokens are base64url, which every header may carry.
+fn set_cookie(api: &Api, token: &str, max_age_s: u64) -> AppendHeaders<[(header::HeaderName, HeaderValue); 2]> {
+    let domain = match api.app.cookie_domain.as_str() {
+        "" => String::new(),
+        // Gateways under other names are shown it too.
+        domain => format!("; Domain={domain}"),
+    };
+    let cookie = format!("{COOKIE}={token}; Path=/; HttpOnly; Secure; SameSite=Strict; Max-Age={max_age_s}{domain}");
+    // Our tokens are base64url and the domain was checked: every header may carry them.
     let cookie = HeaderValue::try_from(cookie).unwrap_or_else(|_| HeaderValue::from_static(""));
     AppendHeaders([(header::SET_COOKIE, cookie), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))])
 }
@@ -128,7 +133,7 @@ async fn login(
 ) -> Result<impl IntoResponse, ApiError> {
     let opened = sign_in::sign_in(&api.app, &ip, &body.username, &Secret::from_text(body.password)).await?;
     sign_in::same_browser(&api.app, &opened.token, &former).await?;
-    let cookie = set_cookie(opened.token.reveal(), SESSION_MAX.as_secs());
+    let cookie = set_cookie(&api, opened.token.reveal(), SESSION_MAX.as_secs());
     Ok((cookie, Json(LoginResponse { user: opened.person.into(), csrf: opened.csrf })))
 }
 
@@ -140,7 +145,7 @@ async fn logout(State(api): State<Api>, visitor: Option<Visitor>) -> Result<impl
     if let Some(Visitor(visit)) = visitor {
         sign_in::sign_out(&api.app, &visit).await?;
     }
-    Ok((StatusCode::NO_CONTENT, set_cookie("", 0)))
+    Ok((StatusCode::NO_CONTENT, set_cookie(&api, "", 0)))
 }
 
 /// Who I am.

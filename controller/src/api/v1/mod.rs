@@ -7,6 +7,7 @@ pub mod assists;
 pub mod audit;
 pub mod desktops;
 pub mod endpoints;
+pub mod gateways;
 pub mod health;
 pub mod hosts;
 pub mod images;

@@ -22,7 +22,7 @@ use crate::domain::policy::SessionPolicy;
 use crate::domain::session::{Limit, SessionState};
 use crate::domain::ticket::Binding;
 use crate::domain::time::Time;
-use crate::services::{App, Ctx, Error, broker};
+use crate::services::{App, Ctx, Error, broker, gateways};
 use crate::store::samples::Point;
 use crate::store::sessions::Filter;
 
@@ -77,6 +77,8 @@ pub struct Session {
     pub bytes_down: i64,
     /// Address of the viewer.
     pub client_ip: String,
+    /// Name of the gateway that carries it, while one does.
+    pub gateway: Option<String>,
 }
 
 /// Whose session it is.
@@ -295,24 +297,22 @@ impl From<broker::View> for Session {
             bytes_up: s.bytes_up,
             bytes_down: s.bytes_down,
             client_ip: s.client_ip,
+            gateway: s.gateway_name.filter(|name| !name.is_empty()),
         }
     }
 }
 
 impl Ticket {
-    fn new(api: &Api, t: &broker::Ticket) -> Self {
-        Self::at(api, t, "vnc")
-    }
-
-    /// For this door of the gateway.
-    pub(super) fn at(api: &Api, t: &broker::Ticket, door: &str) -> Self {
+    /// For this door of the gateway that fits best.
+    pub(super) async fn at(api: &Api, t: &broker::Ticket, door: &str) -> Result<Self, Error> {
+        let places = gateways::place(&api.app, &t.to).await?;
         // https becomes wss, http (tests, a proxy's inner side) ws.
-        let base = api.app.public_url.replacen("http", "ws", 1);
-        Self {
+        let base = places.web.first().unwrap_or(&api.app.public_url).replacen("http", "ws", 1);
+        Ok(Self {
             ticket: t.secret.reveal().to_owned(),
             url: format!("{base}/gateway/v1/{door}"),
             expires_in: t.expires_in.as_secs(),
-        }
+        })
     }
 }
 
@@ -333,6 +333,7 @@ pub fn routes() -> OpenApiRouter<Api> {
     (status = 200, body = Connected),
     (status = 409, body = Problem, description = "S-106 open at another place, with `elsewhere`; ask again with `take_over`"),
     (status = "4XX", body = Problem),
+    (status = 503, body = Problem, description = "G-504 no gateway carries connections"),
     (status = 507, body = Problem, description = "S-101 no desktop for the site")))]
 async fn connect(
     State(api): State<Api>,
@@ -344,7 +345,10 @@ async fn connect(
         false => broker::connect(&api.app, &visit.ctx, &here).await?,
         true => broker::take_over(&api.app, &visit.ctx, &here).await?,
     };
-    let ticket = ticket.map(|t| Ticket::new(&api, &t));
+    let ticket = match &ticket {
+        Some(t) => Some(Ticket::at(&api, t, "vnc").await?),
+        None => None,
+    };
     Ok(Json(Connected { session: view.into(), ticket }))
 }
 
@@ -396,7 +400,7 @@ async fn ticket(
 ) -> Result<Json<Ticket>, ApiError> {
     // Bound to this sign-in: the ticket works in this browser only.
     let ticket = broker::ticket(&api.app, &visit.ctx, id.into(), &Binding::Browser(visit.token_hash)).await?;
-    Ok(Json(Ticket::new(&api, &ticket)))
+    Ok(Json(Ticket::at(&api, &ticket, "vnc").await?))
 }
 
 /// The officer of the session says that they are still there: the idle limit counts anew.

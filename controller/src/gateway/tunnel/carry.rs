@@ -19,7 +19,6 @@ use super::super::mark;
 use super::{BoxedLine, Entry, LAST_WORDS, ended, pump, refuse, say, send};
 use crate::domain::session::Cut;
 use crate::identity::secret::Secret;
-use crate::services::tunnels;
 
 /// A line that is being driven.
 pub(super) type Drive = Pin<Box<dyn Future<Output = LineEnd> + Send>>;
@@ -249,23 +248,12 @@ impl Carried {
             refuse(line, Denial::Window).await;
             return Ok(None);
         }
-        let gateway = &self.gateway;
-        let epoch = self.link.epoch();
-        let ip = peer.ip().to_string();
-        let resumed = tunnels::resumed(&gateway.0.app, self.link.session, epoch, gateway.0.id, &ip);
-        match resumed.await {
-            Ok(Ok(epoch)) => {
-                self.link.renewed(epoch, peer);
-                if self.shows {
-                    gateway.shows_assists(&self.link, ip, true).await;
-                }
-            }
-            Ok(Err(cut)) => {
-                refuse(line, Denial::UnknownSession).await;
-                return Err(cut);
-            }
-            // Without a database nobody new is let in, but who works goes on working.
-            Err(e) => tracing::warn!(error = %e, "a tunnel's return could not be written down"),
+        if let Err(cut) = self.gateway.back(&self.link, peer).await {
+            refuse(line, Denial::UnknownSession).await;
+            return Err(cut);
+        }
+        if self.shows {
+            self.gateway.shows_assists(&self.link, peer.ip().to_string(), true).await;
         }
         self.peer = peer;
         let last = self.tunnel.stop();

@@ -167,10 +167,12 @@ impl Gateway {
     /// The first message: which session.
     async fn ask(&self, caller: Caller, tunnel: &Tunnel) -> Result<Entry, Denial> {
         let message = tunnel.message().await.ok_or(Denial::Malformed)?;
-        if self.0.stopping.load(std::sync::atomic::Ordering::SeqCst) {
+        if self.closed() {
             return Err(Denial::Unavailable);
         }
         match ToGateway::decode(&message) {
+            // Known to fail, and said at once: nothing is opened that nobody can look up.
+            Ok(Incoming::Message(ToGateway::Open(_) | ToGateway::Again(_))) if self.away() => Err(Denial::Unavailable),
             Ok(Incoming::Message(ToGateway::Open(open))) => self.redeem(caller, open.ticket).await,
             Ok(Incoming::Message(ToGateway::Again(again))) => {
                 let ip = caller.peer.ip().to_string();
