@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tram_controller::gateway::protocol::spice::guard;
 use tram_controller::gateway::protocol::spice::session::Channels;
 use tram_controller::gateway::protocol::vnc;
+use tram_controller::gateway::shape::Grant;
 
 const SOON: Duration = Duration::from_secs(60);
 const MAIN: u8 = 1;
@@ -233,7 +234,7 @@ async fn channel(
         let open = || guest.open("spice", tcp);
         let Ok(linked) = guard::link(&mut ours, &channels, SOON, open).await else { return };
         let (from, mut to) = ours.into_split();
-        linked.carry(&mut BufReader::new(from), &mut to, |_| {}, || std::future::ready(usize::MAX)).await;
+        linked.carry(&mut BufReader::new(from), &mut to, |_| {}, || std::future::ready(Grant::free(usize::MAX))).await;
     });
     Ok((viewer, task))
 }
