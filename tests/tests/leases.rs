@@ -109,7 +109,9 @@ async fn who_works_at_an_endpoint_gets_a_lease_and_renews_it() -> Result<()> {
         assert!(!text.contains("sim:") && !text.contains("192.0.2"), "an address is in it: {text}");
         let again = w.issued(0, &here).await?;
         assert_eq!(again.id, first.id);
-        assert!(again.expires_ms >= first.expires_ms && w.live(&first).await?);
+        // Both end with the session, to within the time between two looks at two clocks.
+        assert!(again.expires_ms + 5_000 >= first.expires_ms, "{} {}", again.expires_ms, first.expires_ms);
+        assert!(w.live(&first).await?);
         assert_eq!(w.audited("action = 'lease.issue'").await?, 1, "renewals are no news");
         // It never outlives the session.
         let long = 11 * 3600 * 1_000_000_i64;

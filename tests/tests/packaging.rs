@@ -26,7 +26,10 @@ fn the_controllers_settings_show_its_defaults() -> Result<()> {
     let data = Path::new("/var/lib/tram");
     let plain = Config::load(None, data, |_| None)?;
     assert_eq!(Config::load(Some(&path), data, |_| None)?, plain, "as shipped");
-    assert_eq!(Config::load(Some(&all), data, |_| None)?, plain, "with all of it taken in");
+    // A gateway is called by its machine's name, which no file can know.
+    let mut taken_in = Config::load(Some(&all), data, |_| None)?;
+    taken_in.gateway.name.clone_from(&plain.gateway.name);
+    assert_eq!(taken_in, plain, "with all of it taken in");
     assert!(shown.contains("\nidle_minutes = "), "the settings were not taken in:\n{shown}");
     Ok(())
 }

@@ -20,6 +20,7 @@ use tram_controller::domain::time::Time;
 use tram_controller::services::Ctx;
 use tram_controller::services::notify::{self, NewRule};
 use tram_controller::store::Store;
+use tram_controller::store::gateways::Me;
 use tram_tests::db;
 use tram_tests::http::{Browser, COMMUNE, DISTRICT, ORIGIN, PASSWORD, TestApi};
 use tram_tests::office::{Office, Plan};
@@ -34,7 +35,7 @@ const CALLERS: [&str; 5] = ["nobody", "officer", "support elsewhere", "support",
 /// first (401), `3` not for this role (403), `4` not there for this caller (404), `2` names what is not there
 /// for this caller (422). What destroys comes last,
 /// since all callers share one world.
-const TABLE: [(&str, &str); 78] = [
+const TABLE: [(&str, &str); 81] = [
     ("audit_list", "1333y"),
     ("desktops_get_one", "134yy"),
     ("desktops_list", "13yyy"),
@@ -76,6 +77,9 @@ const TABLE: [(&str, &str); 78] = [
     ("notify_create", "1333y"),
     ("notify_change", "1333y"),
     ("notify_test", "1333y"),
+    ("gateways_list", "13yyy"),
+    ("gateways_drain", "1333y"),
+    ("gateways_undrain", "1333y"),
     ("support_get_one", "yyyyy"),
     ("users_list", "1333y"),
     ("sessions_list", "1yyyy"),
@@ -124,6 +128,7 @@ struct World {
     endpoint: Uuid,
     incident: Uuid,
     rule: Uuid,
+    gateway: Uuid,
     session: Uuid,
     user: UserId,
 }
@@ -229,6 +234,7 @@ async fn furnish(api: &TestApi, store: &Store, user: UserId) -> Result<World> {
         endpoint: endpoint.0,
         incident: open_incident(store, api.app().clock.now()).await?.0,
         rule: notify_rule(api).await?,
+        gateway: gateway(store).await?,
         session: Uuid::nil(),
         user,
     })
@@ -250,6 +256,22 @@ async fn open_incident(store: &Store, now: Time) -> Result<IncidentId> {
     };
     let mut tx = store.begin().await?;
     tx.open_incident(id, &judgement, false, now).await?;
+    tx.commit().await?;
+    Ok(id)
+}
+
+/// A gateway of its own that has just been heard.
+async fn gateway(store: &Store) -> Result<Uuid> {
+    let id = Uuid::now_v7();
+    let me = Me {
+        name: "gw-1".into(),
+        web_url: ORIGIN.into(),
+        agent_url: ORIGIN.into(),
+        embedded: false,
+        local_hosts: true,
+    };
+    let mut tx = store.begin().await?;
+    tx.gateway_beat(id, &me, 0, false).await?;
     tx.commit().await?;
     Ok(id)
 }
@@ -282,6 +304,7 @@ async fn ask(api: &TestApi, caller: &Browser<'_>, operation: &Operation, w: &Wor
         Some("sessions") => w.session.to_string(),
         Some("incidents") => w.incident.to_string(),
         Some("notify") => w.rule.to_string(),
+        Some("gateways") => w.gateway.to_string(),
         _ => w.user.0.to_string(),
     };
     let path = operation.path.replace("{id}", &id).replace("{code}", COMMUNE);
