@@ -68,7 +68,16 @@ impl Pty {
     /// All that was shown, with lines joined: what is broken at forty columns is one sentence.
     fn text(&self) -> String {
         let bytes = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        String::from_utf8_lossy(&bytes).split_whitespace().collect::<Vec<_>>().join(" ")
+        let shown = String::from_utf8_lossy(&bytes).into_owned();
+        // A sentence that is broken has its colour on both lines.
+        let mut plain = String::new();
+        let mut rest = shown.as_str();
+        while let Some((before, after)) = rest.split_once("\x1b[") {
+            plain.push_str(before);
+            rest = after.split_once('m').map_or("", |(_, rest)| rest);
+        }
+        plain.push_str(rest);
+        plain.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     /// Waits for words after those of the last time.
