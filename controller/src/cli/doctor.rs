@@ -62,7 +62,7 @@ pub(super) async fn run(config: &Config, json: bool) -> Result<ExitCode> {
             if hosts.is_empty() {
                 checks.push(warn("hosts", "there is none".into(), "add one: tram-controller admin host add"));
             }
-            if hosts.iter().any(|h| is_node(h)) {
+            if hosts.iter().any(is_node) {
                 checks.push(match nodes::open_ca(&app, app.clock.now()) {
                     Ok(_) => ok("nodes' authority", "it is there; it belongs into the backup".into()),
                     Err(e) => fail("nodes' authority", e.to_string(), "restore node-ca.pem from a backup"),

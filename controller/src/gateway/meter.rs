@@ -97,7 +97,7 @@ impl Meter {
 }
 
 fn permille(part: u64, all: u64) -> u64 {
-    if all == 0 { 0 } else { part * 1000 / all }
+    (part * 1000).checked_div(all).unwrap_or(0)
 }
 
 #[cfg(test)]

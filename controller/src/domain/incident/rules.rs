@@ -160,7 +160,8 @@ impl<'a> Look<'a> {
     /// Rule 2: most offices of one carrier, else of one region.
     fn carriers(&mut self) {
         type Of = fn(&super::picture::Site) -> Option<&String>;
-        let kinds: [(Of, fn(String) -> Scope); 2] =
+        type About = fn(String) -> Scope;
+        let kinds: [(Of, About); 2] =
             [(|s| s.carrier.as_ref(), Scope::Carrier), (|s| s.region.as_ref(), Scope::Region)];
         for (of, scope) in kinds {
             let quiet: BTreeSet<&str> = self.quiet_sites().into_iter().collect();
@@ -360,7 +361,9 @@ impl<'a> Look<'a> {
     /// Rules 7 and 8: a service that fails at several offices is to blame itself; at one, what lies between.
     /// Offices whose line or router is in trouble say nothing about services.
     fn services(&mut self) {
-        let mut seen: BTreeMap<&str, (Vec<(&'a str, &'a str)>, BTreeSet<&'a str>)> = BTreeMap::new();
+        /// Offices at which it fails, with the phase; and those at which it works.
+        type Seen<'a> = (Vec<(&'a str, &'a str)>, BTreeSet<&'a str>);
+        let mut seen: BTreeMap<&str, Seen<'a>> = BTreeMap::new();
         for e in &self.picture.endpoints {
             let blind = e.silence.is_some() || self.taken_sites.contains(e.site.as_str()) || self.taken.contains(&e.id);
             if blind {

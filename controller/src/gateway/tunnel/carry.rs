@@ -191,9 +191,13 @@ impl Carried {
         let place = self.words.clone().try_acquire_owned();
         match (words, place) {
             (ToGateway::AssistStop(stop), _) => {
-                if gateway.stop_assist(&link, ip, stop.assist) {
-                    tokio::spawn(async move { gateway.say_stopped().await });
-                }
+                // At once; only the telling takes time.
+                let news = gateway.stop_assist(&link, ip, stop.assist);
+                tokio::spawn(async move {
+                    if news {
+                        gateway.say_stopped().await;
+                    }
+                });
             }
             (ToGateway::AssistAnswer(said), Ok(place)) => {
                 tokio::spawn(async move {
