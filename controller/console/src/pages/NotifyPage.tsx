@@ -82,9 +82,9 @@ export function NotifyPage() {
     },
     {
       id: 'actions',
-      header: '',
+      header: t('common.actions'),
       enableSorting: false,
-      meta: { width: 60 },
+      meta: { width: 100, narrow: 90 },
       cell: ({ row }) => (
         <Menu position="bottom-end">
           <Menu.Target>
@@ -123,7 +123,10 @@ export function NotifyPage() {
       <Title order={2} fz={18}>
         {t('notify.log')}
       </Title>
-      <Answer query={log}>{(list) => (list.items.length === 0 ? <Empty title={t('notify.logNone')} /> : <Log rows={list.items} names={names} />)}</Answer>
+      {/* One sign of loading for a page: the rules' own. */}
+      {!log.isPending && (
+        <Answer query={log}>{(list) => (list.items.length === 0 ? <Empty title={t('notify.logNone')} /> : <Log rows={list.items} names={names} />)}</Answer>
+      )}
       {edited && <RuleForm rule={edited === 'new' ? undefined : edited} onClose={() => setEdited(undefined)} />}
       <Confirm
         opened={dropped !== undefined}
