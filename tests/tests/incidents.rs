@@ -6,13 +6,16 @@ use anyhow::{Context, Result};
 use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tram_controller::domain::access::Role;
+use tram_controller::domain::health::{Latest, Probed};
 use tram_controller::domain::incident::Thresholds;
 use tram_controller::domain::incident::hours::Hours;
 use tram_controller::domain::time::Time;
 use tram_controller::services::incidents::{self, Lookout};
 use tram_tests::db::{self, TestDb};
 use tram_tests::http::{Browser, COMMUNE, DISTRICT, ELSEWHERE, TestApi};
+use tram_wire::check::CheckState;
 use tram_wire::ids::EndpointId;
+use tram_wire::report::{Phase, Probe, Trips};
 use uuid::Uuid;
 
 /// Between two looks.
@@ -76,6 +79,15 @@ impl World {
             tx.commit().await?;
         }
         Ok(())
+    }
+
+    /// The newest probes of a computer, made now.
+    async fn probed(&self, id: EndpointId, probes: &[Probe]) -> Result<()> {
+        let at = self.now();
+        let made = probes.iter().map(|p| (p.name.clone(), Probed { at, probe: p.clone() })).collect();
+        let mut tx = self.db.store.begin().await?;
+        tx.put_latest_health(id, &Latest { probes: made, at, ..Latest::default() }).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Looks so often, 15 s apart.
@@ -254,6 +266,63 @@ async fn a_controller_that_was_away_says_nothing_of_others() -> Result<()> {
         let next = Lookout { since: w.now().minus(Duration::from_secs(100)), ..w.lookout.clone() };
         let looked = incidents::look(w.api.app(), &next, Vec::new(), w.now()).await?.context("looked")?;
         assert_eq!((looked.opened, looked.over), (0, 0));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn probes_of_offices_tell_a_service_from_a_line_and_a_cable() -> Result<()> {
+    for w in World::both().await? {
+        let operator = w.api.signed_in(Role::Operator).await?;
+        let sites = [COMMUNE, ELSEWHERE, "00454", "00460", "00006"];
+        let mut all = Vec::new();
+        for site in sites {
+            all.push(w.endpoint(site).await?);
+        }
+        let peer = w.endpoint(COMMUNE).await?;
+        let burst = |lost: u16| {
+            let trips = Trips { sent: 20, lost, p50_us: 400, p95_us: 900, jitter_us: 50 };
+            Probe {
+                name: "gateway".into(),
+                kind: "icmp".into(),
+                state: CheckState::Ok,
+                trips: Some(trips),
+                ..Probe::default()
+            }
+        };
+        let egov = |ok: bool| Probe {
+            name: "egov".into(),
+            kind: "https".into(),
+            state: if ok { CheckState::Ok } else { CheckState::Crit },
+            failed: (!ok).then_some(Phase::Tls),
+            ..Probe::default()
+        };
+        // A service that fails at three offices of five.
+        for (n, id) in all.iter().enumerate() {
+            w.probed(*id, &[egov(n > 2), burst(0)]).await?;
+        }
+        w.looks(3).await?;
+        let open = list(&operator, "open=true").await?;
+        assert_eq!(
+            (open.len(), &open[0]["cause"], &open[0]["scope"]),
+            (1, &json!("service"), &json!("service:egov")),
+            "{open:?}"
+        );
+        // Then at one, and one of two computers there loses packets on the way to its router.
+        for id in &all[1..] {
+            w.probed(*id, &[egov(true), burst(0)]).await?;
+        }
+        w.probed(all[0], &[egov(false), burst(0)]).await?;
+        w.probed(peer, &[burst(4)]).await?;
+        w.looks(4).await?;
+        let mut causes: Vec<_> = list(&operator, "open=true").await?.iter().map(|i| i["cause"].to_string()).collect();
+        causes.sort();
+        assert_eq!(causes, ["\"lan\"", "\"site_service\""]);
+        // What was found an hour ago says nothing of now.
+        w.api.pass(Duration::from_secs(3600));
+        w.looks(8).await?;
+        let operator = w.api.signed_in(Role::Operator).await?;
+        assert_eq!(list(&operator, "open=true").await?.len(), 0);
     }
     Ok(())
 }

@@ -6,17 +6,24 @@ use std::time::Duration;
 use serde_json::Value;
 use tram_wire::check::{CheckState, Finding};
 use tram_wire::ids::{DesktopId, EndpointId};
+use tram_wire::report::{Phase, Probe};
 
 use super::super::{App, Result};
 use crate::domain::day::Day;
+use crate::domain::health::Probed;
 use crate::domain::host::HostState;
 use crate::domain::incident::backlog::Account;
 use crate::domain::incident::hours::Hours;
 use crate::domain::incident::picture::{
-    DesktopFault, Endpoint, Fault, LastWord, Path, Picture, Probe, Service, Silence, Site,
+    DesktopFault, Endpoint, Fault, LastWord, Path, Picture, Probe as OwnProbe, Service, Silence, Site,
 };
 use crate::domain::time::Time;
 use crate::store::incidents::{Seen, SiteFacts};
+
+/// Probes of the line itself, by the names agents give them.
+const LINE: [&str; 5] = ["gateway", "controller", "dns", "ntp", "mtu"];
+/// A probe older than this says nothing of now. Services are probed every 5 min.
+const NEWS: Duration = Duration::from_secs(15 * 60);
 
 /// A picture, and what is needed to judge again.
 pub(super) struct Read {
@@ -40,7 +47,7 @@ impl Read {
     }
 }
 
-pub(super) async fn read(app: &App, seen: Vec<Seen>, centre: Vec<Probe>, hours: &Hours, now: Time) -> Result<Read> {
+pub(super) async fn read(app: &App, seen: Vec<Seen>, centre: Vec<OwnProbe>, hours: &Hours, now: Time) -> Result<Read> {
     let facts: BTreeMap<String, SiteFacts> =
         app.store.site_facts().await?.into_iter().map(|f| (f.site_code.clone(), f)).collect();
     let parents = app.store.site_parents().await?;
@@ -68,7 +75,7 @@ pub(super) async fn read(app: &App, seen: Vec<Seen>, centre: Vec<Probe>, hours: 
                 maintenance: known.and_then(|f| f.maintenance_until).is_some_and(|until| until > now.micros()),
             }
         });
-        fleet.endpoints.push(endpoint(s));
+        fleet.endpoints.push(endpoint(s, now));
     }
     fleet.desktops = app
         .store
@@ -83,7 +90,7 @@ pub(super) async fn read(app: &App, seen: Vec<Seen>, centre: Vec<Probe>, hours: 
     Ok(Read { fleet, started })
 }
 
-fn endpoint(s: Seen) -> Endpoint {
+fn endpoint(s: Seen, now: Time) -> Endpoint {
     let last_word = match (s.last_event.as_deref(), s.last_detail.as_deref()) {
         (Some("goodbye"), Some(crate::domain::endpoint::SHUT_DOWN)) => LastWord::Shutdown,
         (Some("goodbye"), _) => LastWord::Stopped,
@@ -92,19 +99,37 @@ fn endpoint(s: Seen) -> Endpoint {
     };
     let silence = s.silent.then_some(Silence { since: Time::from_micros(s.last_seen_at), last_word });
     let network = s.network.unwrap_or_default();
+    let probes = probes(s.probes, now);
     Endpoint {
         id: s.id,
         site: s.site_code,
         silence,
-        gateway: network["gateway"].is_string().then(|| path(&network, "gateway")).flatten(),
-        controller: path(&network, "controller"),
+        gateway: burst(probes.get("gateway"))
+            .or_else(|| network["gateway"].is_string().then(|| path(&network, "gateway")).flatten()),
+        controller: burst(probes.get("controller")).or_else(|| path(&network, "controller")),
         usual_ms: number(&network["controller_usual_ms"]),
-        services: services(&network["services"]),
+        services: services(&probes),
         faults: s.findings.map(|f| faults(&f)).unwrap_or_default(),
     }
 }
 
-/// A measured way: bursts if the agent made some, else the round trip of its last look.
+/// Probes that are still news. One that can't be read is none.
+fn probes(all: Option<Value>, now: Time) -> BTreeMap<String, Probe> {
+    let all: BTreeMap<String, Value> = all.and_then(|v| serde_json::from_value(v).ok()).unwrap_or_default();
+    let known = all.into_iter().filter_map(|(name, v)| Some((name, serde_json::from_value::<Probed>(v).ok()?)));
+    known.filter(|(_, p)| now.since(p.at) <= NEWS).map(|(name, p)| (name, p.probe)).collect()
+}
+
+/// A burst of packets as a measured way.
+fn burst(probe: Option<&Probe>) -> Option<Path> {
+    let trips = probe?.trips.filter(|t| t.sent > 0)?;
+    let (sent, lost) = (f32::from(trips.sent), f32::from(trips.lost.min(trips.sent)));
+    #[allow(clippy::cast_precision_loss)] // microseconds of a round trip
+    let p95_ms = (lost < sent).then_some(trips.p95_us as f32 / 1000.0);
+    Some(Path { loss_percent: 100.0 * lost / sent, p95_ms })
+}
+
+/// A measured way by the round trip of an older agent's last look.
 fn path(network: &Value, to: &str) -> Option<Path> {
     let of = |what: &str| number(&network[format!("{to}_{what}").as_str()]);
     let p95_ms = of("p95_ms").or_else(|| of("rtt_ms"));
@@ -117,11 +142,27 @@ fn number(v: &Value) -> Option<f32> {
     v.as_f64().filter(|n| n.is_finite() && *n >= 0.0).map(|n| n as f32)
 }
 
-fn services(v: &Value) -> Vec<Service> {
-    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    let all = v.as_array().into_iter().flatten().take(64);
-    all.map(|s| Service { name: text(&s["name"]), ok: s["ok"].as_bool(), phase: text(&s["phase"]) })
-        .filter(|s| !s.name.is_empty())
+/// What the office's prober found of services: all probes but those of the line itself.
+fn services(probes: &BTreeMap<String, Probe>) -> Vec<Service> {
+    let services = probes.iter().filter(|(name, _)| !LINE.contains(&name.as_str()));
+    services
+        .map(|(name, p)| Service {
+            name: name.clone(),
+            ok: match p.state {
+                CheckState::Ok | CheckState::Warn => Some(true),
+                CheckState::Crit => Some(false),
+                CheckState::Unknown => None,
+            },
+            phase: match p.failed {
+                Some(Phase::Resolve) => "resolve",
+                Some(Phase::Connect) => "connect",
+                Some(Phase::Tls) => "tls",
+                Some(Phase::FirstByte) => "first_byte",
+                Some(Phase::Expect) => "answer",
+                Some(Phase::Other) | None => "other",
+            }
+            .to_owned(),
+        })
         .collect()
 }
 
