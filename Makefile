@@ -23,7 +23,7 @@ torture: ## 10,000 viewers that vanish at every stage of SPICE and VNC: no QEMU 
 	@.ci/setup test && . .ci/env && TRAM_TORTURE_ROUNDS=$${TRAM_TORTURE_ROUNDS:-10000} TRAM_SILENT_SECONDS=60 \
 	    cargo test --locked -p tram-tests --test torture -- --nocapture --include-ignored
 
-story-endpoint: ## an officer's day at an endpoint: thin line, kiosk, viewer, real desktop; line cut, controller killed
+story-endpoint: ## an officer's day at an endpoint: thin line, kiosk, viewer, real desktop; line cut, controller and gateway killed
 	@.ci/setup test && images/test/build && tests/endpoint/story.sh
 
 newcomer: ## `make demo` as a user with sudo on a bare Debian 13 with systemd, from nothing (15 to 40 min, needs root)

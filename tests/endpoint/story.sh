@@ -2,7 +2,7 @@
 # An officer's day at an endpoint against a real desktop: the agent in a network namespace of its own behind a
 # thin line (4/1 Mbit/s), a kiosk browser and a viewer on Xvfb, a demo of its own at the other end. The line is
 # cut for 20 s and for 3 min; the controller is killed, which nobody notices, as two gateways carry by themselves; then
-# the gateway that carries. Pictures are kept. About 9 min; needs root.
+# the gateway that carries. Pictures are kept. About 5 to 9 min; needs root.
 #   TRAM_SHOTS=folder   where the pictures go (default: story-endpoint/ in the cargo target folder)
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
