@@ -44,6 +44,8 @@ impl Pty {
         );
         let mut child = Command::new("script")
             .args(["-qfec", &line, "/dev/null"])
+            // The line's shell: Ctrl-C ends the program, and a bash goes on with the next command. A dash ends, too.
+            .env("SHELL", "/bin/bash")
             .env("XDG_RUNTIME_DIR", folder)
             .env_remove("DISPLAY")
             .env("TERM", "xterm")
