@@ -22,7 +22,7 @@ use tram_controller::gateway::Gateway;
 use tram_controller::services::{App, broker};
 use tram_controller::store::Store;
 use tram_hypervisor::sim::Sim;
-use tram_hypervisor::{AccelPolicy, DesktopSpec, Hypervisor, OpenOptions, Owner};
+use tram_hypervisor::{AccelPolicy, DesktopSpec, GuestProfile, Hypervisor, OpenOptions, Owner};
 use tram_wire::ids::SessionId;
 
 use crate::office::{Office, Plan};
@@ -75,6 +75,7 @@ impl Gate {
                 memory_mib: 512,
                 disk_gib: None,
                 generation: 1,
+        guest: GuestProfile::default(),
             };
             sim.ensure_disk(&spec).await?;
             sim.ensure_defined(&spec).await?;

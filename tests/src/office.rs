@@ -5,7 +5,7 @@ use tram_controller::clock::Clock;
 use tram_controller::domain::access::{Caller, Role, Scope};
 use tram_controller::domain::credential::Language;
 use tram_controller::domain::host::AccelSetting;
-use tram_controller::domain::image::ImageState;
+use tram_controller::domain::image::{Guest, ImageState};
 use tram_controller::domain::session::Policy;
 use tram_controller::domain::ticket::Binding;
 use tram_controller::domain::time::Time;
@@ -74,6 +74,7 @@ impl Office {
             virtual_size_bytes: 1 << 30,
             file_size_bytes: 1 << 20,
             sha256: "0".repeat(64),
+            guest: Guest::LinuxBios,
             error: None,
             created_at: now.micros(),
             pools: 0,

@@ -107,6 +107,25 @@ fn what_is_listed_is_json_for_scripts_and_lines_for_people() -> Result<()> {
 }
 
 #[test]
+fn a_published_image_keeps_the_machine_it_was_published_for() -> Result<()> {
+    let world = World::new()?;
+    world.small_image()?;
+    let file = world.path().join("small.qcow2");
+    let file = file.to_str().context("path")?;
+    let add = |version| ["image", "add", "--name", "small", "--version", version, "--file", file, "--guest", "windows"];
+    refused(&world, &add("1"), "", "exists for a linux-bios machine")?;
+    world.cli(&[&["admin"][..], &add("2")].concat())?;
+    let list = world.json(&["admin", "image", "list", "--json"])?;
+    let guests: Vec<_> = list.as_array().into_iter().flatten().map(|i| (&i["version"], &i["guest"])).collect();
+    assert_eq!(guests, [(&"2".into(), &"windows".into()), (&"1".into(), &Value::from("linux-bios"))]);
+    let wrong = Command::new(program("tram-controller")?)
+        .args(["admin", "image", "add", "--name", "x", "--version", "1", "--file", file, "--guest", "amiga"])
+        .output()?;
+    assert_eq!(wrong.status.code(), Some(2), "{}", said(&wrong));
+    Ok(())
+}
+
+#[test]
 fn what_can_not_be_done_is_said_with_its_code_and_changes_nothing() -> Result<()> {
     let world = World::new()?;
     let w = &world;

@@ -109,6 +109,20 @@ pub struct HostInfo {
     pub certificate_until: Option<i64>,
 }
 
+/// The machine a guest system expects. It belongs to the golden image: what was installed on one does not start on another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuestProfile {
+    /// Linux, started by SeaBIOS.
+    #[default]
+    LinuxBios,
+    /// Linux, started by UEFI firmware without Secure Boot.
+    LinuxUefi,
+    /// Windows 10 and 11: UEFI with Secure Boot and Microsoft's keys, a TPM 2.0, Hyper-V's enlightenments, a clock that
+    /// keeps local time.
+    Windows,
+}
+
 /// What a desktop should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DesktopSpec {
@@ -126,6 +140,9 @@ pub struct DesktopSpec {
     pub disk_gib: Option<u32>,
     /// Changes whenever the desktop must get a fresh disk (rebuild); part of the overlay's mark.
     pub generation: i64,
+    /// The machine its image expects.
+    #[serde(default)]
+    pub guest: GuestProfile,
 }
 
 /// Life of a domain as the hypervisor reports it.

@@ -15,7 +15,8 @@ use common::pki::{Authority, Served};
 use common::{Daemon, Place, event, found, sees, spec, until};
 use tram_hypervisor::overlay::{self, State};
 use tram_hypervisor::{
-    Accel, DesktopId, DesktopSpec, Display, Error, HostEvent, Hypervisor, InstallationId, Power, Stop, error::Class,
+    Accel, DesktopId, DesktopSpec, Display, Error, GuestProfile, HostEvent, Hypervisor, InstallationId, Power, Stop,
+    error::Class,
     libvirt, open,
 };
 use uuid::Uuid;
@@ -532,7 +533,28 @@ async fn qemu_conforms_and_boots_a_guest_to_its_agent() {
     let after: Vec<_> = case.foreign.iter().map(|id| daemon.qemu(&["dumpxml", &id.to_string()])).collect();
     assert_eq!(after, before, "what belongs to others was touched");
 
+    machines(&daemon, &case).await;
     boots(&daemon, &case, &image).await;
+}
+
+/// The firmware and the TPM that other systems expect: QEMU starts with them, and what they keep goes with the desktop.
+async fn machines(daemon: &Daemon, case: &Case<'_>) {
+    let hv = &case.hv;
+    for (guest, secure) in [(GuestProfile::LinuxUefi, "secure='no'"), (GuestProfile::Windows, "secure='yes'")] {
+        let s = DesktopSpec { guest, memory_mib: 256, ..spec("uefi-1") };
+        hv.ensure_disk(&s).await.unwrap();
+        hv.ensure_defined(&s).await.unwrap();
+        hv.ensure_running(s.id).await.unwrap();
+        assert_eq!(sees(hv, s.id).await.power, Some(Power::Running), "{guest:?}");
+        let xml = daemon.qemu(&["dumpxml", &s.name]);
+        let loader = xml.split("<loader ").nth(1).and_then(|l| l.split('>').next()).unwrap();
+        // An older libvirt leaves out what is not so.
+        assert!(loader.contains(secure) || (secure.contains("no") && !loader.contains("secure=")), "{guest:?}: {loader}");
+        assert_eq!(xml.contains("<tpm "), guest == GuestProfile::Windows, "{guest:?}");
+        hv.ensure_absent(s.id).await.unwrap();
+        let other = daemon.qemu(&["list", "--all", "--name"]);
+        assert!(!other.contains("uefi-1"), "{other}");
+    }
 }
 
 /// From an overlay to a guest agent that answers, a picture, and off again because the guest agreed.

@@ -13,6 +13,7 @@ use super::{admin_people, endpoint, gateways, lease, open};
 use crate::config::Config;
 use crate::domain::assist::Consent;
 use crate::domain::host::{AccelSetting, Usage};
+use crate::domain::image::Guest;
 use crate::domain::policy::PoolPolicy;
 use crate::identity::tls;
 use crate::services::{App, Ctx, desktops, hosts, images, nodes, pools};
@@ -128,6 +129,9 @@ pub(super) enum Image {
         /// The file.
         #[arg(long)]
         file: PathBuf,
+        /// The machine its system expects: linux-bios, linux-uefi or windows (UEFI, Secure Boot, TPM 2.0).
+        #[arg(long, default_value = "linux-bios")]
+        guest: Guest,
     },
     /// List images.
     List(Json),
@@ -336,14 +340,14 @@ async fn node(app: &App, ctx: &Ctx, n: Node) -> Result<()> {
 
 async fn image(app: &App, ctx: &Ctx, i: Image) -> Result<()> {
     match i {
-        Image::Add { name, version, file } => {
+        Image::Add { name, version, file, guest } => {
             let tty = std::io::stderr().is_terminal();
             let progress = move |done: u64, total: u64| {
                 if tty {
                     let _ = write!(std::io::stderr(), "\rcopying {:3} %", done * 100 / total.max(1));
                 }
             };
-            let row = images::add(app, ctx, &name, &version, &file, progress)
+            let row = images::add(app, ctx, &name, &version, guest, &file, progress)
                 .await
                 .with_context(|| format!("taking in {}", file.display()))?;
             if tty {
@@ -353,7 +357,7 @@ async fn image(app: &App, ctx: &Ctx, i: Image) -> Result<()> {
         }
         Image::List(j) => {
             let rows = images::list(app, ctx).await?;
-            print(j, rows.iter().map(|i| json!({"id": i.id, "name": i.name, "version": i.version, "state": i.state, "bytes": i.file_size_bytes, "pools": i.pools})))?;
+            print(j, rows.iter().map(|i| json!({"id": i.id, "name": i.name, "version": i.version, "guest": i.guest, "state": i.state, "bytes": i.file_size_bytes, "pools": i.pools})))?;
         }
     }
     Ok(())

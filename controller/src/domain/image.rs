@@ -1,5 +1,7 @@
 //! Golden images.
 
+use tram_hypervisor::GuestProfile;
+
 text_enum! {
     /// Whether desktops may be made from an image version.
     ImageState {
@@ -11,6 +13,28 @@ text_enum! {
         Failed = "failed",
         /// Kept for desktops that still use it, not offered for new pools.
         Retired = "retired",
+    }
+}
+
+text_enum! {
+    /// The machine an image's system expects.
+    Guest {
+        /// Linux that starts from a BIOS.
+        LinuxBios = "linux-bios",
+        /// Linux that starts from UEFI, without Secure Boot.
+        LinuxUefi = "linux-uefi",
+        /// Windows 10 and 11: UEFI, Secure Boot, TPM 2.0, local time.
+        Windows = "windows",
+    }
+}
+
+impl From<Guest> for GuestProfile {
+    fn from(guest: Guest) -> Self {
+        match guest {
+            Guest::LinuxBios => Self::LinuxBios,
+            Guest::LinuxUefi => Self::LinuxUefi,
+            Guest::Windows => Self::Windows,
+        }
     }
 }
 

@@ -298,5 +298,6 @@ fn spec(c: &Claimed) -> DesktopSpec {
         memory_mib: u64::try_from(c.memory_mib).unwrap_or(512),
         disk_gib: c.disk_gib.and_then(|g| u32::try_from(g).ok()),
         generation: c.desktop.disk_generation,
+        guest: c.guest.into(),
     }
 }

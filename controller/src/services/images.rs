@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{App, Ctx, Error, Result, audit};
 use crate::domain::access::Role;
-use crate::domain::image::{ImageState, check_version, file_name};
+use crate::domain::image::{Guest, ImageState, check_version, file_name};
 use crate::domain::name;
 use crate::store::StoreError;
 use crate::store::images::Image;
@@ -38,7 +38,7 @@ pub async fn get(app: &App, ctx: &Ctx, id: ImageId) -> Result<Image> {
 
 /// Takes a file in as `name` at `version`: copies it, inspects the copy (so that nobody can exchange the
 /// file in between), and publishes it read-only. The same version with the same content again is no change.
-/// `progress` is told bytes copied and bytes in all.
+/// `guest` is the machine its desktops are given. `progress` is told bytes copied and bytes in all.
 ///
 /// # Errors
 /// [`Error::Invalid`] with the code of what is wrong with the image; nothing is kept then.
@@ -47,6 +47,7 @@ pub async fn add(
     ctx: &Ctx,
     image_name: &str,
     version: &str,
+    guest: Guest,
     source: &Path,
     progress: impl FnMut(u64, u64) + Send + 'static,
 ) -> Result<Image> {
@@ -61,8 +62,17 @@ pub async fn add(
         .map_err(|e| Error::Internal(Box::new(e)))??;
     if let Some(known) = known {
         let _ = fs::remove_file(&taken.path);
-        if known.sha256 == taken.sha256 {
+        if known.sha256 == taken.sha256 && known.guest == guest {
             return Ok(known);
+        }
+        if known.sha256 == taken.sha256 {
+            return Err(Error::Conflict(
+                "I-205",
+                format!(
+                    "{image_name} {version} exists for a {} machine; desktops may stand on it, give a new version for a {guest} one",
+                    known.guest
+                ),
+            ));
         }
         return Err(Error::Conflict(
             "I-203",
@@ -80,6 +90,7 @@ pub async fn add(
         virtual_size_bytes: taken.virtual_size.cast_signed(),
         file_size_bytes: taken.size.cast_signed(),
         sha256: taken.sha256,
+        guest,
         error: None,
         created_at: ctx.now.micros(),
         pools: 0,
@@ -89,7 +100,7 @@ pub async fn add(
     fs::rename(&taken.path, app.image_dir.join(&file)).map_err(|e| folder_fault(&app.image_dir, &e))?;
     let mut tx = app.store.begin().await?;
     tx.add_image(&row).await?;
-    let detail = json!({"version": version, "sha256": row.sha256, "bytes": row.file_size_bytes});
+    let detail = json!({"version": version, "sha256": row.sha256, "guest": guest, "bytes": row.file_size_bytes});
     audit(&mut tx, ctx, "image.add", image_name, detail).await?;
     tx.commit().await?;
     Ok(row)

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{Result, Store, Tx, exec_tx, on_read, on_tx};
 use crate::domain::desktop::{DesiredDesktop, DesktopState, Wanted};
+use crate::domain::image::Guest;
 use crate::domain::time::Time;
 use crate::nudge::Kind;
 
@@ -224,6 +225,9 @@ pub struct Claimed {
     pub desktop: Desktop,
     /// Golden image file.
     pub image_file: String,
+    /// The machine the image expects.
+    #[sqlx(try_from = "String")]
+    pub guest: Guest,
     /// Virtual processors.
     pub vcpus: i64,
     /// Memory, MiB.
@@ -250,7 +254,7 @@ impl Tx {
             return Ok(vec![]);
         }
         let sql = format!(
-            "SELECT {COLUMNS}, NULL AS assigned_name, i.file AS image_file, p.vcpus, p.memory_mib, p.disk_gib FROM desktops d \
+            "SELECT {COLUMNS}, NULL AS assigned_name, i.file AS image_file, i.guest, p.vcpus, p.memory_mib, p.disk_gib FROM desktops d \
              JOIN pools p ON p.id = d.pool_id JOIN images i ON i.id = p.image_id WHERE d.lease_owner = $1 AND d.lease_until = $2"
         );
         let mut rows: Vec<Claimed> = on_tx!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql))

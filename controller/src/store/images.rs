@@ -4,7 +4,7 @@ use tram_wire::ids::ImageId;
 use uuid::Uuid;
 
 use super::{Result, Store, Tx, exec_tx, on_read};
-use crate::domain::image::ImageState;
+use crate::domain::image::{Guest, ImageState};
 use crate::nudge::Kind;
 
 /// One row.
@@ -28,6 +28,9 @@ pub struct Image {
     pub file_size_bytes: i64,
     /// SHA-256 of the file, hexadecimal.
     pub sha256: String,
+    /// The machine it expects.
+    #[sqlx(try_from = "String")]
+    pub guest: Guest,
     /// Why it was refused.
     pub error: Option<String>,
     /// When it was added, microseconds.
@@ -37,7 +40,7 @@ pub struct Image {
     pub pools: i64,
 }
 
-const SELECT: &str = "SELECT i.id, i.name, i.version, i.file, i.state, i.virtual_size_bytes, i.file_size_bytes, i.sha256, i.error, \
+const SELECT: &str = "SELECT i.id, i.name, i.version, i.file, i.state, i.virtual_size_bytes, i.file_size_bytes, i.sha256, i.guest, i.error, \
     i.created_at, (SELECT COUNT(*) FROM pools p WHERE p.image_id = i.id) AS pools FROM images i";
 
 impl Store {
@@ -67,10 +70,10 @@ impl Tx {
     /// [`super::StoreError::Duplicate`] if that version of it exists.
     pub async fn add_image(&mut self, i: &Image) -> Result<()> {
         exec_tx!(self, c => sqlx::query(
-            "INSERT INTO images (id, name, version, file, state, virtual_size_bytes, file_size_bytes, sha256, error, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
+            "INSERT INTO images (id, name, version, file, state, virtual_size_bytes, file_size_bytes, sha256, guest, error, created_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)")
             .bind(i.id.0).bind(&i.name).bind(&i.version).bind(&i.file).bind(i.state.as_str())
-            .bind(i.virtual_size_bytes).bind(i.file_size_bytes).bind(&i.sha256).bind(&i.error).bind(i.created_at).execute(c))?;
+            .bind(i.virtual_size_bytes).bind(i.file_size_bytes).bind(&i.sha256).bind(i.guest.as_str()).bind(&i.error).bind(i.created_at).execute(c))?;
         self.touch(Kind::Image, i.id.0);
         Ok(())
     }

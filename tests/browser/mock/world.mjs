@@ -31,7 +31,7 @@ export class World {
     this.connections = new Map()
     this.image = {
       id: randomUUID(), name: 'tram-test', version: '13.1-1', file: 'tram-test-13.1-1.qcow2', format: 'qcow2',
-      virtual_size_bytes: 2.5e9, file_size_bytes: 4.1e8, sha256: 'a'.repeat(64), state: 'ready', error: null,
+      virtual_size_bytes: 2.5e9, file_size_bytes: 4.1e8, sha256: 'a'.repeat(64), guest: 'linux-bios', state: 'ready', error: null,
       created_at: ago(86_400), pools: 1,
     }
     this.badImage = {

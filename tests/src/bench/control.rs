@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tram_controller::clock::Clock;
 use tram_controller::domain::access::Role;
 use tram_controller::domain::host::AccelSetting;
+use tram_controller::domain::image::Guest;
 use tram_controller::fleet::Fleet;
 use tram_controller::reconcile::host_inventory::HostInventory;
 use tram_controller::reconcile::pool_size::PoolSize;
@@ -88,7 +89,7 @@ impl Plant {
         TestApi::new(&db.store).await?;
         let ctx = Ctx::local_admin(app.clock.now());
         hosts::put(&app, &ctx, "here", "qemu:///system", AccelSetting::Tcg).await?;
-        let image = images::add(&app, &ctx, "base", "1", base, |_, _| {}).await?.id;
+        let image = images::add(&app, &ctx, "base", "1", Guest::LinuxBios, base, |_, _| {}).await?.id;
         let owner =
             Owner { installation: app.installation, image_dir: app.image_dir.clone(), disk_dir: folder.join("disks") };
         let stop = CancellationToken::new();

@@ -1490,6 +1490,11 @@ export interface components {
          * @enum {string}
          */
         GatewayState: "live" | "draining" | "silent" | "stopped";
+        /**
+         * @description The machine an image's system expects.
+         * @enum {string}
+         */
+        Guest: "linux-bios" | "linux-uefi" | "windows";
         /** @description Who is to act, and by when they should answer. */
         HandOver: {
             /**
@@ -1776,6 +1781,8 @@ export interface components {
             file_size_bytes: number;
             /** @description Always `qcow2`. */
             format: string;
+            /** @description The machine its desktops are given. */
+            guest: components["schemas"]["Guest"];
             /**
              * Format: uuid
              * @description Id.
@@ -2545,6 +2552,8 @@ export interface components {
                 file_size_bytes: number;
                 /** @description Always `qcow2`. */
                 format: string;
+                /** @description The machine its desktops are given. */
+                guest: components["schemas"]["Guest"];
                 /**
                  * Format: uuid
                  * @description Id.

@@ -51,6 +51,13 @@ export function ImagesPage() {
         cell: ({ row }) => format.bytes(row.original.file_size_bytes),
       },
       {
+        id: 'guest',
+        header: t('image.guest'),
+        accessorFn: (row) => row.guest,
+        meta: { width: 150, from: 'lg' },
+        cell: ({ row }) => t(`image.guests.${row.original.guest}`),
+      },
+      {
         id: 'pools',
         header: t('nav.pools'),
         accessorFn: (row) => row.pools,

@@ -7,12 +7,12 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use crate::{Accel, DesktopId, DesktopSpec, Display, Error, InstallationId, Result};
+use crate::{Accel, DesktopId, DesktopSpec, Display, Error, GuestProfile, InstallationId, Result};
 
 /// Namespace of our mark.
 pub(super) const NAMESPACE: &str = "https://tram.invalid/xmlns/desktop/1";
 /// Raised when the definition below changes: domains written by an older release are then written anew.
-const TEMPLATE: u32 = 3;
+const TEMPLATE: u32 = 4;
 
 /// When a display's password ran out: long before it was set.
 const NEVER: &str = "1970-01-01T00:00:01";
@@ -198,8 +198,9 @@ impl Frame<'_> {
             Network::Bridge(b) => format!("bridge-{b}"),
         };
         let form = format!(
-            "{TEMPLATE}/{:?}/{}/{}/{}/{}/{network}/{}",
+            "{TEMPLATE}/{:?}/{:?}/{}/{}/{}/{}/{network}/{}",
             self.accel,
+            spec.guest,
             spec.name,
             spec.vcpus,
             spec.memory_mib,
@@ -238,15 +239,10 @@ impl Frame<'_> {
                         .child(el("entry").text(format_args!("io.systemd.credential:system.hostname={}", spec.name))),
                 ),
             )
-            .child(
-                el("os")
-                    .child(el("type").attr("arch", "x86_64").attr("machine", "q35").text("hvm"))
-                    .child(el("boot").attr("dev", "hd"))
-                    .child(el("smbios").attr("mode", "sysinfo")),
-            )
-            .child(self.features())
+            .child(os(spec.guest))
+            .child(self.features(spec.guest))
             .child(self.cpu())
-            .child(clock())
+            .child(clock(spec.guest))
             .child(el("on_poweroff").text("destroy"))
             .child(el("on_reboot").text("restart"))
             .child(el("on_crash").text("destroy"))
@@ -254,13 +250,19 @@ impl Frame<'_> {
             .write()
     }
 
-    fn features(&self) -> El {
+    fn features(&self, guest: GuestProfile) -> El {
         let features = el("features").child(el("acpi")).child(el("apic"));
-        match self.accel {
+        let features = match self.accel {
             // The default translation cache is 1 GiB a guest; 128 MiB boots as fast.
             Accel::Tcg => features.child(el("tcg").child(el("tb-cache").attr("unit", "MiB").text(128))),
             _ => features,
+        };
+        if guest != GuestProfile::Windows {
+            return features;
         }
+        // Secure Boot keeps its variables behind system management mode. QEMU's emulation has no enlightenments.
+        let features = features.child(el("smm").attr("state", "on"));
+        if self.accel == Accel::Kvm { features.child(enlightenments()) } else { features }
     }
 
     fn cpu(&self) -> El {
@@ -321,6 +323,7 @@ impl Frame<'_> {
             .child(el("video").child(el("model").attr("type", "virtio").attr("heads", 1).attr("primary", "yes")))
             .child(el("memballoon").attr("model", "virtio"))
             .child(el("rng").attr("model", "virtio").child(el("backend").attr("model", "random").text("/dev/urandom")))
+            .children(tpm(spec.guest))
             .children(self.interface(spec.id));
         Ok(devices)
     }
@@ -378,11 +381,54 @@ pub(super) fn offers_spice(capabilities: &str) -> bool {
     graphics.is_some_and(|g| g.contains("<value>spice</value>"))
 }
 
-fn clock() -> El {
-    el("clock")
-        .attr("offset", "utc")
+/// Firmware and how it starts the disk. Which files that is, libvirt finds among the firmware the host has.
+fn os(guest: GuestProfile) -> El {
+    let os = el("os");
+    let os = if guest == GuestProfile::LinuxBios { os } else { os.attr("firmware", "efi") };
+    let os = os.child(el("type").attr("arch", "x86_64").attr("machine", "q35").text("hvm"));
+    let feature = |name: &str, enabled: bool| {
+        el("feature").attr("enabled", if enabled { "yes" } else { "no" }).attr("name", name)
+    };
+    let os = match guest {
+        GuestProfile::LinuxBios => os,
+        // A golden image has a kernel of its own signing, or none.
+        GuestProfile::LinuxUefi => os.child(el("firmware").child(feature("secure-boot", false))),
+        GuestProfile::Windows => {
+            os.child(el("firmware").child(feature("enrolled-keys", true)).child(feature("secure-boot", true)))
+        }
+    };
+    os.child(el("boot").attr("dev", "hd")).child(el("smbios").attr("mode", "sysinfo"))
+}
+
+/// What tells Windows that it is a guest, so that it asks the hypervisor instead of waiting for hardware.
+fn enlightenments() -> El {
+    let on = |name: &'static str| el(name).attr("state", "on");
+    el("hyperv")
+        .attr("mode", "custom")
+        .child(on("relaxed"))
+        .child(on("vapic"))
+        .child(on("spinlocks").attr("retries", 8191))
+        .child(on("vpindex"))
+        .child(on("runtime"))
+        .child(on("synic"))
+        .child(on("stimer"))
+        .child(on("frequencies"))
+}
+
+/// Windows 11 asks for one; swtpm plays it, and its memory goes with the domain.
+fn tpm(guest: GuestProfile) -> Option<El> {
+    (guest == GuestProfile::Windows).then(|| {
+        el("tpm").attr("model", "tpm-crb").child(el("backend").attr("type", "emulator").attr("version", "2.0"))
+    })
+}
+
+fn clock(guest: GuestProfile) -> El {
+    let windows = guest == GuestProfile::Windows;
+    let clock = el("clock")
+        .attr("offset", if windows { "localtime" } else { "utc" })
         .child(el("timer").attr("name", "rtc").attr("tickpolicy", "catchup"))
-        .child(el("timer").attr("name", "hpet").attr("present", "no"))
+        .child(el("timer").attr("name", "hpet").attr("present", "no"));
+    if windows { clock.child(el("timer").attr("name", "hypervclock").attr("present", "yes")) } else { clock }
 }
 
 /// A stable address in QEMU's range, from the last bytes of the id (random in every UUID version we use).
@@ -404,6 +450,7 @@ mod tests {
             memory_mib: 768,
             disk_gib: None,
             generation: 3,
+            guest: GuestProfile::LinuxBios,
         }
     }
 
@@ -506,6 +553,21 @@ mod tests {
     }
 
     #[test]
+    fn each_guest_gets_the_machine_it_was_installed_on() {
+        let network = Network::Isolated;
+        let of = |accel, guest| frame(accel, &network).domain(&DesktopSpec { guest, ..spec() }).unwrap();
+        let bios = of(Accel::Kvm, GuestProfile::LinuxBios);
+        assert!(!bios.contains("efi") && !bios.contains("<tpm") && bios.contains("offset='utc'"), "{bios}");
+        let uefi = of(Accel::Kvm, GuestProfile::LinuxUefi);
+        assert!(uefi.contains("<os firmware='efi'>") && uefi.contains("enabled='no' name='secure-boot'"), "{uefi}");
+        let windows = of(Accel::Kvm, GuestProfile::Windows);
+        for part in ["enabled='yes' name='secure-boot'", "<smm state='on'/>", "<hyperv", "<tpm model='tpm-crb'>", "localtime"] {
+            assert!(windows.contains(part), "{part}: {windows}");
+        }
+        assert!(!of(Accel::Tcg, GuestProfile::Windows).contains("<hyperv"));
+    }
+
+    #[test]
     fn each_thing_the_definition_depends_on_changes_its_form() {
         let network = Network::Isolated;
         let (base, s) = (frame(Accel::Tcg, &network), spec());
@@ -515,6 +577,8 @@ mod tests {
             DesktopSpec { vcpus: 1, ..s.clone() },
             DesktopSpec { memory_mib: 1, ..s.clone() },
             DesktopSpec { image_file: "other.qcow2".into(), ..s.clone() },
+            DesktopSpec { guest: GuestProfile::LinuxUefi, ..s.clone() },
+            DesktopSpec { guest: GuestProfile::Windows, ..s.clone() },
         ] {
             assert_ne!(form(&other), form(&s));
         }

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use tempfile::TempDir;
 use tram_hypervisor::{
-    AccelPolicy, DesktopId, DesktopSpec, Found, HostEvent, Hypervisor, InstallationId, Observed, OpenOptions, Owner,
+    AccelPolicy, DesktopId, DesktopSpec, Found, GuestProfile, HostEvent, Hypervisor, InstallationId, Observed, OpenOptions, Owner,
 };
 use uuid::Uuid;
 
@@ -207,6 +207,7 @@ pub fn spec(name: &str) -> DesktopSpec {
         memory_mib: 32,
         disk_gib: None,
         generation: 1,
+        guest: GuestProfile::default(),
     }
 }
 

@@ -12,7 +12,7 @@ use super::Page;
 use crate::api::Api;
 use crate::api::error::{ApiError, Problem};
 use crate::api::extract::Signed;
-use crate::domain::image::ImageState;
+use crate::domain::image::{Guest, ImageState};
 use crate::domain::time::Time;
 use crate::services::images;
 use crate::store;
@@ -36,6 +36,8 @@ pub struct Image {
     pub file_size_bytes: i64,
     /// SHA-256 of the file.
     pub sha256: String,
+    /// The machine its desktops are given.
+    pub guest: Guest,
     /// Whether new pools may use it.
     pub state: ImageState,
     /// Why it was refused.
@@ -57,6 +59,7 @@ impl From<store::images::Image> for Image {
             virtual_size_bytes: i.virtual_size_bytes,
             file_size_bytes: i.file_size_bytes,
             sha256: i.sha256,
+            guest: i.guest,
             state: i.state,
             error: i.error,
             created_at: Time::from_micros(i.created_at),
