@@ -75,7 +75,7 @@ impl Gate {
                 memory_mib: 512,
                 disk_gib: None,
                 generation: 1,
-        guest: GuestProfile::default(),
+                guest: GuestProfile::default(),
             };
             sim.ensure_disk(&spec).await?;
             sim.ensure_defined(&spec).await?;

@@ -16,8 +16,7 @@ use common::{Daemon, Place, event, found, sees, spec, until};
 use tram_hypervisor::overlay::{self, State};
 use tram_hypervisor::{
     Accel, DesktopId, DesktopSpec, Display, Error, GuestProfile, HostEvent, Hypervisor, InstallationId, Power, Stop,
-    error::Class,
-    libvirt, open,
+    error::Class, libvirt, open,
 };
 use uuid::Uuid;
 
@@ -549,7 +548,10 @@ async fn machines(daemon: &Daemon, case: &Case<'_>) {
         let xml = daemon.qemu(&["dumpxml", &s.name]);
         let loader = xml.split("<loader ").nth(1).and_then(|l| l.split('>').next()).unwrap();
         // An older libvirt leaves out what is not so.
-        assert!(loader.contains(secure) || (secure.contains("no") && !loader.contains("secure=")), "{guest:?}: {loader}");
+        assert!(
+            loader.contains(secure) || (secure.contains("no") && !loader.contains("secure=")),
+            "{guest:?}: {loader}"
+        );
         assert_eq!(xml.contains("<tpm "), guest == GuestProfile::Windows, "{guest:?}");
         hv.ensure_absent(s.id).await.unwrap();
         let other = daemon.qemu(&["list", "--all", "--name"]);

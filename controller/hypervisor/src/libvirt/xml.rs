@@ -561,7 +561,9 @@ mod tests {
         let uefi = of(Accel::Kvm, GuestProfile::LinuxUefi);
         assert!(uefi.contains("<os firmware='efi'>") && uefi.contains("enabled='no' name='secure-boot'"), "{uefi}");
         let windows = of(Accel::Kvm, GuestProfile::Windows);
-        for part in ["enabled='yes' name='secure-boot'", "<smm state='on'/>", "<hyperv", "<tpm model='tpm-crb'>", "localtime"] {
+        for part in
+            ["enabled='yes' name='secure-boot'", "<smm state='on'/>", "<hyperv", "<tpm model='tpm-crb'>", "localtime"]
+        {
             assert!(windows.contains(part), "{part}: {windows}");
         }
         assert!(!of(Accel::Tcg, GuestProfile::Windows).contains("<hyperv"));

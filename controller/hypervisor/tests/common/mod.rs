@@ -13,7 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use tempfile::TempDir;
 use tram_hypervisor::{
-    AccelPolicy, DesktopId, DesktopSpec, Found, GuestProfile, HostEvent, Hypervisor, InstallationId, Observed, OpenOptions, Owner,
+    AccelPolicy, DesktopId, DesktopSpec, Found, GuestProfile, HostEvent, Hypervisor, InstallationId, Observed,
+    OpenOptions, Owner,
 };
 use uuid::Uuid;
 
