@@ -13,7 +13,7 @@ const OLDER: &str = "ledger.1.jsonl";
 const MOST: u64 = 1024 * 1024;
 
 /// The book.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ledger(PathBuf);
 
 impl Ledger {
@@ -23,7 +23,8 @@ impl Ledger {
         Self(state.to_owned())
     }
 
-    /// Writes down what was sent, or what was asked of us (`way`: `sent` or `asked`). Without room for it the agent
+    /// Writes down what was sent, or what was asked of us (`way`: `sent` or `asked`), or what support did
+    /// here (`support`). Without room for it the agent
     /// goes on.
     pub fn note(&self, at_ms: i64, way: &str, message: &str) {
         let line = format!("{{\"at_ms\":{at_ms},\"{way}\":{message}}}\n");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tram_wire::call::{CALL_PATH, Call, Kept};
 use tram_wire::desk::{
     CONNECT_PATH, Connect, Connected, Current, LEASE_PATH, Leased, Problem, SESSION_PATH, SIGN_IN_PATH, SIGN_OUT_PATH,
     SUPPORT_PATH, SignIn, SignOut, SignedIn, Support,
@@ -114,6 +115,14 @@ impl Control {
     /// [`ControlError`].
     pub async fn support(&self) -> Result<Support, ControlError> {
         self.ask("GET", SUPPORT_PATH, None, &()).await
+    }
+
+    /// Calls support, or asks how far it is with a call.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn call(&self, call: &Call) -> Result<Kept, ControlError> {
+        self.ask("POST", CALL_PATH, None, call).await
     }
 
     /// Ends the sign-in, perhaps with the session.

@@ -122,10 +122,11 @@ impl Desk {
         }
     }
 
-    /// Shows something else; its number. What the line does, and whom to call, is somebody else's to say.
+    /// Shows something else; its number. What the line does, whom to call, and how far that is, is somebody else's to say.
     pub(super) fn say(&self, view: View) -> u64 {
         self.view.send_modify(|(version, shown)| {
-            let view = View { cause: shown.cause, phone: shown.phone.clone(), ..view };
+            let (phone, call) = (shown.phone.clone(), shown.call.clone());
+            let view = View { cause: shown.cause, phone, call, ..view };
             if *shown != view {
                 (*version, *shown) = (*version + 1, view);
             }

@@ -11,10 +11,11 @@ use tokio::process::Command;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
+use super::call;
 use super::cause::cause;
 use super::desk::{Desk, Settings};
 use super::listen::private;
-use super::page::{self, Page, Shown};
+use super::page::{self, Page, Shown, Wishes};
 use super::screen;
 use super::support;
 use super::terminal;
@@ -23,6 +24,7 @@ use super::viewer::Viewer;
 use crate::config::Config;
 use crate::doctor;
 use crate::host::{System, limits, peer};
+use crate::ledger::Ledger;
 
 /// Between two looks at this computer and its line, while the officer looks at the page.
 const LOOK: Duration = Duration::from_secs(15);
@@ -51,7 +53,7 @@ pub enum KioskError {
 /// [`KioskError`] at the start; afterwards faults are shown to the officer and mended.
 pub async fn run(config: &Config, browser: bool) -> Result<Infallible, KioskError> {
     let (folder, settings) = prepare(config)?;
-    let (view, seen, wishes, commands) = wires(config);
+    let (view, seen, wishes, commands, presses) = wires(config);
     let uid = peer::own_uid().map_err(|e| KioskError::Io("/proc", e))?;
     let page = Page::bind(config.desk.port, uid, &folder, seen.clone(), wishes)
         .await
@@ -68,6 +70,7 @@ pub async fn run(config: &Config, browser: bool) -> Result<Infallible, KioskErro
         () = page.serve() => Err(KioskError::Ended),
         () = look(config, &view) => Err(KioskError::Ended),
         () = support::follow(&config.state, &view) => Err(KioskError::Ended),
+        () = call::serve(config, &view, presses) => Err(KioskError::Ended),
         () = arrange(seen) => Err(KioskError::Ended),
         () = Desk::new(settings, view.clone(), commands).on_page(page.drawn()).run() => Err(KioskError::Ended),
     }
@@ -79,23 +82,28 @@ pub async fn run(config: &Config, browser: bool) -> Result<Infallible, KioskErro
 /// [`KioskError`].
 pub async fn in_terminal(config: &Config) -> Result<(), KioskError> {
     let (_, settings) = prepare(config)?;
-    let (view, seen, wishes, commands) = wires(config);
+    let (view, seen, wishes, commands, presses) = wires(config);
     tokio::select! {
         done = terminal::run(seen, wishes) => done.map_err(|e| KioskError::Io("the terminal", e)),
         () = look(config, &view) => Err(KioskError::Ended),
         () = support::follow(&config.state, &view) => Err(KioskError::Ended),
+        () = call::serve(config, &view, presses) => Err(KioskError::Ended),
         () = Desk::new(settings, view.clone(), commands).run() => Err(KioskError::Ended),
     }
 }
 
-type Wires = (watch::Sender<Shown>, watch::Receiver<Shown>, mpsc::Sender<page::Command>, mpsc::Receiver<page::Command>);
+type Wires =
+    (watch::Sender<Shown>, watch::Receiver<Shown>, Wishes, mpsc::Receiver<page::Command>, mpsc::Receiver<()>);
 
 /// Between the desk and whoever shows it.
 fn wires(config: &Config) -> Wires {
     let phone = support::kept(&config.state);
     let (view, seen) = watch::channel((1, View { phone, ..View::default() }));
-    let (wishes, commands) = mpsc::channel(WISHES);
-    (view, seen, wishes, commands)
+    let (desk, commands) = mpsc::channel(WISHES);
+    // One press that waits is as good as many.
+    let (calls, presses) = mpsc::channel(1);
+    let wishes = Wishes { desk, calls, ledger: Ledger::of(&config.state) };
+    (view, seen, wishes, commands, presses)
 }
 
 /// A private folder, and what the desk works with.

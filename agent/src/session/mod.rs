@@ -6,10 +6,13 @@
 //!                           └── show ── tunnel ── gateway       the way there, over cuts and lost gateways
 //!                                ├── viewer ── listen           a program of the distribution, on its own socket
 //!                                └── assist ── mark             that support looks, over all of it
+//! page, terminal ── call ── control                            support is called, with a code to read out
+//! page ── privacy ── ledger                                    what was sent, and what support did
 //! ```
 
 pub mod assist;
-pub mod cause;
+pub mod call;
+mod cause;
 pub mod control;
 pub mod desk;
 pub mod gateways;
@@ -18,6 +21,7 @@ mod lease;
 pub mod listen;
 pub mod mark;
 pub mod page;
+pub mod privacy;
 mod screen;
 mod show;
 mod support;

@@ -14,12 +14,14 @@ use super::desk::{After, Desk, Leave, Officer, Way, gone};
 use super::gateways;
 use super::mark::{self, Mark, Tone, Words};
 use super::page::Command;
+use super::privacy;
 use super::texts::text;
 use super::tunnel::{Door, Line, OpenError, Over, Session};
 use super::view::{Notice, Phase, View};
 use super::viewer::{self, Ended, Viewer, ViewerError};
 use crate::config::Address;
 use crate::identity::Identity;
+use crate::ledger::Ledger;
 
 /// Keeps the sign-in alive.
 const STILL_HERE: Duration = Duration::from_secs(60);
@@ -182,7 +184,9 @@ impl Desk {
             if let Some(words) = watched.follow(now.assist.clone()) {
                 session.say(&words);
             }
-            view.assist = watched.seen();
+            let seen = watched.seen();
+            privacy::remember(&Ledger::of(&self.settings.state), view.assist.as_ref(), seen.as_ref());
+            view.assist = seen;
             let warned = view.warning.as_ref().map(|w| w.code.clone());
             read = read.filter(|r| warned.as_ref() == Some(r));
             view.phase = match now.line {

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tram_wire::desk::SignIn;
 
 use super::cause::Cause;
-use super::page::{Command, Shown};
+use super::page::{Command, Shown, Wishes};
 use super::texts::text;
 use super::view::{Phase, View};
 
@@ -56,10 +56,10 @@ impl Prompt {
     fn of(phase: Phase) -> Self {
         match phase {
             Phase::SignIn => Self::Name,
-            Phase::TakeOver => Self::Menu(vec!["take_over", "sign_out"]),
-            Phase::Waiting | Phase::Opening | Phase::Lost => Self::Menu(vec!["sign_out"]),
-            Phase::Warned => Self::Menu(vec!["again", "sign_out"]),
-            Phase::Left => Self::Menu(vec!["again", "sign_out", "end"]),
+            Phase::TakeOver => Self::Menu(vec!["take_over", "sign_out", "call_support"]),
+            Phase::Waiting | Phase::Opening | Phase::Lost => Self::Menu(vec!["sign_out", "call_support"]),
+            Phase::Warned => Self::Menu(vec!["again", "sign_out", "call_support"]),
+            Phase::Left => Self::Menu(vec!["again", "sign_out", "end", "call_support"]),
             Phase::Signing | Phase::Desktop | Phase::Asked => Self::None,
         }
     }
@@ -69,7 +69,7 @@ impl Prompt {
 ///
 /// # Errors
 /// The terminal's.
-pub async fn run(mut view: watch::Receiver<Shown>, commands: mpsc::Sender<Command>) -> io::Result<()> {
+pub async fn run(mut view: watch::Receiver<Shown>, wishes: Wishes) -> io::Result<()> {
     let mut terminal = Terminal::new();
     let (typed, mut lines) = mpsc::channel(4);
     // A thread of its own: a read of a terminal can't be called off. It ends with the program.
@@ -103,9 +103,15 @@ pub async fn run(mut view: watch::Receiver<Shown>, commands: mpsc::Sender<Comman
             line = lines.recv() => {
                 let Some(line) = line else { return Ok(()) };
                 if let Some(command) = terminal.take(line)? {
-                    said = version;
+                    if command == Command::CallSupport {
+                        // What was asked for stays as it is.
+                        terminal.prompt = Prompt::of(now.phase);
+                        terminal.ask()?;
+                    } else {
+                        said = version;
+                    }
                     // A full queue means that the last wishes are still being worked on.
-                    let _ = commands.try_send(command);
+                    let _ = wishes.send(command);
                 }
             }
         }
@@ -173,6 +179,7 @@ impl Terminal {
     /// What a line means; asks on where it means nothing.
     fn take(&mut self, line: String) -> io::Result<Option<Command>> {
         match std::mem::replace(&mut self.prompt, Prompt::None) {
+            Prompt::Name if line.trim() == "?" => return Ok(Some(Command::CallSupport)),
             Prompt::Name if !line.trim().is_empty() => {
                 self.prompt = Prompt::Password(line.trim().to_owned());
                 self.ask()?;
@@ -225,6 +232,7 @@ fn command(action: &str) -> Command {
         "take_over" => Command::TakeOver,
         "sign_out" => Command::SignOut { end: false },
         "end" => Command::SignOut { end: true },
+        "call_support" => Command::CallSupport,
         _ => Command::Again,
     }
 }
@@ -321,8 +329,23 @@ fn say(view: &View, language: &str) -> Vec<(Tone, String)> {
         };
         lines.push((tone, t(&format!("cause_{}", word(view.cause)), &[]).unwrap_or_default()));
     }
+    lines.extend(called(view, language, call.as_deref()));
+    if view.phase == Phase::SignIn {
+        lines.push((Tone::Plain, t("call_hint", &[]).unwrap_or_default()));
+    }
     lines.retain(|(_, l)| !l.is_empty());
     lines
+}
+
+/// The code to read out, and how far support is.
+fn called(view: &View, language: &str, phone: Option<&str>) -> Vec<(Tone, String)> {
+    let Some(c) = &view.call else { return Vec::new() };
+    let t = |key: &str, values: &[(&str, &str)]| text(language, key, values);
+    let by = c.by.as_deref().unwrap_or_default();
+    let said = [t(&format!("call_{}", c.state), &[("by", by)]), phone.map(str::to_owned)];
+    let said = said.into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let code = c.code.split_at_checked(3).map(|(a, b)| format!("{}: {a} {b}", t("call_title", &[]).unwrap_or_default()));
+    [code.map(|code| (Tone::Title, code)), Some((Tone::Note, said))].into_iter().flatten().collect()
 }
 
 /// The real step, the place in line, the estimate.
@@ -352,6 +375,15 @@ mod tests {
         assert!(said.contains("Máy chủ chứa") && said.contains("(V-4002)") && said.contains("024 3825 3536"), "{said}");
         let said = plain(&View { phase: Phase::Lost, gateway_lost: true, ..view }, "en");
         assert!(said.contains("(G-503)") && said.contains("The line is fine"), "{said}");
+    }
+
+    #[test]
+    fn a_code_is_read_out_in_two_groups() {
+        let call = super::super::call::Called { code: "203122".into(), state: "queued".into(), by: None };
+        let view = View { call: Some(call), phone: "024 3825 3536".into(), ..View::default() };
+        let said = plain(&view, "vi");
+        assert!(said.contains("203 122") && said.contains("Mã vẫn dùng được ngay. Cần hỗ trợ, gọi 024"), "{said}");
+        assert!(said.contains("Gõ ? rồi Enter"), "{said}");
     }
 
     #[test]

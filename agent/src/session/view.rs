@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 use tram_wire::desk::{Problem, Session, Step};
+use tram_wire::ids::SessionId;
 use tram_wire::session::Warn;
 
 use super::assist::Seen;
+use super::call::Called;
 use super::cause::Cause;
 use super::control::ControlError;
 
@@ -69,6 +71,11 @@ pub struct View {
     pub phone: String,
     /// How this computer and its line do.
     pub cause: Cause,
+    /// The officer called support.
+    pub call: Option<Called>,
+    /// The session, for who is called; the page has no use for it.
+    #[serde(skip)]
+    pub session: Option<SessionId>,
 }
 
 impl View {
@@ -86,6 +93,7 @@ impl View {
 
     /// What is known of the session.
     pub fn about(&mut self, session: &Session) {
+        self.session = Some(session.id);
         self.desktop = Some(session.desktop.clone());
         self.step = session.step.clone();
     }

@@ -23,10 +23,12 @@
 //!   renew (at 2/3 of the life)     →   renewed
 //!   goodbye                        →
 //!   GET  /agent/v1/tunnel (mTLS)   →   streams of a session: [`tunnel`], [`session`]
-//!   POST /agent/v1/desk/… (mTLS)   →   an officer signs in and asks for a desktop: [`desk`]; a [`lease`] for outages
+//!   POST /agent/v1/desk/… (mTLS)   →   an officer signs in and asks for a desktop: [`desk`]; a [`lease`] for outages;
+//!                                      calls support: [`call`]
 //! ```
 
 pub mod assist;
+pub mod call;
 pub mod check;
 pub mod desk;
 pub mod enrol;

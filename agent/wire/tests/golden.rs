@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tram_wire::call::{self, Call};
 use tram_wire::check::{CheckState, Finding};
 use tram_wire::desk;
 use tram_wire::enrol::{EnrolRequest, EnrolResponse, Issued, Renew};
@@ -463,6 +464,37 @@ fn a_desk() {
     holds("desk_problem", &desk::Problem { remaining: Some(4), ..wrong });
     let locked = problem("A-102", "the account is locked for a while");
     holds("desk_problem_later", &desk::Problem { retry_after_s: Some(900), ..locked });
+}
+
+#[test]
+fn a_call_for_support() {
+    let endpoint = "01992f3a-5c1e-7a4b-8d21-6f0c9b7e4a13".parse().unwrap();
+    let finding = Finding {
+        check: "gateway".into(),
+        state: CheckState::Crit,
+        code: "gateway_silent".into(),
+        params: [("address".to_owned(), "192.168.1.1".to_owned())].into(),
+    };
+    let snapshot = call::Snapshot {
+        verdict: CheckState::Crit,
+        findings: vec![finding],
+        cause: "router".into(),
+        phase: "lost".into(),
+        shown: vec!["K-102".into()],
+        agent_version: "0.1.0".into(),
+    };
+    let made = Call {
+        id: "01992f3a-6000-7000-8000-000000000001".parse().unwrap(),
+        number: 3,
+        code: call::code(endpoint, 3),
+        at_ms: 1_795_600_000_000,
+        session: Some("01992f3a-7000-7000-8000-000000000002".parse().unwrap()),
+        snapshot: Some(snapshot),
+    };
+    holds("desk_call", &made);
+    holds("desk_call_again", &Call { session: None, snapshot: None, ..made });
+    holds("desk_call_kept", &call::Kept { state: "taken".into(), by: Some("Nguyễn Văn Minh".into()), next: 4 });
+    holds("desk_call_open", &call::Kept { state: "open".into(), by: None, next: 4 });
 }
 
 #[test]

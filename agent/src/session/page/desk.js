@@ -17,6 +17,8 @@ let news = { version: -1, view: { phase: "signing", cause: "looking" } };
 let lostSince = 0;
 let answerBy = 0;
 let phaseShown = "";
+// The code that was hidden by the officer.
+let hidden = "";
 
 const text = (key, values = {}) => {
   const sentence = texts[language][key];
@@ -124,6 +126,18 @@ function reason(view) {
   return text(code) ? helped(text(code), searchable(code), view) : [coded(code, {}), call(view)].join(" ").trim();
 }
 
+/** The code to read out, in two groups, with how far support is. */
+function called(view) {
+  const c = view.call;
+  const shown = Boolean(c) && `${c.code}${c.state}` !== hidden;
+  $("call").hidden = !shown;
+  if (!shown) return;
+  $("code").textContent = c.code.replace(/(...)(...)/, "$1 $2");
+  const waits = ["made", "queued", "open"].includes(c.state) && c.code;
+  const said = text(`call_${c.state}`, { by: c.by ?? "" }) ?? "";
+  show("call-said", [waits ? text("call_read") : "", said, call(view)].filter(Boolean).join(" "));
+}
+
 const phaseTitle = (view) => (view.phase === "lost" && view.gateway_lost ? "phase_gateway_lost" : `phase_${view.phase}`);
 
 function render() {
@@ -153,6 +167,8 @@ function render() {
   // Nobody can be asked to end a session while the controller is away.
   const actions = (ACTIONS[view.phase] ?? []).filter((action) => action !== "end" || !view.lease_until_ms);
   buttons([...actions, ...(watched ? ["stop_assist"] : [])]);
+  called(view);
+  $("call-support").hidden = view.phase === "asked";
   // What was fine a moment ago is being looked at again.
   const cause = view.phase === "lost" && view.cause === "fine" ? "looking" : view.cause;
   $("line").textContent = text(`cause_${cause}`) ?? "";
@@ -183,6 +199,19 @@ $("language").addEventListener("click", () => {
   language = language === "vi" ? "en" : "vi";
   localStorage.setItem("language", language);
   render();
+});
+
+$("call-support").addEventListener("click", () => {
+  hidden = "";
+  send("/api/action", { do: "call_support" }).catch(() => {});
+  render();
+});
+
+$("call-hide").addEventListener("click", () => {
+  const c = news.view.call;
+  hidden = `${c.code}${c.state}`;
+  render();
+  $("call-support").focus();
 });
 
 // One key says no and leads back to the desktop: who types will not say yes by it.

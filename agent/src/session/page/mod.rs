@@ -21,9 +21,11 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tram_wire::desk::SignIn;
 
+use super::privacy;
 use super::texts;
 use super::view::View;
 use crate::host::peer;
+use crate::ledger::Ledger;
 use request::{Request, Response};
 
 /// A page that asks for news is answered after this time at the latest.
@@ -34,6 +36,8 @@ const CONNECTIONS: usize = 16;
 const HTML: &str = include_str!("desk.html");
 const CSS: &str = include_str!("desk.css");
 const JS: &str = include_str!("desk.js");
+const PRIVACY_HTML: &str = include_str!("privacy.html");
+const PRIVACY_JS: &str = include_str!("privacy.js");
 
 /// What the officer wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub enum Command {
     },
     /// Nobody shall look any more.
     StopAssist,
+    /// Calls support.
+    CallSupport,
     /// Signs out.
     SignOut {
         /// The session ends too.
@@ -68,6 +74,28 @@ enum Action {
     Allow,
     Refuse,
     StopAssist,
+    CallSupport,
+}
+
+/// Where wishes go, and what may be read.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// To the desk.
+    pub desk: mpsc::Sender<Command>,
+    /// To whom support is called by, whatever the desk is busy with.
+    pub calls: mpsc::Sender<()>,
+    /// What was sent, and what support did.
+    pub ledger: Ledger,
+}
+
+impl Wishes {
+    /// Passes a wish on; `false` if earlier ones are still being worked on.
+    pub(super) fn send(&self, command: Command) -> bool {
+        match command {
+            Command::CallSupport => self.calls.try_send(()).is_ok(),
+            other => self.desk.try_send(other).is_ok(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -95,7 +123,7 @@ struct Shared {
     view: watch::Receiver<Shown>,
     /// The latest number the page has drawn: it asks for what comes after.
     drawn: watch::Sender<u64>,
-    commands: mpsc::Sender<Command>,
+    wishes: Wishes,
 }
 
 impl Page {
@@ -108,7 +136,7 @@ impl Page {
         uid: u32,
         folder: &Path,
         view: watch::Receiver<Shown>,
-        commands: mpsc::Sender<Command>,
+        wishes: Wishes,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let own = listener.local_addr()?.to_string();
@@ -117,7 +145,7 @@ impl Page {
         let secret = random.iter().map(|b| format!("{b:02x}")).collect::<String>();
         let start = folder.join("start.html");
         write_start(&start, &own, &secret)?;
-        let shared = Shared { own, secret, uid, view, drawn: watch::Sender::new(0), commands };
+        let shared = Shared { own, secret, uid, view, drawn: watch::Sender::new(0), wishes };
         Ok(Self { listener, shared: Arc::new(shared), start })
     }
 
@@ -195,7 +223,10 @@ impl Shared {
             ("GET", "/desk.css") => text("text/css", CSS),
             ("GET", "/desk.js") => text("text/javascript", JS),
             ("GET", "/texts.json") => text("application/json", texts::JSON),
+            ("GET", "/privacy") => text("text/html", PRIVACY_HTML),
+            ("GET", "/privacy.js") => text("text/javascript", PRIVACY_JS),
             ("GET", "/api/view") => self.view(&r.query).await,
+            ("GET", "/api/ledger") => self.ledger(&r.query),
             ("POST", "/api/sign-in") => match serde_json::from_slice(&r.body) {
                 Ok(who) => self.command(Command::SignIn(who)),
                 Err(_) => Response::status(400),
@@ -208,6 +239,7 @@ impl Shared {
                 Ok(Action::Allow) => self.command(Command::Answer { allow: true }),
                 Ok(Action::Refuse) => self.command(Command::Answer { allow: false }),
                 Ok(Action::StopAssist) => self.command(Command::StopAssist),
+                Ok(Action::CallSupport) => self.command(Command::CallSupport),
                 Err(_) => Response::status(400),
             },
             _ => Response::status(404),
@@ -216,7 +248,15 @@ impl Shared {
 
     fn command(&self, command: Command) -> Response {
         // A full queue means that the last wishes are still being worked on.
-        Response::status(if self.commands.try_send(command).is_ok() { 204 } else { 503 })
+        Response::status(if self.wishes.send(command) { 204 } else { 503 })
+    }
+
+    /// `kind=report&skip=50`, both optional.
+    fn ledger(&self, query: &str) -> Response {
+        let of = |name: &str| query.split('&').find_map(|p| p.strip_prefix(name)?.strip_prefix('='));
+        let kind = of("kind").filter(|k| !k.is_empty());
+        let skip = of("skip").and_then(|n| n.parse().ok()).unwrap_or(0);
+        json(&privacy::read(&self.wishes.ledger, kind, skip))
     }
 
     async fn view(&self, query: &str) -> Response {
@@ -231,10 +271,14 @@ impl Shared {
             Ok(Err(_)) | Err(_) => self.view.borrow().clone(),
         };
         let news = News { version: shown.0, view: &shown.1, drawn: *self.drawn.borrow() };
-        match serde_json::to_vec(&news) {
-            Ok(body) => Response { status: 200, kind: "application/json", body },
-            Err(_) => Response::status(500),
-        }
+        json(&news)
+    }
+}
+
+fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => Response { status: 200, kind: "application/json", body },
+        Err(_) => Response::status(500),
     }
 }
 

@@ -11,6 +11,7 @@ struct Open {
     page: Arc<Page>,
     view: watch::Sender<Shown>,
     commands: mpsc::Receiver<Command>,
+    calls: mpsc::Receiver<()>,
     port: u16,
     secret: String,
     _folder: tempfile::TempDir,
@@ -19,14 +20,16 @@ struct Open {
 async fn open() -> Open {
     let folder = tempfile::tempdir().unwrap();
     let (view, seen) = watch::channel((1, View::default()));
-    let (send, commands) = mpsc::channel(4);
-    let page = Page::bind(0, peer::own_uid().unwrap(), folder.path(), seen, send).await.unwrap();
+    let (desk, commands) = mpsc::channel(4);
+    let (call, calls) = mpsc::channel(4);
+    let wishes = Wishes { desk, calls: call, ledger: Ledger::of(folder.path()) };
+    let page = Page::bind(0, peer::own_uid().unwrap(), folder.path(), seen, wishes).await.unwrap();
     let port = page.listener.local_addr().unwrap().port();
     let secret = page.shared.secret.clone();
     let page = Arc::new(page);
     let serving = page.clone();
     tokio::spawn(async move { serving.serve().await });
-    Open { page, view, commands, port, secret, _folder: folder }
+    Open { page, view, commands, calls, port, secret, _folder: folder }
 }
 
 impl Open {
@@ -66,6 +69,36 @@ async fn the_kiosk_sees_the_page_and_is_heard() {
     assert_eq!(o.ask("POST /api/action", &[], r#"{"do":"end"}"#).await.0, 204);
     assert_eq!(o.commands.recv().await, Some(Command::SignOut { end: true }));
     assert_eq!(o.ask("POST /api/action", &[], r#"{"do":"rm -rf"}"#).await.0, 400);
+}
+
+#[tokio::test]
+async fn support_is_called_whatever_the_desk_is_busy_with() {
+    let mut o = open().await;
+    for n in 0..9 {
+        let status = o.ask("POST /api/action", &[], r#"{"do":"again"}"#).await.0;
+        assert_eq!(status, if n < 4 { 204 } else { 503 }, "{n}");
+    }
+    assert_eq!(o.ask("POST /api/action", &[], r#"{"do":"call_support"}"#).await.0, 204);
+    assert_eq!(o.calls.recv().await, Some(()));
+    assert_eq!(o.ask("POST /api/action", &[("Origin", "http://evil.example")], r#"{"do":"call_support"}"#).await.0, 403);
+    assert!(o.calls.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn the_officer_reads_what_was_sent_and_nobody_else_does() {
+    let o = open().await;
+    let ledger = Ledger::of(o._folder.path());
+    ledger.note(1, "sent", r#"{"kind":"hello","hostname":"mot-cua-03"}"#);
+    ledger.note(2, "support", r#"{"kind":"assist","stage":"watching","who":"Hoa","why":"máy in"}"#);
+    let (status, body) = o.ask("GET /api/ledger", &[], "").await;
+    let all: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, all["total"].as_i64(), all["entries"][0]["what"]["who"].as_str()), (200, Some(2), Some("Hoa")));
+    let (_, body) = o.ask("GET /api/ledger?kind=hello&skip=0", &[], "").await;
+    assert!(body.contains("mot-cua-03") && !body.contains("Hoa"), "{body}");
+    let (status, html) = o.ask("GET /privacy", &[("X-Tram-Desk", ""), ("Origin", "")], "").await;
+    assert!(status == 200 && html.contains("privacy.js") && !html.contains("Hoa"));
+    assert_eq!(o.ask("GET /api/ledger", &[("X-Tram-Desk", "")], "").await.0, 403);
+    assert_eq!(o.ask("GET /api/ledger", &[("Origin", "http://evil.example")], "").await.0, 403);
 }
 
 #[tokio::test]
@@ -167,6 +200,7 @@ fn nothing_is_shown_raw() {
         include_str!("../control.rs"),
         include_str!("../show.rs"),
         include_str!("../lease.rs"),
+        include_str!("../call.rs"),
     ] {
         for part in source.split("\"D-").skip(1) {
             needed.push(format!("code_D-{}", &part[..3]));
@@ -174,7 +208,22 @@ fn nothing_is_shown_raw() {
     }
     let missing: Vec<_> = needed.iter().filter(|k| !keys("vi").contains(*k)).collect();
     assert!(needed.len() > 25 && missing.is_empty(), "no sentence for {missing:?}");
+    for state in ["made", "queued", "open", "taken", "handed_over", "solved", "closed", "none"] {
+        needed.push(format!("call_{state}"));
+    }
+    for kind in ["hello", "snapshot", "change", "report", "renew", "goodbye", "call", "live", "assist"] {
+        needed.push(format!("sent_{kind}"));
+    }
+    // What the pages ask for by name.
+    for source in [include_str!("desk.html"), include_str!("privacy.html")] {
+        needed.extend(source.split("data-text=\"").skip(1).map(|part| part.split('"').next().unwrap().to_owned()));
+    }
+    let missing: Vec<_> = needed.iter().filter(|k| !keys("vi").contains(*k)).collect();
+    assert!(missing.is_empty(), "no sentence for {missing:?}");
     for id in [
+        "call_support",
+        "call_title",
+        "call_hint",
         "by_lease",
         "code_G-112",
         "code_G-113",
