@@ -92,7 +92,7 @@ const noSideways = async (page, name) => {
   })
   const pages = [
     ['Tổng quan', 'overview'], ['Máy chủ ảo hóa', 'hosts'], ['Cổng kết nối', 'gateways'], ['Bản cài mẫu', 'images'], ['Nhóm máy trạm ảo', 'pools'],
-    ['Máy trạm ảo', 'desktops'], ['Phiên làm việc', 'sessions'], ['Sự cố', 'incidents'], ['Thiết bị đầu cuối', 'endpoints'],
+    ['Máy trạm ảo', 'desktops'], ['Phiên làm việc', 'sessions'], ['Sự cố', 'incidents'], ['Yêu cầu hỗ trợ', 'calls'], ['Thiết bị đầu cuối', 'endpoints'],
     ['Mã đăng ký thiết bị', 'tokens'], ['Điểm triển khai', 'sites'], ['Thông báo', 'notify'], ['Người dùng', 'users'], ['Nhật ký kiểm toán', 'audit'],
   ]
   for (const [title, name] of pages) {
@@ -410,8 +410,51 @@ const noSideways = async (page, name) => {
     await page.getByLabel('Ghi chú').fill('Đơn vị báo: đèn PON tắt')
     await page.getByRole('button', { name: 'Thêm ghi chú' }).click()
     await page.getByText('Đơn vị báo: đèn PON tắt').first().waitFor()
+    // A runbook: question by question, and it says plainly that nothing is fixed yet.
+    await page.getByRole('button', { name: 'Cả đơn vị mất tín hiệu' }).click()
+    const book = page.getByRole('region', { name: 'Kịch bản hỏi qua điện thoại' })
+    await book.getByRole('radio', { name: 'Có', exact: true }).check()
+    await accessible(page, 'runbook')
+    await book.getByRole('button', { name: 'Ghi lại, câu tiếp' }).click()
+    await book.getByLabel('Cán bộ trả lời').fill('đỏ')
+    await book.getByRole('button', { name: 'Ghi lại, câu tiếp' }).click()
+    await book.getByText('Đã trả lời, vẫn lỗi').waitFor()
+    await book.getByText('Báo nhà mạng màu đèn LOS').waitFor()
     await accessible(page, 'incident')
     await shoot(page, 'ui-incident')
+  })
+  await steps.step('support types the code an officer reads out, and lands on the call', async () => {
+    await goTo(page, 'Yêu cầu hỗ trợ')
+    await page.getByRole('heading', { level: 1, name: 'Yêu cầu hỗ trợ' }).waitFor()
+    await page.locator('tr', { hasText: '482 913' }).getByText('Chưa ai nhận').waitFor()
+    await accessible(page, 'calls')
+    await shoot(page, 'ui-calls')
+    // The keyboard stands in the box.
+    await page.keyboard.type('482 913')
+    await page.keyboard.press('Enter')
+    await page.getByRole('heading', { level: 1, name: '482 913 · may-co-loa-02' }).waitFor()
+    await page.getByRole('region', { name: 'Cán bộ đã thấy' }).getByText('Bộ định tuyến không trả lời').waitFor()
+    await page.getByRole('region', { name: 'Sự cố tại đơn vị' }).getByText('Đường truyền của đơn vị').waitFor()
+    await page.getByRole('button', { name: 'Tôi nhận việc này' }).click()
+    await page.getByText('Đang xử lý').first().waitFor()
+    await page.getByRole('button', { name: 'Đã xử lý xong' }).click()
+    await page.getByRole('dialog').getByLabel('Đã làm gì').fill('cắm lại dây nguồn modem')
+    await page.getByRole('dialog').getByRole('button', { name: 'Đã xử lý xong' }).click()
+    await page.getByText('cắm lại dây nguồn modem').waitFor()
+    await accessible(page, 'call')
+    await shoot(page, 'ui-call')
+  })
+  await steps.step('support opens the call of a computer whose line is down, by its code', async () => {
+    await goTo(page, 'Yêu cầu hỗ trợ')
+    await page.getByLabel('Mã cán bộ đọc').fill('12')
+    await page.keyboard.press('Enter')
+    await page.getByText('T-201').waitFor()
+    await page.getByLabel('Mã cán bộ đọc').fill('111 222')
+    await page.keyboard.press('Enter')
+    await page.getByText('(đang mất tín hiệu)').waitFor()
+    await accessible(page, 'call-expected')
+    await page.getByRole('button', { name: 'Mở yêu cầu của may-co-loa-02' }).click()
+    await page.getByText('tình trạng máy chưa tới').waitFor()
   })
   await steps.step('support sees who is silent', async () => {
     await goTo(page, 'Thiết bị đầu cuối')

@@ -74,6 +74,7 @@ impl TestApi {
             public_url: ORIGIN.into(),
             policy: Policy::default(),
             support_phone: "024 1022".into(),
+            runbooks: tram_controller::identity::shelf::Shelf::default(),
             embedded: true,
             cookie_domain: String::new(),
         };

@@ -129,6 +129,7 @@ impl Office {
             public_url: "https://tram.test".into(),
             policy: Policy::default(),
             support_phone: "024 1022".into(),
+            runbooks: tram_controller::identity::shelf::Shelf::default(),
             embedded: true,
             cookie_domain: String::new(),
         }

@@ -19,12 +19,15 @@ use tram_controller::domain::ticket::Binding;
 use tram_controller::domain::time::Time;
 use tram_controller::services::Ctx;
 use tram_controller::services::notify::{self, NewRule};
+use tram_controller::services::runbooks::{self, Subject};
 use tram_controller::store::Store;
+use tram_controller::store::calls::NewCall;
 use tram_controller::store::gateways::Me;
 use tram_tests::db;
 use tram_tests::http::{Browser, COMMUNE, DISTRICT, ORIGIN, PASSWORD, TestApi};
 use tram_tests::office::{Office, Plan};
-use tram_wire::ids::{IncidentId, UserId};
+use tram_wire::call::code;
+use tram_wire::ids::{EndpointId, IncidentId, UserId};
 use uuid::Uuid;
 
 /// As whom, in the order of the table's letters: nobody; the officer whose session it is; support of another
@@ -35,7 +38,7 @@ const CALLERS: [&str; 5] = ["nobody", "officer", "support elsewhere", "support",
 /// first (401), `3` not for this role (403), `4` not there for this caller (404), `2` names what is not there
 /// for this caller (422). What destroys comes last,
 /// since all callers share one world.
-const TABLE: [(&str, &str); 81] = [
+const TABLE: [(&str, &str); 93] = [
     ("audit_list", "1333y"),
     ("desktops_get_one", "134yy"),
     ("desktops_list", "13yyy"),
@@ -72,6 +75,18 @@ const TABLE: [(&str, &str); 81] = [
     ("incidents_set_site_facts", "134yy"),
     ("incidents_calendar", "13yyy"),
     ("incidents_set_calendar", "1333y"),
+    ("calls_list", "13yyy"),
+    ("calls_find", "13yyy"),
+    ("calls_expect", "134yy"),
+    ("calls_get_one", "134yy"),
+    ("calls_step", "134yy"),
+    ("calls_attach", "134yy"),
+    ("calls_note", "134yy"),
+    ("runbooks_list", "13yyy"),
+    ("runbooks_runs", "134yy"),
+    ("runbooks_start", "134yy"),
+    ("runbooks_answer", "134yy"),
+    ("runbooks_leave", "134yy"),
     ("notify_list", "13yyy"),
     ("notify_log", "1333y"),
     ("notify_create", "1333y"),
@@ -127,6 +142,8 @@ struct World {
     desktop: Uuid,
     endpoint: Uuid,
     incident: Uuid,
+    call: Uuid,
+    run: Uuid,
     rule: Uuid,
     gateway: Uuid,
     session: Uuid,
@@ -225,6 +242,7 @@ async fn furnish(api: &TestApi, store: &Store, user: UserId) -> Result<World> {
     let Binding::Endpoint { id: endpoint, .. } = office.add_endpoint("desk-1").await? else {
         anyhow::bail!("an endpoint is bound as one")
     };
+    let incident = open_incident(store, api.app().clock.now()).await?;
     let pool = store.pool(office.pool).await?.context("the pool is there")?;
     Ok(World {
         host: office.host.0,
@@ -232,7 +250,9 @@ async fn furnish(api: &TestApi, store: &Store, user: UserId) -> Result<World> {
         pool: office.pool.0,
         desktop: office.desktops[0].0,
         endpoint: endpoint.0,
-        incident: open_incident(store, api.app().clock.now()).await?.0,
+        incident: incident.0,
+        call: support_call(store, endpoint, api.app().clock.now()).await?,
+        run: runbook_run(api, incident).await?,
         rule: notify_rule(api).await?,
         gateway: gateway(store).await?,
         session: Uuid::nil(),
@@ -256,6 +276,31 @@ async fn open_incident(store: &Store, now: Time) -> Result<IncidentId> {
     };
     let mut tx = store.begin().await?;
     tx.open_incident(id, &judgement, false, now).await?;
+    tx.commit().await?;
+    Ok(id)
+}
+
+/// A use of a runbook for an incident.
+async fn runbook_run(api: &TestApi, incident: IncidentId) -> Result<Uuid> {
+    let ctx = Ctx::local_admin(api.app().clock.now());
+    Ok(runbooks::start(api.app(), &ctx, "site_dark", Subject::Incident(incident)).await?.id)
+}
+
+/// An officer's call from [`COMMUNE`].
+async fn support_call(store: &Store, endpoint: EndpointId, now: Time) -> Result<Uuid> {
+    let id = Uuid::now_v7();
+    let code = code(endpoint, 1);
+    let new = NewCall {
+        id,
+        endpoint,
+        desk_id: Some(Uuid::now_v7()),
+        number: 1,
+        code: &code,
+        site_code: COMMUNE,
+        incident: None,
+    };
+    let mut tx = store.begin().await?;
+    tx.add_call(&new, now).await?;
     tx.commit().await?;
     Ok(id)
 }
@@ -303,11 +348,16 @@ async fn ask(api: &TestApi, caller: &Browser<'_>, operation: &Operation, w: &Wor
         Some("endpoints") => w.endpoint.to_string(),
         Some("sessions") => w.session.to_string(),
         Some("incidents") => w.incident.to_string(),
+        Some("calls") => w.call.to_string(),
+        Some("runbooks") => w.run.to_string(),
         Some("notify") => w.rule.to_string(),
         Some("gateways") => w.gateway.to_string(),
         _ => w.user.0.to_string(),
     };
-    let path = operation.path.replace("{id}", &id).replace("{code}", COMMUNE);
+    let mut path = operation.path.replace("{id}", &id).replace("{code}", COMMUNE);
+    if operation.id == "runbooks_runs" {
+        path = format!("{path}?incident={}", w.incident);
+    }
     let mut request = Request::builder().method(operation.method.as_str()).uri(path).header(header::ORIGIN, ORIGIN);
     if let Some(cookie) = &caller.cookie {
         request = request.header(header::COOKIE, format!("tram_session={cookie}"));
@@ -353,7 +403,13 @@ fn body_of(operation: &str, w: &World) -> Option<Value> {
         "pools_change" => json!({"size": 2}),
         "sessions_ask_assist" => json!({"reason": "the printer"}),
         "sessions_answer_assist" => json!({"assist": Uuid::nil(), "question": "watch", "allow": true}),
-        "incidents_note" => json!({"text": "the carrier was called"}),
+        // The next one of this endpoint; support opens the one after that.
+        "calls_expect" => json!({"endpoint": w.endpoint, "code": code(w.endpoint.into(), 4)}),
+        "runbooks_start" => json!({"runbook": "site_dark", "incident": w.incident}),
+        "runbooks_answer" => json!({"step": "power", "answer": "yes"}),
+        "calls_step" => json!({"do": "take"}),
+        "calls_attach" => json!({"incident": w.incident}),
+        "calls_note" | "incidents_note" => json!({"text": "the carrier was called"}),
         "incidents_hand_over" => json!({"party": "carrier", "answer_minutes": 60}),
         "incidents_set_site_facts" => json!({"carrier": "VNPT"}),
         "incidents_set_calendar" => json!([]),

@@ -105,6 +105,13 @@ async fn an_officers_day_in_a_terminal() -> Result<()> {
     let mut pty = Pty::start(folder.path(), "LANG=vi_VN.UTF-8")?;
     let mut at = 0;
     pty.until(&mut at, "Tên đăng nhập:")?;
+    // Support is called before anybody has signed in; the name is asked for again.
+    pty.type_("?\n")?;
+    pty.until(&mut at, "Mã hỗ trợ của anh/chị:")?;
+    pty.until(&mut at, "Bộ phận hỗ trợ đã nhận được yêu cầu.")?;
+    let calls = office.count("SELECT COUNT(*) FROM support_calls WHERE snapshot IS NOT NULL").await?;
+    ensure!(calls == 1, "{calls} calls");
+    pty.until(&mut at, "Tên đăng nhập:")?;
     pty.type_("officer0\n")?;
     pty.until(&mut at, "Mật khẩu:")?;
     pty.type_("sai-mat-khau\n")?;

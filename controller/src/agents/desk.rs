@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use metrics::counter;
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
+use tram_wire::call::{CALL_PATH, Call};
 use tram_wire::desk::{
     CONNECT_PATH, Connect, Connected, Current, LEASE_PATH, Leased, Problem, SESSION_PATH, SIGN_IN_PATH, SIGN_OUT_PATH,
     SUPPORT_PATH, Session, SignIn, SignOut, SignedIn, Step, Support, Ticket,
@@ -21,7 +22,7 @@ use super::limit::Kind;
 use crate::domain::time::Time;
 use crate::identity::secret::Secret;
 use crate::services::gateways::{self, Target};
-use crate::services::{Error, broker, desk, endpoints, leases};
+use crate::services::{Error, broker, calls, desk, endpoints, leases};
 
 /// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,7 @@ pub(super) enum Ask {
     Lease,
     SignOut,
     Support,
+    Call,
 }
 
 impl Ask {
@@ -43,6 +45,7 @@ impl Ask {
             (&Method::POST, LEASE_PATH) => Some(Self::Lease),
             (&Method::POST, SIGN_OUT_PATH) => Some(Self::SignOut),
             (&Method::GET, SUPPORT_PATH) => Some(Self::Support),
+            (&Method::POST, CALL_PATH) => Some(Self::Call),
             _ => None,
         }
     }
@@ -67,6 +70,7 @@ pub(super) async fn answer(
             Ask::Lease => lease(agents, &at, request).await,
             Ask::SignOut => sign_out(agents, &at, request).await,
             Ask::Support => Ok(json(StatusCode::OK, &Support { phone: agents.app.support_phone.clone() })),
+            Ask::Call => call(agents, &at, request).await,
         },
         Err(no) => Err(no),
     };
@@ -204,6 +208,12 @@ async fn lease(agents: &Agents, at: &desk::Endpoint, request: Request<Incoming>)
     let visit = visit(agents, at, &request).await?;
     let leased = leases::issue(&agents.app, at, &visit).await.map_err(|e| No::of(&e, visit.ctx.now))?;
     Ok(json(StatusCode::OK, &Leased { lease: leased.lease, renew_s: leased.renew.as_secs() }))
+}
+
+async fn call(agents: &Agents, at: &desk::Endpoint, request: Request<Incoming>) -> Result<Response<Body>, No> {
+    let made: Call = read(request).await.ok_or_else(unread)?;
+    let kept = calls::receive(&agents.app, at, &made).await.map_err(|e| No::of(&e, agents.app.clock.now()))?;
+    Ok(json(StatusCode::OK, &kept))
 }
 
 async fn sign_out(agents: &Agents, at: &desk::Endpoint, request: Request<Incoming>) -> Result<Response<Body>, No> {

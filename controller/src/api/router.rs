@@ -60,6 +60,8 @@ fn v1_routes() -> OpenApiRouter<Api> {
             .merge(v1::assists::routes())
             .merge(v1::endpoints::routes())
             .merge(v1::incidents::routes())
+            .merge(v1::calls::routes())
+            .merge(v1::runbooks::routes())
             .merge(v1::health::routes())
             .merge(v1::notify::routes())
             .merge(v1::sites::routes())

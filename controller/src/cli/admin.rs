@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tram_wire::ids::{HostId, PoolId};
 
-use super::{admin_people, endpoint, gateways, lease, open};
+use super::{admin_people, calls, endpoint, gateways, lease, open};
 use crate::config::Config;
 use crate::domain::assist::Consent;
 use crate::domain::host::{AccelSetting, Usage};
@@ -57,6 +57,9 @@ pub(super) enum Admin {
     /// Services that one office computer of each site probes.
     #[command(subcommand)]
     Probe(endpoint::Probe),
+    /// Calls of officers for support.
+    #[command(subcommand)]
+    Call(calls::Calls),
     /// What lets officers in while the database is away.
     #[command(subcommand)]
     Lease(lease::Lease),
@@ -276,6 +279,7 @@ pub(super) async fn run(config: &Config, admin: Admin) -> Result<()> {
         Admin::Desktop(d) => desktop(&app, &ctx, d).await,
         Admin::Endpoint(e) => endpoint::run(&app, &ctx, e).await,
         Admin::Probe(p) => endpoint::run_probe(&app, &ctx, p).await,
+        Admin::Call(c) => calls::run(&app, &ctx, c).await,
         Admin::Lease(l) => lease::run(&app, &ctx, l).await,
     }
 }

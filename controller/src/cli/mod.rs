@@ -18,6 +18,7 @@ use crate::telemetry;
 
 mod admin;
 mod admin_people;
+mod calls;
 mod clock;
 mod doctor;
 mod endpoint;
@@ -27,6 +28,7 @@ mod lease;
 mod listener;
 mod node;
 mod place;
+mod runbook;
 mod server;
 mod status;
 
@@ -72,6 +74,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make, sign and check runbooks.
+    #[command(subcommand)]
+    Runbook(runbook::Runbook),
     /// Print the OpenAPI 3.1 document.
     Openapi,
     /// Work on the installation with a shell on this machine; every change is audited.
@@ -130,6 +135,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Doctor { json } => return doctor::run(&config, json).await,
         Command::Status { json } => status::run(&open(&config).await?, json).await?,
+        Command::Runbook(what) => runbook::run(&config, what)?,
         Command::Admin(admin) => {
             telemetry::logging(&config.log_format, "warn");
             admin::run(&config, admin).await?;
@@ -160,6 +166,7 @@ async fn app(config: &Config, store: Store) -> Result<App> {
         public_url: config.public_url.clone(),
         policy: config.sessions.clone(),
         support_phone: config.support_phone.clone(),
+        runbooks: config.runbooks.clone(),
         embedded: config.gateway.embedded,
         cookie_domain: config.cookie_domain.clone(),
     };

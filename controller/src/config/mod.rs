@@ -11,6 +11,7 @@ mod gateway;
 mod health;
 mod limits;
 mod notify;
+mod runbooks;
 mod sessions;
 mod support;
 
@@ -46,6 +47,8 @@ pub struct Config {
     pub support_phone: String,
     /// Office hours, and what the controller itself must reach.
     pub health: Health,
+    /// Runbooks, and whose signatures count.
+    pub runbooks: crate::identity::shelf::Shelf,
     /// How mail, SMS and webhooks are sent.
     pub notify: crate::notify::Ways,
     /// `text` or `json`.
@@ -69,6 +72,7 @@ struct Written {
     support: support::Support,
     health: health::Written,
     notify: notify::Written,
+    runbooks: runbooks::Written,
     log: Log,
 }
 
@@ -186,6 +190,7 @@ impl Config {
             sessions: Policy { limits: written.limits.limits(&env)?, ..written.sessions.policy(&env)? },
             support_phone: written.support.phone(&env)?,
             health: written.health.health(&env)?,
+            runbooks: written.runbooks.shelf(&env)?,
             notify: written.notify.ways()?,
             log_format,
             log_level: text("TRAM_LOG_LEVEL", written.log.level, "info"),

@@ -5,6 +5,7 @@ mod text_enum;
 
 pub mod access;
 pub mod assist;
+pub mod call;
 pub mod credential;
 pub mod day;
 pub mod desktop;
@@ -23,6 +24,7 @@ pub mod notify;
 pub mod placement;
 pub mod policy;
 pub mod pool;
+pub mod runbook;
 pub mod session;
 pub mod site;
 pub mod site_import;

@@ -28,6 +28,8 @@ text_enum! {
         Over = "over",
         /// Its party did not answer in time.
         Late = "late",
+        /// An officer called support.
+        Call = "call",
         /// Nothing happened: somebody tries the way.
         Test = "test",
     }
@@ -157,15 +159,18 @@ pub fn words(occasion: Occasion, cause: Cause, place: &str, since: &str, link: &
         Occasion::Cause => "Nhận định lại",
         Occasion::Over => "Đã hết sự cố",
         Occasion::Late => "Quá hạn trả lời",
+        Occasion::Call => "Cán bộ gọi hỗ trợ",
         Occasion::Test => "Thử thông báo",
     };
     let why = cause_words(cause);
     let subject = match occasion {
         Occasion::Test => format!("Tram: {what}"),
+        Occasion::Call => format!("Tram: {what} - {place}"),
         _ => format!("Tram: {what}: {why} - {place}"),
     };
     let text = match occasion {
         Occasion::Test => format!("{what}. Nếu đọc được tin này thì đường thông báo đã thông.\n\n{link}\n"),
+        Occasion::Call => format!("{what}\nNơi: {place}\nLúc: {since}\n\nChi tiết: {link}\n"),
         _ => format!("{what}\nNguyên nhân: {why}\nNơi: {place}\nTừ: {since}\n\nChi tiết: {link}\n"),
     };
     let sms: String = plain(&subject).chars().take(SMS_MOST).collect();

@@ -5,6 +5,8 @@ pub mod ca;
 pub mod lease_keys;
 pub mod node_certificate;
 pub mod nodes;
+pub mod papers;
 pub mod password;
 pub mod secret;
+pub mod shelf;
 pub mod tls;

@@ -11,6 +11,7 @@ use super::driver::Reconciler;
 use crate::domain::incident::picture::Probe;
 use crate::nudge::Kind;
 use crate::services::incidents::{self, Lookout};
+use crate::services::runbooks;
 
 /// How long a probe of the controller's own may take.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -40,6 +41,7 @@ impl Reconciler for IncidentJudge {
         {
             tracing::info!(opened = done.opened, over = done.over, "incidents");
         }
+        runbooks::settle(&world.app, world.app.clock.now()).await?;
         Ok(())
     }
 }

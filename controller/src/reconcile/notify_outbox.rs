@@ -7,7 +7,7 @@ use super::driver::Reconciler;
 use crate::domain::incident::hours::Hours;
 use crate::notify::Ways;
 use crate::nudge::Kind;
-use crate::services::notify;
+use crate::services::{calls, notify};
 
 /// Messages of one pass: an outage of everything must not keep a pass for hours.
 const MOST: usize = 50;
@@ -27,6 +27,7 @@ impl Reconciler for NotifyOutbox {
 
     async fn pass(&mut self, world: &World) -> anyhow::Result<()> {
         notify::tell_overdue(&world.app, &self.hours, world.app.clock.now()).await?;
+        calls::tell(&world.app, &self.hours, world.app.clock.now()).await?;
         for _ in 0..MOST {
             if !notify::send_one(&world.app, &self.ways, world.app.clock.now()).await? {
                 break;

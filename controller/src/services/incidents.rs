@@ -131,7 +131,7 @@ async fn start(tx: &mut Tx, j: &Judgement, course: &Course, readers: &Readers, n
     tx.incident_event(id, "opened", "system", detail, now).await?;
     counter!("incidents_opened_total", "cause" => j.cause.as_str()).increment(1);
     let facts = Facts { severity: j.severity, cause: j.cause, sites: &j.sites };
-    readers.tell(tx, id, &facts, Occasion::Opened, "", now).await?;
+    readers.tell(tx, Some(id), &facts, Occasion::Opened, "", now).await?;
     Ok(id)
 }
 
@@ -186,7 +186,7 @@ async fn end(
         facts.cause = cause;
     }
     tx.end_incident(i.id, None, now).await?;
-    readers.tell(tx, i.id, &facts, Occasion::Over, "", now).await?;
+    readers.tell(tx, Some(i.id), &facts, Occasion::Over, "", now).await?;
     let lasted = now.since(Time::from_micros(i.opened_at)).as_secs();
     Ok(tx.incident_event(i.id, "over", "system", json!({"lasted_s": lasted}), now).await?)
 }

@@ -15,6 +15,7 @@ use crate::store::audit::Entry;
 use crate::store::{Store, StoreError, Tx};
 
 pub mod assists;
+pub mod calls;
 pub mod audit;
 pub mod broker;
 pub mod desk;
@@ -30,6 +31,7 @@ pub mod nodes;
 pub mod notify;
 pub mod overview;
 pub mod pools;
+pub mod runbooks;
 pub mod sign_in;
 pub mod sites;
 pub mod tunnels;
@@ -56,6 +58,8 @@ pub struct App {
     pub policy: Policy,
     /// Telephone of the helpdesk; empty: none.
     pub support_phone: String,
+    /// Runbooks, and whose signatures count.
+    pub runbooks: crate::identity::shelf::Shelf,
     /// Whether this process carries connections itself, at `public_url`.
     pub embedded: bool,
     /// Domain that browsers send the sign-in to, for gateways under other names; empty: the controller's name only.

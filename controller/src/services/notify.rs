@@ -175,7 +175,7 @@ impl Readers {
     pub(super) async fn tell(
         &self,
         tx: &mut Tx,
-        id: IncidentId,
+        id: Option<IncidentId>,
         facts: &Facts<'_>,
         occasion: Occasion,
         detail: &str,
@@ -187,7 +187,7 @@ impl Readers {
                 Decision::Now => now,
                 Decision::Wait => self.hours.opens_after(now),
             };
-            tx.post(rule.id, Some(id), occasion, detail, due, now).await?;
+            tx.post(rule.id, id, occasion, detail, due, now).await?;
         }
         Ok(())
     }
@@ -208,7 +208,7 @@ pub async fn tell_overdue(app: &App, hours: &Hours, now: Time) -> Result<()> {
         let Some(i) = app.store.incident(id).await? else { continue };
         let sites = app.store.incident_sites(id).await?;
         let facts = Facts { severity: i.severity, cause: i.cause, sites: &sites };
-        readers.tell(&mut tx, id, &facts, Occasion::Late, &i.answer_by.unwrap_or_default().to_string(), now).await?;
+        readers.tell(&mut tx, Some(id), &facts, Occasion::Late, &i.answer_by.unwrap_or_default().to_string(), now).await?;
     }
     Ok(tx.commit().await?)
 }
@@ -274,6 +274,9 @@ async fn compose(
     incident: Option<&Incident>,
     now: Time,
 ) -> Result<(notify::Message, serde_json::Value)> {
+    if out.occasion == Occasion::Call {
+        return compose_call(app, out, now).await;
+    }
     let Some(i) = incident else {
         let message = notify::words(Occasion::Test, Cause::Computer, "", "", &format!("{}/console/", app.public_url));
         return Ok((message, json!({"occasion": Occasion::Test, "at": now})));
@@ -287,6 +290,26 @@ async fn compose(
         "over_at": i.over_at.map(Time::from_micros), "link": link,
     });
     Ok((notify::words(out.occasion, i.cause, &place, &since, &link), event))
+}
+
+/// The same of an officer's call. The code is not told: it is read out by the officer.
+async fn compose_call(app: &App, out: &Outgoing, now: Time) -> Result<(notify::Message, serde_json::Value)> {
+    let call = match out.detail.parse() {
+        Ok(id) => app.store.call(id).await?,
+        Err(_) => None,
+    };
+    let link = format!("{}/console/calls/{}", app.public_url, out.detail);
+    let (place, since, event) = match call {
+        Some(c) => {
+            let site = app.store.site_ref(&c.site_code, Day::of(now)).await?;
+            let place = site.map_or(c.site_code.clone(), |s| s.name);
+            let event = json!({"occasion": out.occasion, "at": now, "call": c.id, "endpoint": c.endpoint_id,
+                "computer": c.endpoint_name, "site": c.site_code, "incident": c.incident_id, "link": link});
+            (format!("{}, {place}", c.endpoint_name), local(c.opened_at), event)
+        }
+        None => (String::new(), String::new(), json!({"occasion": out.occasion, "at": now})),
+    };
+    Ok((notify::words(out.occasion, Cause::Computer, &place, &since, &link), event))
 }
 
 /// What an incident is about, as people name it.

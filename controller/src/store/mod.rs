@@ -23,6 +23,7 @@ use crate::nudge::{Bus, Change, Kind};
 
 pub mod assists;
 pub mod audit;
+pub mod calls;
 pub mod desktops;
 pub mod endpoints;
 pub mod gateways;
@@ -37,6 +38,7 @@ mod lock;
 pub mod notify;
 pub mod pools;
 pub mod returns;
+pub mod runbooks;
 pub mod samples;
 pub mod sessions;
 pub mod site_lines;

@@ -47,6 +47,8 @@ pub struct Outgoing {
     pub rule_id: Uuid,
     /// Of what; `None`: a try.
     pub incident_id: Option<Uuid>,
+    /// Tells two of one occasion apart; of a call, its id.
+    pub detail: String,
     /// What of it.
     #[sqlx(try_from = "String")]
     pub occasion: Occasion,
@@ -63,7 +65,7 @@ pub struct Outgoing {
 }
 
 const RULE: &str = "id, name, enabled, channel, target, severity, causes, site_code, at_times, ends";
-const OUT: &str = "id, rule_id, incident_id, occasion, created_at, due_at, attempts, sent_at, error";
+const OUT: &str = "id, rule_id, incident_id, detail, occasion, created_at, due_at, attempts, sent_at, error";
 
 impl Store {
     /// All rules by name.

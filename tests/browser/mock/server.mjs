@@ -7,7 +7,7 @@ import { extname, join, normalize } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { consoleRequire } from '../lib/deps.mjs'
 import { serveRfb } from './rfb.mjs'
-import { course, sites, World } from './world.mjs'
+import { course, sites, World, runbook } from './world.mjs'
 
 const { WebSocketServer } = consoleRequire('ws')
 const DIST = fileURLToPath(new URL('../../../controller/console/dist', import.meta.url))
@@ -205,6 +205,53 @@ export async function startMock(port = 0) {
       const answer_by = new Date(Date.now() + body.answer_minutes * 60_000).toISOString()
       return world.happened(found(world.incidents, id), 'handed', who.user.username, { to: body.party, text: body.text }, { party: body.party, handed_by: who.user.username, answer_by })
     }],
+    ['GET', '/calls', ({ url }) => page(world.calls.filter((c) => url.searchParams.get('over') !== 'false' || !c.over_at))],
+    ['GET', '/calls/find', ({ url }) => {
+      const code = url.searchParams.get('code').replace(/\D/g, '')
+      if (code.length !== 6) throw new Refusal(422, 'T-201', 'give the six digits that are read out')
+      const computer = world.endpoints.find((e) => e.state === 'silent')
+      const expected = code === '111222' ? [{ endpoint: computer.id, endpoint_name: computer.name, site: computer.site, heard: false }] : []
+      return { calls: world.calls.filter((c) => c.code === code), expected }
+    }],
+    ['POST', '/calls', ({ body, who }) => {
+      const computer = found(world.endpoints, body.endpoint)
+      const call = {
+        ...world.calls[0], id: randomUUID(), code: body.code, state: 'taken', endpoint: computer.id, endpoint_name: computer.name, arrived_at: null, made_at: null,
+        taken_by: who.user.username, snapshot: null, events: [{ at: new Date().toISOString(), kind: 'expected', actor: who.user.username, detail: {} }],
+      }
+      world.calls.unshift(call)
+      return [201, call]
+    }],
+    ['GET', '/calls/:id', ({ id }) => ({ ...found(world.calls, id), incidents: world.incidents })],
+    ['POST', '/calls/:id/step', ({ id, who, body }) => {
+      const state = { take: 'taken', hand_over: 'handed_over', solve: 'solved', close: 'closed' }[body.do]
+      const more = body.do === 'take' ? { taken_by: who.user.username } : body.do === 'hand_over' ? { party: body.party } : { over_at: new Date().toISOString() }
+      return world.happened(found(world.calls, id), state, who.user.username, { text: body.text ?? '' }, { state, ...more })
+    }],
+    ['PUT', '/calls/:id/incident', ({ id, who, body }) => world.happened(found(world.calls, id), body.incident ? 'attached' : 'detached', who.user.username, {}, { incident: body.incident ?? null })],
+    ['POST', '/calls/:id/notes', ({ id, who, body }) => {
+      world.happened(found(world.calls, id), 'note', who.user.username, { text: body.text })
+      return undefined
+    }],
+    ['GET', '/runbooks', () => ({ items: [{ ...runbook, file: null, key: null, used: 4, fixed: 3 }], refused: [] })],
+    ['GET', '/runbook-runs', ({ url }) => page(world.runs.filter((r) => r.of === (url.searchParams.get('incident') ?? url.searchParams.get('call'))))],
+    ['POST', '/runbook-runs', ({ body, who }) => {
+      const run = {
+        id: randomUUID(), of: body.incident ?? body.call, runbook, state: 'running', turn: 'power', failed: [], answers: [], started_by: who.user.username,
+        started_at: new Date().toISOString(), over_at: null,
+      }
+      world.runs.unshift(run)
+      return [201, run]
+    }],
+    ['POST', '/runbook-runs/:id/answers', ({ id, body, who }) => {
+      const run = found(world.runs, id)
+      if (run.turn !== body.step) throw new Refusal(409, 'R-101', "another question's turn has come")
+      run.answers.push({ ...body, actor: who.user.username, at: new Date().toISOString() })
+      run.turn = run.answers.length < 2 ? 'colour' : null
+      if (!run.turn) run.state = 'answered'
+      return run
+    }],
+    ['POST', '/runbook-runs/:id/leave', ({ id }) => Object.assign(found(world.runs, id), { state: 'left', turn: null })],
     ['GET', '/endpoint-tokens', () => page(world.tokens)],
     ['POST', '/endpoint-tokens', ({ body }) => {
       const expires_at = new Date(Date.now() + body.ttl_hours * 3_600_000).toISOString()

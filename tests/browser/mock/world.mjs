@@ -64,6 +64,8 @@ export class World {
     this.notifyRules = []
     this.notifyLog = []
     this.incidents = [incident(randomUUID())]
+    this.calls = [supportCall(this.incidents[0])]
+    this.runs = []
     this.users = [
       user('vanhanh', 'Trần Văn Hành', 'operator', null),
       user('hotro', 'Lê Thị Hỗ Trợ', 'support', null),
@@ -248,6 +250,33 @@ function incident(id) {
     evidence: [{ code: 'all_silent', params: { count: '2' } }], doubts: [{ code: 'power_not_excluded' }], endpoints: [], party: 'carrier', open: true,
     flapping: false, opened_at: ago(300), over_at: null, merged_into: null, acknowledged_by: null, handed_by: null, answer_by: null,
     sites: [coLoa], events: [{ at: ago(300), kind: 'opened', actor: 'system', detail: { cause: 'site_line' } }],
+  }
+}
+
+/** Two questions for an office that nobody hears. */
+export const runbook = {
+  id: 'site_dark', version: 1, causes: ['site_line', 'site_power'], checks: [], title: { vi: 'Cả đơn vị mất tín hiệu', en: 'A whole office is silent' },
+  result: { vi: 'Các máy có tín hiệu trở lại', en: 'The computers are heard again' },
+  escalate: { party: 'carrier', say: { vi: 'Báo nhà mạng màu đèn LOS', en: 'Tell the carrier the colour of LOS' } },
+  steps: [
+    {
+      id: 'power', ask: { vi: 'Đèn trong phòng có sáng không?', en: 'Are the lights lit?' }, expect: { vi: 'Có điện', en: 'There is electricity' }, actions: ['ping'],
+      answers: [{ id: 'yes', say: { vi: 'Có', en: 'Yes' } }, { id: 'no', say: { vi: 'Không', en: 'No' } }],
+    },
+    { id: 'colour', ask: { vi: 'Đèn LOS màu gì?', en: 'Which colour is LOS?' }, answers: [], actions: [] },
+  ],
+}
+
+/** An officer who read out 482 913. */
+function supportCall(of) {
+  return {
+    id: randomUUID(), code: '482913', state: 'open', endpoint: randomUUID(), endpoint_name: 'may-co-loa-02', site: coLoa, session: null,
+    opened_at: ago(120), arrived_at: ago(120), made_at: ago(125), taken_by: null, party: null, answer_by: null, over_at: null, incident: of.id,
+    snapshot: {
+      verdict: 'crit', cause: 'router', phase: 'lost', shown: ['K-102'], agent_version: '0.1.0',
+      findings: [{ check: 'gateway', state: 'crit', code: 'gateway_silent', params: { address: '192.168.1.1' } }, { check: 'memory', state: 'ok', code: 'memory_ok' }],
+    },
+    events: [{ at: ago(120), kind: 'arrived', actor: 'desk', detail: {} }],
   }
 }
 

@@ -1,5 +1,5 @@
 import { api, body, postText } from './client'
-import type { HandOver, HostChange, NewPool, NotifyRuleBody, PoolPolicy, SiteImport, TokenCreate, UserCreate, UserPatch } from './types'
+import type { CallStep, HandOver, HostChange, NewAnswer, NewPool, NotifyRuleBody, PoolPolicy, SiteImport, TokenCreate, UserCreate, UserPatch } from './types'
 
 // The controller's own ceiling for one page; live rows then keep the list whole.
 const ALL = { limit: 5000 }
@@ -129,6 +129,29 @@ export const noteIncident = (id: string, text: string) =>
   body(api.POST('/api/v1/incidents/{id}/notes', { params: { path: { id } }, body: { text } }))
 export const handOverIncident = (id: string, to: HandOver) =>
   body(api.POST('/api/v1/incidents/{id}/hand-over', { params: { path: { id } }, body: to }))
+
+export const supportCalls = (which: { over?: boolean | undefined; incident?: string; endpoint?: string }) => {
+  const { over, ...rest } = which
+  return body(api.GET('/api/v1/calls', { params: { query: { ...ALL, ...rest, ...(over === undefined ? {} : { over }) } } }))
+}
+export const supportCall = (id: string) => body(api.GET('/api/v1/calls/{id}', { params: { path: { id } } }))
+export const findCall = (code: string) => body(api.GET('/api/v1/calls/find', { params: { query: { code } } }))
+export const expectCall = (endpoint: string, code: string) => body(api.POST('/api/v1/calls', { body: { endpoint, code } }))
+export const stepCall = (id: string, step: CallStep) =>
+  body(api.POST('/api/v1/calls/{id}/step', { params: { path: { id } }, body: step }))
+export const attachCall = (id: string, incident: string | null) =>
+  body(api.PUT('/api/v1/calls/{id}/incident', { params: { path: { id } }, body: { incident } }))
+export const noteCall = (id: string, text: string) =>
+  body(api.POST('/api/v1/calls/{id}/notes', { params: { path: { id } }, body: { text } }))
+
+export const runbooks = () => body(api.GET('/api/v1/runbooks'))
+export const runbookRuns = (of: { incident: string } | { call: string }) =>
+  body(api.GET('/api/v1/runbook-runs', { params: { query: of } }))
+export const startRunbook = (runbook: string, of: { incident: string } | { call: string }) =>
+  body(api.POST('/api/v1/runbook-runs', { body: { runbook, ...of } }))
+export const answerRunbook = (id: string, answer: NewAnswer) =>
+  body(api.POST('/api/v1/runbook-runs/{id}/answers', { params: { path: { id } }, body: answer }))
+export const leaveRunbook = (id: string) => body(api.POST('/api/v1/runbook-runs/{id}/leave', { params: { path: { id } } }))
 
 export const notifyRules = () => body(api.GET('/api/v1/notify-rules'))
 export const notifyLog = () => body(api.GET('/api/v1/notify-log'))

@@ -39,6 +39,109 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/calls": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Calls, the newest first. */
+        get: operations["calls_list"];
+        put?: never;
+        /** Opens the call of a computer whose line is down, by the code that was read out. */
+        post: operations["calls_expect"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/calls/find": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What a code that an officer reads out finds. */
+        get: operations["calls_find"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/calls/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One call. */
+        get: operations["calls_get_one"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/calls/{id}/incident": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Says which incident a call belongs to. */
+        put: operations["calls_attach"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/calls/{id}/notes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Writes a note beside it. */
+        post: operations["calls_note"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/calls/{id}/step": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Moves a call on. */
+        post: operations["calls_step"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/connect": {
         parameters: {
             query?: never;
@@ -788,6 +891,75 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/runbook-runs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Uses for an incident or a call, the newest first. */
+        get: operations["runbooks_runs"];
+        put?: never;
+        /** Begins to use a runbook. */
+        post: operations["runbooks_start"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/runbook-runs/{id}/answers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Writes down what was answered. */
+        post: operations["runbooks_answer"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/runbook-runs/{id}/leave": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Gives a use up. */
+        post: operations["runbooks_leave"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/runbooks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Runbooks that may be used, and files that are refused. */
+        get: operations["runbooks_list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/sessions": {
         parameters: {
             query?: never;
@@ -1181,6 +1353,14 @@ export interface components {
          * @enum {string}
          */
         AssistState: "asked" | "allowed" | "active" | "ended";
+        /** @description Which incident a call belongs to. */
+        AttachCall: {
+            /**
+             * Format: uuid
+             * @description The incident; absent: none.
+             */
+            incident?: string | null;
+        };
         /** @description One act. */
         AuditRow: {
             /** @description What, as `resource.verb`. */
@@ -1208,6 +1388,119 @@ export interface components {
             name?: string;
             /** @description People work on it although they usually don't; `false`: a holiday. */
             working: boolean;
+        };
+        /** @description An officer's call for support. */
+        Call: {
+            answer_by?: components["schemas"]["Time"] | null;
+            arrived_at?: components["schemas"]["Time"] | null;
+            /** @description What the officer reads out: six digits. */
+            code: string;
+            /**
+             * Format: uuid
+             * @description The computer.
+             */
+            endpoint: string;
+            /** @description What it calls itself. */
+            endpoint_name: string;
+            /**
+             * Format: uuid
+             * @description Id.
+             */
+            id: string;
+            /**
+             * Format: uuid
+             * @description The incident it belongs to.
+             */
+            incident?: string | null;
+            made_at?: components["schemas"]["Time"] | null;
+            /** @description When support knew of it. */
+            opened_at: components["schemas"]["Time"];
+            over_at?: components["schemas"]["Time"] | null;
+            party?: components["schemas"]["Party"] | null;
+            /**
+             * Format: uuid
+             * @description The session the officer was in, by what the computer says.
+             */
+            session?: string | null;
+            /** @description Where it stood. */
+            site: components["schemas"]["SiteRef"];
+            /** @description How far support is. */
+            state: components["schemas"]["CallState"];
+            /** @description Who looks after it. */
+            taken_by?: string | null;
+        };
+        /** @description A call with all there is to know of it. */
+        CallDetail: components["schemas"]["Call"] & {
+            /** @description What happened to it, oldest first. */
+            events: components["schemas"]["CallEvent"][];
+            /** @description Incidents it belongs to or may belong to. */
+            incidents: components["schemas"]["Incident"][];
+            /** @description How the computer was: `verdict`, `findings`, `cause`, `phase`, `shown`, `agent_version`. */
+            snapshot?: Record<string, never> | null;
+        };
+        /** @description Something that happened to a call. */
+        CallEvent: {
+            /** @description Who, by sign-in name; `desk` for the officer. */
+            actor: string;
+            /** @description When. */
+            at: components["schemas"]["Time"];
+            /** @description The particulars. */
+            detail: Record<string, never>;
+            /** @description What: `arrived`, `expected`, `taken`, `handed_over`, `solved`, `closed`, `attached`, `detached`, `note`. */
+            kind: string;
+        };
+        /** @description A computer whose call is on its way. */
+        CallExpected: {
+            /**
+             * Format: uuid
+             * @description The computer.
+             */
+            endpoint: string;
+            /** @description What it calls itself. */
+            endpoint_name: string;
+            /** @description Whether it is heard now: then the call should be here, and another computer is more likely. */
+            heard: boolean;
+            /** @description Where it stands. */
+            site: components["schemas"]["SiteRef"];
+        };
+        /**
+         * @description How far support is with a call.
+         * @enum {string}
+         */
+        CallState: "open" | "taken" | "handed_over" | "solved" | "closed";
+        /** @description What is done with a call. */
+        CallStep: {
+            /** @enum {string} */
+            do: "take";
+        } | {
+            /**
+             * Format: int32
+             * @description Minutes until they should have answered, 1 to 20160.
+             */
+            answer_minutes: number;
+            /** @enum {string} */
+            do: "hand_over";
+            /** @description Who. */
+            party: components["schemas"]["Party"];
+            /** @description What they were told. */
+            text?: string;
+        } | {
+            /** @enum {string} */
+            do: "solve";
+            /** @description What it was. */
+            text?: string;
+        } | {
+            /** @enum {string} */
+            do: "close";
+            /** @description Why. */
+            text?: string;
+        };
+        /** @description What a code finds. */
+        CallsFound: {
+            /** @description Calls with this code, the newest first. */
+            calls: components["schemas"]["Call"][];
+            /** @description Computers that would show this code now, whose call has not arrived: their line is down. */
+            expected: components["schemas"]["CallExpected"][];
         };
         /**
          * @description Why somebody has to wait.
@@ -1440,6 +1733,16 @@ export interface components {
             params?: {
                 [key: string]: string;
             };
+        };
+        /** @description A computer's call, opened before it arrives. */
+        ExpectCall: {
+            /** @description The code that was read out. */
+            code: string;
+            /**
+             * Format: uuid
+             * @description The computer.
+             */
+            endpoint: string;
         };
         /** @description A gateway. */
         Gateway: {
@@ -2023,6 +2326,15 @@ export interface components {
              */
             skew_ms?: number | null;
         };
+        /** @description An answer. */
+        NewAnswer: {
+            /** @description The answer's name, where there are some to choose from. */
+            answer?: string;
+            /** @description What else was said; all of it where there is nothing to choose from. */
+            note?: string;
+            /** @description The step whose turn it is. */
+            step: string;
+        };
         /** @description A new host. */
         NewHost: {
             /** @description Which acceleration is allowed. */
@@ -2079,6 +2391,21 @@ export interface components {
              * @description Virtual processors of each; 2 if absent.
              */
             vcpus?: number | null;
+        };
+        /** @description A runbook to use. */
+        NewRun: {
+            /**
+             * Format: uuid
+             * @description Or for this call.
+             */
+            call?: string | null;
+            /**
+             * Format: uuid
+             * @description For this incident.
+             */
+            incident?: string | null;
+            /** @description Its name. */
+            runbook: string;
         };
         /** @description What a node is started with. Kept nowhere: whoever loses it issues it anew. */
         NodeFiles: {
@@ -2155,7 +2482,7 @@ export interface components {
          * @description What is told of an incident.
          * @enum {string}
          */
-        Occasion: "opened" | "cause" | "over" | "late" | "test";
+        Occasion: "opened" | "cause" | "over" | "late" | "call" | "test";
         /** @description Where a session is open. Whose address it has is nobody's business. */
         OpenPlace: {
             /** @description A browser or an endpoint. */
@@ -2264,6 +2591,56 @@ export interface components {
                 name?: string;
                 /** @description People work on it although they usually don't; `false`: a holiday. */
                 working: boolean;
+            }[];
+            /** @description Pass as `cursor` for the next page; absent on the last. */
+            next?: string | null;
+            /**
+             * Format: int64
+             * @description Rows that match in all.
+             */
+            total: number;
+        };
+        /** @description A page of a list. */
+        Page_Call: {
+            /** @description The rows. */
+            items: {
+                answer_by?: components["schemas"]["Time"] | null;
+                arrived_at?: components["schemas"]["Time"] | null;
+                /** @description What the officer reads out: six digits. */
+                code: string;
+                /**
+                 * Format: uuid
+                 * @description The computer.
+                 */
+                endpoint: string;
+                /** @description What it calls itself. */
+                endpoint_name: string;
+                /**
+                 * Format: uuid
+                 * @description Id.
+                 */
+                id: string;
+                /**
+                 * Format: uuid
+                 * @description The incident it belongs to.
+                 */
+                incident?: string | null;
+                made_at?: components["schemas"]["Time"] | null;
+                /** @description When support knew of it. */
+                opened_at: components["schemas"]["Time"];
+                over_at?: components["schemas"]["Time"] | null;
+                party?: components["schemas"]["Party"] | null;
+                /**
+                 * Format: uuid
+                 * @description The session the officer was in, by what the computer says.
+                 */
+                session?: string | null;
+                /** @description Where it stood. */
+                site: components["schemas"]["SiteRef"];
+                /** @description How far support is. */
+                state: components["schemas"]["CallState"];
+                /** @description Who looks after it. */
+                taken_by?: string | null;
             }[];
             /** @description Pass as `cursor` for the next page; absent on the last. */
             next?: string | null;
@@ -2834,6 +3211,39 @@ export interface components {
             total: number;
         };
         /** @description A page of a list. */
+        Page_RunbookRun: {
+            /** @description The rows. */
+            items: {
+                /** @description What was answered, in order. */
+                answers: components["schemas"]["RunbookGiven"][];
+                /** @description Checks of the computer that failed when it began. */
+                failed: string[];
+                /**
+                 * Format: uuid
+                 * @description Id.
+                 */
+                id: string;
+                over_at?: components["schemas"]["Time"] | null;
+                /** @description The runbook as it was when this began. */
+                runbook: components["schemas"]["RunbookFile"];
+                /** @description When. */
+                started_at: components["schemas"]["Time"];
+                /** @description Who began it. */
+                started_by: string;
+                /** @description How far it is. `answered`: all is answered, and what failed still fails. */
+                state: components["schemas"]["RunState"];
+                /** @description The question whose turn it is; absent: none. */
+                turn?: string | null;
+            }[];
+            /** @description Pass as `cursor` for the next page; absent on the last. */
+            next?: string | null;
+            /**
+             * Format: int64
+             * @description Rows that match in all.
+             */
+            total: number;
+        };
+        /** @description A page of a list. */
         Page_Session: {
             /** @description The rows. */
             items: {
@@ -3261,6 +3671,136 @@ export interface components {
          * @enum {string}
          */
         Role: "operator" | "support" | "officer";
+        /**
+         * @description How far a use of a runbook is.
+         * @enum {string}
+         */
+        RunState: "running" | "fixed" | "answered" | "left";
+        /** @description One answer an officer may give. */
+        RunbookAnswer: {
+            /** @description Its name in this step. */
+            id: string;
+            /** @description The step it leads to; absent: the next one. `end`: there is nothing more to ask. */
+            next?: string | null;
+            /** @description What it says. */
+            say: components["schemas"]["RunbookText"];
+        };
+        /** @description Whom to turn to when nothing helps. */
+        RunbookEscalation: {
+            /** @description Who has to act. */
+            party: components["schemas"]["Party"];
+            /** @description What to tell them. */
+            say: components["schemas"]["RunbookText"];
+        };
+        /** @description One runbook. */
+        RunbookFile: {
+            /** @description Causes of incidents it is for. */
+            causes: components["schemas"]["IncidentCause"][];
+            /** @description Only for these checks of a computer; empty: for any. */
+            checks?: string[];
+            escalate?: components["schemas"]["RunbookEscalation"] | null;
+            /** @description Its name: lower-case letters, digits and `_`. */
+            id: string;
+            /** @description What is to be seen in the end. */
+            result: components["schemas"]["RunbookText"];
+            /** @description Questions in order. */
+            steps: components["schemas"]["RunbookStep"][];
+            /** @description What it is called. */
+            title: components["schemas"]["RunbookText"];
+            /**
+             * Format: int32
+             * @description Counts up with each change.
+             */
+            version: number;
+        };
+        /** @description One answer that was written down. */
+        RunbookGiven: {
+            /** @description Who wrote it down. */
+            actor: string;
+            /** @description The answer's name; empty where it is in words. */
+            answer: string;
+            /** @description When. */
+            at: components["schemas"]["Time"];
+            /** @description What else was said. */
+            note: string;
+            /** @description The step's name. */
+            step: string;
+        };
+        /** @description A runbook that may be used, and how it fared. */
+        RunbookInfo: components["schemas"]["RunbookFile"] & {
+            /** @description Its file in the installation's folder; absent: part of the program. */
+            file?: string | null;
+            /**
+             * Format: int64
+             * @description How often what failed was good again afterwards.
+             */
+            fixed: number;
+            /** @description Id of the key that signed it; absent: part of the program. */
+            key?: string | null;
+            /**
+             * Format: int64
+             * @description How often it was used.
+             */
+            used: number;
+        };
+        /** @description A file that is not used. */
+        RunbookRefused: {
+            /** @description Why: `R-401` not signed, `R-402` by a key that is not configured, `R-403` altered, `R-404` with faults, `R-405` unreadable. */
+            code: string;
+            /** @description Its name. */
+            file: string;
+            /** @description The particulars. */
+            message: string;
+        };
+        /** @description A use of a runbook. */
+        RunbookRun: {
+            /** @description What was answered, in order. */
+            answers: components["schemas"]["RunbookGiven"][];
+            /** @description Checks of the computer that failed when it began. */
+            failed: string[];
+            /**
+             * Format: uuid
+             * @description Id.
+             */
+            id: string;
+            over_at?: components["schemas"]["Time"] | null;
+            /** @description The runbook as it was when this began. */
+            runbook: components["schemas"]["RunbookFile"];
+            /** @description When. */
+            started_at: components["schemas"]["Time"];
+            /** @description Who began it. */
+            started_by: string;
+            /** @description How far it is. `answered`: all is answered, and what failed still fails. */
+            state: components["schemas"]["RunState"];
+            /** @description The question whose turn it is; absent: none. */
+            turn?: string | null;
+        };
+        /** @description One question. */
+        RunbookStep: {
+            /** @description Actions of the diagnosis catalogue that may help here, by name. */
+            actions?: string[];
+            /** @description What may be answered; empty: anything, in words. */
+            answers?: components["schemas"]["RunbookAnswer"][];
+            /** @description What to ask, in words an officer understands. */
+            ask: components["schemas"]["RunbookText"];
+            expect?: components["schemas"]["RunbookText"] | null;
+            /** @description Its name in the runbook. */
+            id: string;
+        };
+        /** @description A sentence in both languages. */
+        RunbookText: {
+            /** @description English. */
+            en: string;
+            /** @description Vietnamese. */
+            vi: string;
+        };
+        /** @description All runbooks. */
+        Runbooks: {
+            /** @description Those that may be used, by name. */
+            items: components["schemas"]["RunbookInfo"][];
+            /** @description Files that are refused. */
+            refused: components["schemas"]["RunbookRefused"][];
+        };
         /**
          * @description A part of the way from the officer to the desktop.
          * @enum {string}
@@ -4020,6 +4560,233 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Page_CalendarDay"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    calls_list: {
+        parameters: {
+            query?: {
+                /** @description Only those that are over (`true`), or not. */
+                over?: boolean;
+                /** @description Only of this site. */
+                site?: string;
+                /** @description Only of this computer. */
+                endpoint?: string;
+                /** @description Only of this incident. */
+                incident?: string;
+                /** @description At most so many, up to 5000. */
+                limit?: number;
+                /** @description `next` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Call"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    calls_expect: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ExpectCall"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Call"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    calls_find: {
+        parameters: {
+            query?: {
+                /** @description Six digits; blanks and dashes between them are ignored. */
+                code?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CallsFound"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    calls_get_one: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CallDetail"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    calls_attach: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AttachCall"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Call"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    calls_note: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewNote"];
+            };
+        };
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    calls_step: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CallStep"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Call"];
                 };
             };
             "4XX": {
@@ -5841,6 +6608,158 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    runbooks_runs: {
+        parameters: {
+            query?: {
+                /** @description Of this incident. */
+                incident?: string;
+                /** @description Or of this call. */
+                call?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_RunbookRun"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    runbooks_start: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewRun"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RunbookRun"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    runbooks_answer: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewAnswer"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RunbookRun"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    runbooks_leave: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RunbookRun"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    runbooks_list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Runbooks"];
+                };
             };
             "4XX": {
                 headers: {

@@ -1,6 +1,8 @@
 import { Navigate, Route, Routes } from 'react-router'
 import { AssistPage } from '../pages/AssistPage'
 import { AuditPage } from '../pages/AuditPage'
+import { CallPage } from '../pages/CallPage'
+import { CallsPage } from '../pages/CallsPage'
 import { DesktopsPage } from '../pages/DesktopsPage'
 import { EndpointPage } from '../pages/EndpointPage'
 import { EndpointsPage } from '../pages/EndpointsPage'
@@ -29,6 +31,8 @@ export default function StaffRoutes({ role }: { role: 'operator' | 'support' }) 
         <Route index element={operator ? <OverviewPage /> : <Navigate to="/incidents" replace />} />
         <Route path="/incidents" element={<IncidentsPage />} />
         <Route path="/incidents/:id" element={<IncidentPage />} />
+        <Route path="/calls" element={<CallsPage />} />
+        <Route path="/calls/:id" element={<CallPage />} />
         <Route path="/endpoints" element={<EndpointsPage />} />
         <Route path="/endpoints/:id" element={<EndpointPage />} />
         <Route path="/tokens" element={<TokensPage />} />

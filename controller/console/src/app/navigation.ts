@@ -14,6 +14,7 @@ const images: NavItem = { to: '/images', label: 'nav.images', icon: 'disc' }
 const pools: NavItem = { to: '/pools', label: 'nav.pools', icon: 'stack' }
 const desktops: NavItem = { to: '/desktops', label: 'nav.desktops', icon: 'screen' }
 const incidents: NavItem = { to: '/incidents', label: 'nav.incidents', icon: 'alarm' }
+const calls: NavItem = { to: '/calls', label: 'nav.calls', icon: 'headset' }
 const endpoints: NavItem = { to: '/endpoints', label: 'nav.endpoints', icon: 'device' }
 const tokens: NavItem = { to: '/tokens', label: 'nav.tokens', icon: 'key' }
 const sessions: NavItem = { to: '/sessions', label: 'nav.sessions', icon: 'link' }
@@ -24,7 +25,7 @@ const audit: NavItem = { to: '/audit', label: 'nav.audit', icon: 'list' }
 
 /** What each role finds in the side bar; the controller refuses the rest anyway. */
 export const navigation: Record<Role, NavItem[]> = {
-  operator: [home, incidents, hosts, gateways, images, pools, desktops, sessions, endpoints, tokens, sites, notify, users, audit],
-  support: [incidents, endpoints, tokens, sessions, desktops, gateways, sites],
+  operator: [home, incidents, calls, hosts, gateways, images, pools, desktops, sessions, endpoints, tokens, sites, notify, users, audit],
+  support: [incidents, calls, endpoints, tokens, sessions, desktops, gateways, sites],
   officer: [{ to: '/', label: 'nav.desktop', icon: 'screen' }],
 }

@@ -12,9 +12,11 @@ import { done, refused } from '../ui/notify'
 import { Facts, Page, Section } from '../ui/page'
 import { StatePill } from '../ui/state'
 import { Ago, Exact, useNow } from '../ui/time'
+import { language } from '../i18n'
 import { useIncidentText } from './incidentText'
+import { Runbooks } from './Runbooks'
 
-const PARTIES: Party[] = ['site', 'carrier', 'data_centre', 'vdi', 'service_owner', 'support']
+export const PARTIES: Party[] = ['site', 'carrier', 'data_centre', 'vdi', 'service_owner', 'support']
 
 export function IncidentPage() {
   const { id = '' } = useParams()
@@ -153,6 +155,7 @@ function Detail({ incident }: { incident: IncidentDetail }) {
           </Section>
         )}
       </SimpleGrid>
+      <Runbooks subject={{ incident: incident.id }} causes={[incident.cause]} checks={[incident.detail]} />
       <Section title={t('incident.course')}>
         <Stack gap={6}>
           {incident.events.map((event, i) => (
@@ -186,6 +189,10 @@ function Particulars({ kind, detail }: { kind: string; detail: Record<string, un
           {text ? ` · ${text}` : ''}
         </>
       )
+    case 'runbook': {
+      const title = detail['title'] as { vi: string; en: string } | undefined
+      return <> · {title?.[language()]} · {t(`runbook.states.${String(detail['state'])}`)}</>
+    }
     case 'grown':
       return <> · {t('incident.grownBy', { count: Number(detail['more'] ?? 0), of: Number(detail['endpoints'] ?? 0) })}</>
     default:

@@ -35,13 +35,14 @@ const shapes: Record<string, ReactNode> = {
   up: <path d="M6 14l6-6 6 6" />,
   down: <path d="M6 10l6 6 6-6" />,
   bell: <path d="M6 16V11a6 6 0 0 1 12 0v5l2 2H4zM10 21h4" />,
+  headset: <path d="M4 14v-2a8 8 0 0116 0v2M4 14h3v5H5a1 1 0 01-1-1zM20 14h-3v5h2a1 1 0 001-1zM20 18v1a2 2 0 01-2 2h-5" />,
   alarm: <path d="M12 4l9 16H3zM12 10v4M12 17h.01" />,
   upload: <path d="M12 16V4M7 9l5-5 5 5M4 17v3h16v-3" />,
 }
 
 export type IconName =
   | 'home' | 'server' | 'disc' | 'stack' | 'screen' | 'map' | 'users' | 'list' | 'device' | 'link' | 'key'
-  | 'search' | 'refresh' | 'play' | 'stop' | 'more' | 'expand' | 'copy' | 'out' | 'plus' | 'up' | 'down' | 'upload' | 'alarm' | 'bell'
+  | 'search' | 'refresh' | 'play' | 'stop' | 'more' | 'expand' | 'copy' | 'out' | 'plus' | 'up' | 'down' | 'upload' | 'alarm' | 'bell' | 'headset'
 
 export function Icon({ name, size = 18 }: { name: IconName; size?: number }) {
   const dots = name === 'more'

@@ -180,7 +180,7 @@ pub struct CalendarDay {
 }
 
 impl Incident {
-    fn new(i: store::incidents::Incident, sites: &HashMap<String, crate::domain::site::SiteRef>) -> Self {
+    pub(super) fn new(i: store::incidents::Incident, sites: &HashMap<String, crate::domain::site::SiteRef>) -> Self {
         let site = i.scope.strip_prefix("site:").and_then(|code| sites.get(code)).cloned().map(SiteRef::from);
         Self {
             id: i.id.0,

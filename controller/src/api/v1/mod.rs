@@ -4,6 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub mod assists;
+pub mod calls;
 pub mod audit;
 pub mod desktops;
 pub mod endpoints;
@@ -16,6 +17,7 @@ pub mod login;
 pub mod notify;
 pub mod overview;
 pub mod pools;
+pub mod runbooks;
 pub mod sessions;
 pub mod sites;
 pub mod support;

@@ -12,7 +12,7 @@ use super::picture::{Endpoint, LastWord, Path, Picture, Silence};
 use super::{Cause, Confidence, Evidence, Judgement, Scope, Severity, Thresholds};
 
 /// Checks that speak of what is plugged in.
-const PERIPHERAL: [&str; 5] = ["printer", "scanner", "card_reader", "signing_token", "ups"];
+const PERIPHERAL: [&str; 7] = ["printer", "scanner", "reader", "card_reader", "token", "signing_token", "ups"];
 /// Checks that speak of the ways the rules measure themselves.
 const NETWORK: [&str; 5] = ["gateway", "controller", "dns", "cable", "services"];
 
