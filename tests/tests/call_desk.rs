@@ -71,7 +71,9 @@ async fn a_code_is_read_out_with_the_line_down_and_support_finds_the_computer() 
     keys(&desk, &["Return"])?;
     let book = std::fs::read_to_string(state.path().join("ledger.jsonl"))?;
     ensure!(book.lines().filter(|l| l.contains("\"kind\":\"call\"")).count() == 2, "{book}");
-    wait("the page's picture", || Ok((desk.screen.picture(&tram_tests::screen::pictures().join("call-book.png"))? > 100).then_some(())))?;
+    wait("the page's picture", || {
+        Ok((desk.screen.picture(&tram_tests::screen::pictures().join("call-book.png"))? > 100).then_some(()))
+    })?;
     // Escape leads back.
     keys(&desk, &["Escape"])?;
     wait("the sign-in page", || Ok((desk.view()?["phase"] == "sign_in").then_some(())))

@@ -42,7 +42,8 @@ impl World {
 
     /// The only computer reports now.
     async fn reports(&self, printer: &str, dns: &str) -> Result<()> {
-        let findings = json!([{"check": "printer", "state": printer, "code": "x"}, {"check": "dns", "state": dns, "code": "y"}]);
+        let findings =
+            json!([{"check": "printer", "state": printer, "code": "x"}, {"check": "dns", "state": dns, "code": "y"}]);
         let at = self.api.app().clock.now().micros();
         self.db
             .raw(&format!("UPDATE endpoints SET state = 'online', last_seen_at = {at}, reported_at = {at}, findings = '{findings}'"))

@@ -92,8 +92,7 @@ pub async fn in_terminal(config: &Config) -> Result<(), KioskError> {
     }
 }
 
-type Wires =
-    (watch::Sender<Shown>, watch::Receiver<Shown>, Wishes, mpsc::Receiver<page::Command>, mpsc::Receiver<()>);
+type Wires = (watch::Sender<Shown>, watch::Receiver<Shown>, Wishes, mpsc::Receiver<page::Command>, mpsc::Receiver<()>);
 
 /// Between the desk and whoever shows it.
 fn wires(config: &Config) -> Wires {

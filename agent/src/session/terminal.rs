@@ -344,7 +344,8 @@ fn called(view: &View, language: &str, phone: Option<&str>) -> Vec<(Tone, String
     let by = c.by.as_deref().unwrap_or_default();
     let said = [t(&format!("call_{}", c.state), &[("by", by)]), phone.map(str::to_owned)];
     let said = said.into_iter().flatten().collect::<Vec<_>>().join(" ");
-    let code = c.code.split_at_checked(3).map(|(a, b)| format!("{}: {a} {b}", t("call_title", &[]).unwrap_or_default()));
+    let code =
+        c.code.split_at_checked(3).map(|(a, b)| format!("{}: {a} {b}", t("call_title", &[]).unwrap_or_default()));
     [code.map(|code| (Tone::Title, code)), Some((Tone::Note, said))].into_iter().flatten().collect()
 }
 

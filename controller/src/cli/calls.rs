@@ -46,8 +46,10 @@ pub(super) async fn run(app: &App, ctx: &Ctx, what: Calls) -> Result<()> {
                 .iter()
                 .map(|e| json!({"at": Time::from_micros(e.at), "kind": e.kind, "actor": e.actor, "detail": e.detail.0}))
                 .collect();
-            let incidents: Vec<Value> =
-                incidents.iter().map(|i| json!({"id": i.id, "cause": i.cause, "scope": i.scope, "open": i.open})).collect();
+            let incidents: Vec<Value> = incidents
+                .iter()
+                .map(|i| json!({"id": i.id, "cause": i.cause, "scope": i.scope, "open": i.open}))
+                .collect();
             let mut shown = row(&call);
             shown["snapshot"] = call.snapshot.clone().unwrap_or_default();
             shown["events"] = events.into();

@@ -169,7 +169,9 @@ impl Runbook {
             faults.extend(s.actions.iter().filter(|a| !name(a)).map(|a| format!("{here}: {a:?} is no action's name")));
         }
         for (place, t) in texts {
-            let bad = |s: &str| s.trim().is_empty() || s.chars().count() > TEXT || s.chars().any(|c| c.is_control() && c != '\n');
+            let bad = |s: &str| {
+                s.trim().is_empty() || s.chars().count() > TEXT || s.chars().any(|c| c.is_control() && c != '\n')
+            };
             if bad(&t.vi) || bad(&t.en) {
                 faults.push(format!("{place}: write vi and en, 1 to {TEXT} characters each"));
             }

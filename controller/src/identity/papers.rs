@@ -82,7 +82,9 @@ impl PaperKey {
             Err(CaError::File(_, e)) if e.kind() == io::ErrorKind::NotFound => {
                 match Self::make(folder, name) {
                     // Somebody else was faster: theirs counts.
-                    Err(CaError::File(_, e)) if e.kind() == io::ErrorKind::AlreadyExists => Self::open(&folder.join(name)),
+                    Err(CaError::File(_, e)) if e.kind() == io::ErrorKind::AlreadyExists => {
+                        Self::open(&folder.join(name))
+                    }
                     made => made,
                 }
             }

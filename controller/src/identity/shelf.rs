@@ -142,9 +142,36 @@ mod tests {
 
     /// Names of the diagnosis catalogue.
     const CATALOGUE: [&str; 30] = [
-        "health", "top", "disks", "unit", "journal", "network", "ping", "trace", "mtu", "dns", "tcp", "tls", "http", "https",
-        "ntp", "clock", "smart", "usb", "printers", "readers", "test_page", "resume_queue", "clear_queue", "restart_unit",
-        "renew_dhcp", "flush_dns", "resend_inventory", "reboot", "log_out", "capture",
+        "health",
+        "top",
+        "disks",
+        "unit",
+        "journal",
+        "network",
+        "ping",
+        "trace",
+        "mtu",
+        "dns",
+        "tcp",
+        "tls",
+        "http",
+        "https",
+        "ntp",
+        "clock",
+        "smart",
+        "usb",
+        "printers",
+        "readers",
+        "test_page",
+        "resume_queue",
+        "clear_queue",
+        "restart_unit",
+        "renew_dhcp",
+        "flush_dns",
+        "resend_inventory",
+        "reboot",
+        "log_out",
+        "capture",
     ];
 
     #[test]
@@ -152,10 +179,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let key = PaperKey::of(dir.path(), "key.pem").unwrap();
         let other = PaperKey::of(dir.path(), "other.pem").unwrap();
-        let shelf = Shelf {
-            folder: Some(dir.path().to_owned()),
-            keys: public_keys([key.public().as_str()]).unwrap(),
-        };
+        let shelf = Shelf { folder: Some(dir.path().to_owned()), keys: public_keys([key.public().as_str()]).unwrap() };
         let text = BUILT_IN[0].replacen("version = 1", "version = 9", 1);
         let sign = |key: &PaperKey, text: &str| {
             let body = runbook::body(text);
@@ -177,9 +201,21 @@ mod tests {
         std::fs::write(dir.path().join("h-bytes.toml"), [0xff, 0xfe, 0x00]).unwrap();
         let (books, refused) = shelf.read();
         let codes: Vec<_> = refused.iter().map(|r| (&r.file[..1], r.code)).collect();
-        let wanted = [("b", "R-401"), ("c", "R-402"), ("d", "R-403"), ("e", "R-404"), ("f", "R-401"), ("g", "R-403"), ("h", "R-405")];
+        let wanted = [
+            ("b", "R-401"),
+            ("c", "R-402"),
+            ("d", "R-403"),
+            ("e", "R-404"),
+            ("f", "R-401"),
+            ("g", "R-403"),
+            ("h", "R-405"),
+        ];
         assert_eq!(codes, wanted);
         let own: Vec<_> = books.iter().filter(|b| !b.key.is_empty()).collect();
-        assert_eq!((own.len(), own[0].runbook.version, books.len()), (1, 9, BUILT_IN.len()), "it takes the program's place");
+        assert_eq!(
+            (own.len(), own[0].runbook.version, books.len()),
+            (1, 9, BUILT_IN.len()),
+            "it takes the program's place"
+        );
     }
 }

@@ -56,13 +56,7 @@ pub async fn receive(app: &App, at: &Endpoint, made: &wire::Call) -> Result<Kept
     }
 }
 
-async fn keep(
-    app: &App,
-    at: &Endpoint,
-    made: &wire::Call,
-    site: &str,
-    incident: Option<IncidentId>,
-) -> Result<Kept> {
+async fn keep(app: &App, at: &Endpoint, made: &wire::Call, site: &str, incident: Option<IncidentId>) -> Result<Kept> {
     let now = app.clock.now();
     let ctx = super::endpoints::as_agent(at.ip.clone(), now);
     let mut tx = app.store.begin().await?;
@@ -153,7 +147,8 @@ fn sites(ctx: &Ctx) -> Option<Vec<String>> {
 /// [`Error::Invalid`] `T-201` for what is no code; [`Error::Forbidden`] for officers.
 pub async fn find(app: &App, ctx: &Ctx, typed: &str) -> Result<Found> {
     staff(ctx)?;
-    let code = call::code(typed).ok_or_else(|| Error::field("code", "T-201", "give the six digits that are read out"))?;
+    let code =
+        call::code(typed).ok_or_else(|| Error::field("code", "T-201", "give the six digits that are read out"))?;
     let filter = Filter { sites: sites(ctx), code: Some(code.clone()), limit: FOUND, ..Filter::default() };
     let (calls, _) = app.store.calls(&filter).await?;
     // One that is not over is it; an old one may have had the code of a new one by chance.
@@ -178,7 +173,8 @@ pub async fn expect(app: &App, ctx: &Ctx, endpoint: EndpointId, typed: &str) -> 
     staff(ctx)?;
     let found = app.store.endpoint(endpoint).await?.filter(|e| ctx.caller.scope().covers(&e.site_code));
     let computer = found.ok_or_else(not_found)?;
-    let code = call::code(typed).ok_or_else(|| Error::field("code", "T-201", "give the six digits that are read out"))?;
+    let code =
+        call::code(typed).ok_or_else(|| Error::field("code", "T-201", "give the six digits that are read out"))?;
     let incident = explains(app, endpoint, &computer.site_code).await?;
     let (name, shown) = (ctx.caller.name(), display_name(app, ctx).await?);
     let mut tx = app.store.begin().await?;
@@ -186,8 +182,7 @@ pub async fn expect(app: &App, ctx: &Ctx, endpoint: EndpointId, typed: &str) -> 
     let number = call::expected(endpoint, u32::try_from(last).unwrap_or(0), &code);
     let number = number.ok_or_else(|| Error::field("code", "T-202", "this computer would not show this code now"))?;
     let id = Uuid::now_v7();
-    let new =
-        NewCall { id, endpoint, desk_id: None, number, code: &code, site_code: &computer.site_code, incident };
+    let new = NewCall { id, endpoint, desk_id: None, number, code: &code, site_code: &computer.site_code, incident };
     tx.add_call(&new, ctx.now).await?;
     let taken = Move { from: CallState::Open, to: CallState::Taken, by: Some((name, &shown)), party: None };
     tx.move_call(id, &taken, ctx.now).await?;

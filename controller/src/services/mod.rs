@@ -15,9 +15,9 @@ use crate::store::audit::Entry;
 use crate::store::{Store, StoreError, Tx};
 
 pub mod assists;
-pub mod calls;
 pub mod audit;
 pub mod broker;
+pub mod calls;
 pub mod desk;
 pub mod desktops;
 pub mod endpoints;

@@ -208,7 +208,9 @@ pub async fn tell_overdue(app: &App, hours: &Hours, now: Time) -> Result<()> {
         let Some(i) = app.store.incident(id).await? else { continue };
         let sites = app.store.incident_sites(id).await?;
         let facts = Facts { severity: i.severity, cause: i.cause, sites: &sites };
-        readers.tell(&mut tx, Some(id), &facts, Occasion::Late, &i.answer_by.unwrap_or_default().to_string(), now).await?;
+        readers
+            .tell(&mut tx, Some(id), &facts, Occasion::Late, &i.answer_by.unwrap_or_default().to_string(), now)
+            .await?;
     }
     Ok(tx.commit().await?)
 }

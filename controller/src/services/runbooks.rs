@@ -111,8 +111,14 @@ pub async fn start(app: &App, ctx: &Ctx, runbook: &str, of: Subject) -> Result<R
     let mut tx = app.store.begin().await?;
     tx.add_run(&run).await?;
     happened(&mut tx, &run, ctx.caller.name(), RunState::Running, ctx.now).await?;
-    audit(&mut tx, ctx, "runbook.start", &run.id.to_string(), json!({"runbook": run.runbook, "version": run.book.0.version}))
-        .await?;
+    audit(
+        &mut tx,
+        ctx,
+        "runbook.start",
+        &run.id.to_string(),
+        json!({"runbook": run.runbook, "version": run.book.0.version}),
+    )
+    .await?;
     tx.commit().await?;
     Ok(run)
 }
@@ -205,8 +211,14 @@ pub async fn answer(app: &App, ctx: &Ctx, id: Uuid, step: &str, answer: &str, no
         tx.move_run(id, RunState::Running, RunState::Answered, ctx.now).await?;
         happened(&mut tx, &run, ctx.caller.name(), RunState::Answered, ctx.now).await?;
     }
-    audit(&mut tx, ctx, "runbook.answer", &id.to_string(), json!({"runbook": run.runbook, "step": step, "answer": answer}))
-        .await?;
+    audit(
+        &mut tx,
+        ctx,
+        "runbook.answer",
+        &id.to_string(),
+        json!({"runbook": run.runbook, "step": step, "answer": answer}),
+    )
+    .await?;
     tx.commit().await?;
     let run = app.store.runbook_run(id).await?.ok_or_else(not_found)?;
     judge(app, &run, ctx.now).await?;

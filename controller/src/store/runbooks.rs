@@ -88,7 +88,8 @@ impl Store {
     /// # Errors
     /// Any [`super::StoreError`].
     pub async fn answered_runs(&self, since: Time) -> Result<Vec<Run>> {
-        let sql = format!("SELECT {COLUMNS} FROM runbook_runs WHERE state = 'answered' AND answered_at > $1 ORDER BY id");
+        let sql =
+            format!("SELECT {COLUMNS} FROM runbook_runs WHERE state = 'answered' AND answered_at > $1 ORDER BY id");
         Ok(on_read!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql.clone())).bind(since.micros()).fetch_all(c))?)
     }
 
@@ -107,8 +108,10 @@ impl Store {
     /// # Errors
     /// Any [`super::StoreError`].
     pub async fn runbook_counts(&self) -> Result<Vec<(String, String, i64)>> {
-        Ok(on_read!(self, c => sqlx::query_as("SELECT runbook, state, COUNT(*) FROM runbook_runs GROUP BY runbook, state")
-            .fetch_all(c))?)
+        Ok(
+            on_read!(self, c => sqlx::query_as("SELECT runbook, state, COUNT(*) FROM runbook_runs GROUP BY runbook, state")
+            .fetch_all(c))?,
+        )
     }
 }
 

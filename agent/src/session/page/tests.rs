@@ -80,7 +80,10 @@ async fn support_is_called_whatever_the_desk_is_busy_with() {
     }
     assert_eq!(o.ask("POST /api/action", &[], r#"{"do":"call_support"}"#).await.0, 204);
     assert_eq!(o.calls.recv().await, Some(()));
-    assert_eq!(o.ask("POST /api/action", &[("Origin", "http://evil.example")], r#"{"do":"call_support"}"#).await.0, 403);
+    assert_eq!(
+        o.ask("POST /api/action", &[("Origin", "http://evil.example")], r#"{"do":"call_support"}"#).await.0,
+        403
+    );
     assert!(o.calls.try_recv().is_err());
 }
 

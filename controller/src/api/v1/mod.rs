@@ -4,8 +4,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub mod assists;
-pub mod calls;
 pub mod audit;
+pub mod calls;
 pub mod desktops;
 pub mod endpoints;
 pub mod gateways;

@@ -15,8 +15,8 @@ use crate::api::error::{ApiError, Problem};
 use crate::api::extract::{Signed, ValidJson, ValidQuery};
 use crate::domain::runbook::{RunState, Runbook};
 use crate::domain::time::Time;
-use crate::services::runbooks::{self, Subject};
 use crate::services::Error;
+use crate::services::runbooks::{self, Subject};
 use crate::store;
 
 /// A runbook that may be used, and how it fared.
