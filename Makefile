@@ -38,8 +38,8 @@ bench: ## measure against the known tools; one row: make bench ONLY=<regex>
 console: ## build the web console
 	@.ci/setup demo && .ci/console
 
-images: ## build the test desktop image and prove it in QEMU
-	@.ci/setup demo && images/test/build && images/test/prove
+images: ## build, sign and prove in QEMU: office desktop, thin client, test desktop (an hour without KVM)
+	@.ci/setup test && .ci/images
 
 packages: ## build the Debian packages of controller and agent into the cargo target folder
 	@.ci/setup demo && packaging/build

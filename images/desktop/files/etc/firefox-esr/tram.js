@@ -1,0 +1,37 @@
+// What policies can't say: no look at the outside but where the officer goes.
+pref("app.normandy.enabled", false);
+pref("app.shield.optoutstudies.enabled", false);
+pref("browser.region.network.url", "");
+pref("browser.region.update.enabled", false);
+pref("browser.safebrowsing.malware.enabled", false);
+pref("browser.safebrowsing.phishing.enabled", false);
+pref("browser.safebrowsing.downloads.remote.enabled", false);
+pref("browser.safebrowsing.provider.mozilla.updateURL", "");
+pref("browser.safebrowsing.provider.google4.updateURL", "");
+pref("browser.search.update", false);
+pref("browser.newtabpage.activity-stream.feeds.section.topstories", false);
+pref("datareporting.policy.dataSubmissionEnabled", false);
+pref("datareporting.healthreport.uploadEnabled", false);
+pref("dom.push.connection.enabled", false);
+pref("extensions.blocklist.enabled", false);
+pref("extensions.getAddons.cache.enabled", false);
+pref("extensions.systemAddon.update.enabled", false);
+pref("geo.enabled", false);
+pref("media.gmp-manager.url", "");
+pref("media.gmp-provider.enabled", false);
+pref("messaging-system.rsexperimentloader.enabled", false);
+pref("network.captive-portal-service.enabled", false);
+pref("network.connectivity-service.enabled", false);
+pref("network.trr.mode", 5);
+pref("services.settings.server", "data:,#remote-settings-dummy/v1");
+pref("services.settings.poll_interval", 31536000);
+pref("security.OCSP.enabled", 0);
+pref("toolkit.telemetry.enabled", false);
+pref("toolkit.telemetry.unified", false);
+pref("toolkit.telemetry.server", "");
+// No GPU stands behind the picture.
+pref("gfx.webrender.software", true);
+pref("layers.acceleration.disabled", true);
+pref("browser.sessionstore.resume_from_crash", false);
+pref("browser.aboutwelcome.enabled", false);
+pref("intl.locale.requested", "vi,en-US");
