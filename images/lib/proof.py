@@ -174,7 +174,8 @@ def outside(pcap):
             labels.append(frame[spot + 1 : spot + 1 + frame[spot]].decode("ascii", "replace"))
             spot += frame[spot] + 1
         found.add(".".join(labels).lower())
-    return sorted(found)
+    # The root itself ("") is the resolver's own look at its server.
+    return sorted(found - {""})
 
 
 class Machine:
