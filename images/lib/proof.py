@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -356,6 +357,8 @@ def main(parser, prove):
     if not options.image.is_file():
         parser.error(f"{options.image} is not there: build it first")
     options.out.mkdir(parents=True, exist_ok=True)
+    # Told to stop, it takes its machine with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     work = pathlib.Path(tempfile.mkdtemp(prefix="tram-prove."))
     print(f"booting {options.image} ({options.vcpus} vCPU, {options.memory} MiB, {options.accel}, {options.firmware})", flush=True)
     try:
@@ -367,7 +370,8 @@ def main(parser, prove):
         shutil.rmtree(work)
     if measured:
         measured = {"firmware": options.firmware, "vcpus": options.vcpus, "memory_mib": options.memory, **measured}
-        (options.out / f"times-{options.firmware}.json").write_text(json.dumps(measured, indent=1) + "\n")
+        how = getattr(options, "how", "stick")
+        (options.out / f"times-{options.firmware}{'' if how == 'stick' else '-' + how}.json").write_text(json.dumps(measured, indent=1) + "\n")
     print(f"proven; pictures in {options.out}")
     return 0
 

@@ -23,7 +23,6 @@ pref("messaging-system.rsexperimentloader.enabled", false);
 pref("network.captive-portal-service.enabled", false);
 pref("network.connectivity-service.enabled", false);
 pref("network.trr.mode", 5);
-pref("services.settings.server", "data:,#remote-settings-dummy/v1");
 pref("services.settings.poll_interval", 31536000);
 pref("security.OCSP.enabled", 0);
 pref("toolkit.telemetry.enabled", false);
