@@ -13,9 +13,10 @@ use tram_controller::identity::secret::Secret;
 use tram_controller::services::leases::{self, At, Carried};
 use tram_controller::services::sign_in::Visit;
 use tram_controller::services::users::{self, UserChange};
-use tram_controller::services::{App, Ctx, broker, desk, endpoints};
+use tram_controller::services::{App, Ctx, broker, desk, endpoints, gateways};
 use tram_tests::db::{self, TestDb};
 use tram_tests::office::{Office, Plan};
+use tram_wire::ids::SessionId;
 use tram_wire::lease::{Lease, Signed};
 use uuid::Uuid;
 
@@ -74,6 +75,16 @@ impl World {
         let signed = self.issue(n, at).await?.context("a lease")?;
         let keys = leases::sight(self.app()).await?.keys.into_iter().collect();
         lease_keys::prove(&signed, &keys).map_err(|f| anyhow::anyhow!("{f}"))
+    }
+
+    /// The n-th officer worked at a place, has a lease, and went away without a word.
+    async fn works_and_leaves(&self, n: usize, at: &desk::Endpoint, when: i64) -> Result<SessionId> {
+        self.works(n, at).await?;
+        let session = self.issued(n, at).await?.session;
+        let gone = format!("state = 'disconnected', gateway_id = NULL, disconnected_at = {when}");
+        let whose = format!("user_id IN (SELECT id FROM users WHERE username = 'officer{n}') AND state <> 'ended'");
+        self.office.sql(&format!("UPDATE sessions SET {gone} WHERE {whose}")).await?;
+        Ok(session)
     }
 
     async fn live(&self, lease: &Lease) -> Result<bool> {
@@ -263,14 +274,30 @@ async fn the_database_is_back_and_says_who_may_go_on() -> Result<()> {
         assert_eq!(leases::adopt(w.app(), &carried, w.at(&here)).await?, Err(Cut::Ended));
         let unknown = Carried { session: Uuid::now_v7().into(), ..carried };
         assert_eq!(leases::adopt(w.app(), &unknown, w.at(&here)).await?, Err(Cut::Ended));
-        // Without somebody by lease, it is over as any other.
+        // Without somebody by lease, it is over as any other, but not before all gateways have told.
         w.office.sql("UPDATE users SET disabled = FALSE").await?;
         w.office
             .sql(&format!(
                 "UPDATE sessions SET state = 'disconnected', gateway_id = NULL, disconnected_at = {long_ago}"
             ))
             .await?;
-        assert_eq!(broker::reap(w.app(), true).await?, 1);
+        assert_eq!(broker::reap(w.app(), false).await?, 0, "gateways had no time to say that they live");
+        gateways::alive(w.app(), w.gateway, 2).await?;
+        assert_eq!(broker::reap(w.app(), true).await?, 0, "a gateway has something to tell");
+        // A lease that is over keeps nothing.
+        w.office.sql("UPDATE leases SET issued_at = 1, expires_at = 2").await?;
+        let other = w.works_and_leaves(1, &there, long_ago).await?;
+        assert_eq!(broker::reap(w.app(), true).await?, 1, "the session with the lease that is over");
+        let row = w.app().store.session(session).await?.context("row")?;
+        assert_eq!((row.state, row.end_reason.as_deref()), (SessionState::Ended, Some("expired")));
+        gateways::alive(w.app(), w.gateway, 0).await?;
+        assert_eq!(broker::reap(w.app(), true).await?, 1, "all was told");
+        assert_eq!(w.app().store.session(other).await?.context("row")?.state, SessionState::Ended);
+        // A gateway that is gone tells nothing any more.
+        w.works_and_leaves(0, &here, long_ago).await?;
+        gateways::alive(w.app(), w.gateway, 7).await?;
+        w.office.sql("UPDATE gateways SET seen_at = 1").await?;
+        assert_eq!(broker::reap(w.app(), true).await?, 1, "nobody is waited for");
     }
     Ok(())
 }

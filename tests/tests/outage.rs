@@ -16,7 +16,7 @@ use tram_controller::gateway::Gateway;
 use tram_controller::identity::lease_keys::LeaseKeys;
 use tram_controller::identity::secret::Secret;
 use tram_controller::nudge::Bus;
-use tram_controller::services::{App, Ctx, endpoints};
+use tram_controller::services::{App, Ctx, broker, endpoints};
 use tram_controller::store::Store;
 use tram_controller::store::sessions::Filter;
 use tram_tests::db::{self, DbCable, TestDb};
@@ -162,6 +162,9 @@ async fn without_the_database_the_same_desktop_is_reached_and_all_is_told_once()
     let mut stream = vnc(&second)?;
     assert!(looks(&mut stream, None).await? == before);
     assert_eq!(w.audited("action LIKE 'session.lease%'").await?, 0);
+    // A controller that reaches the database before the gateway does sees nobody there, for much too long.
+    w.direct.sql("UPDATE sessions SET disconnected_at = 1").await?;
+    assert_eq!(broker::reap(&w.direct.app, false).await?, 0, "it ended what it knows nothing of");
 
     w.cable.mend();
     w.until_audited(2, "action = 'session.lease' AND actor = 'officer0' AND result = 'ok'").await?;
@@ -170,6 +173,12 @@ async fn without_the_database_the_same_desktop_is_reached_and_all_is_told_once()
     let row = w.direct.app.store.session(id).await?.context("row")?;
     assert_eq!(row.state, SessionState::Active);
     assert!(row.leased_at.is_some() && row.epoch > 1, "{row:?}");
+    let until = Instant::now() + PATIENCE;
+    while w.direct.app.store.untold().await? > 0 {
+        ensure!(Instant::now() < until, "the gateway does not say that it has told everything");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(broker::reap(&w.direct.app, true).await?, 0, "it goes on");
     // The connection is one like any other now: it goes on, and its end is seen.
     stream.write_all(&[4, 1, 0, 0, 0, 0, 0, b'b']).await?;
     ask(&mut stream, (1, 1)).await?;

@@ -44,7 +44,7 @@ pub(super) async fn run(app: &App, ctx: &Ctx, what: Gateways) -> Result<()> {
 }
 
 fn row(g: &Gateway) -> Value {
-    json!({"name": g.name, "state": g.state(), "draining": g.draining, "sessions": g.sessions, "connections": g.connections,
+    json!({"name": g.name, "state": g.state(), "draining": g.draining, "sessions": g.sessions, "connections": g.connections, "untold": g.untold,
         "silent_s": g.silent().as_secs(), "version": g.version, "embedded": g.embedded, "local_hosts": g.local_hosts,
         "web_url": g.web_url, "agent_url": g.agent_url, "started_at": Time::from_micros(g.started_at), "id": g.id})
 }

@@ -124,6 +124,16 @@ impl Gateway {
         &self.0.leases
     }
 
+    /// What happened by lease without the database and is not written down yet: connections and events.
+    pub(super) async fn untold(&self) -> usize {
+        let spool = self.leases().spool.clone();
+        let kept = blocking(move || spool.waiting()).await.unwrap_or_else(|e| {
+            tracing::error!(error = %e, "events by lease can't be counted");
+            0
+        });
+        kept + lock(&self.leases().held).len()
+    }
+
     /// When the database was last asked what would be good, by its own clock.
     #[must_use]
     pub fn leases_seen_at(&self) -> Option<Time> {

@@ -98,6 +98,8 @@ struct Inner {
     draining: AtomicBool,
     /// The database did not answer last time.
     away: AtomicBool,
+    /// The database knows that there is nothing more to tell of what happened by lease.
+    told: AtomicBool,
     late: late::Late,
 }
 
@@ -139,6 +141,7 @@ impl Gateway {
             stopping: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             away: AtomicBool::new(false),
+            told: AtomicBool::new(true),
             late: late::Late::default(),
         }))
     }

@@ -66,6 +66,19 @@ impl Spool {
         Ok(())
     }
 
+    /// How many events are kept.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) fn waiting(&self) -> io::Result<usize> {
+        let _one = self.lock();
+        match fs::read(self.path()) {
+            Ok(bytes) => Ok(bytes.iter().filter(|b| **b == b'\n').count()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Events that are kept, in order.
     ///
     /// # Errors
@@ -154,10 +167,12 @@ mod tests {
         spool.append(&b).unwrap();
         assert_eq!(Spool::new(&dir.path().join("data")).read().unwrap(), [a.clone(), b.clone()]);
         assert_eq!(fs::metadata(spool.path()).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(spool.waiting().unwrap() >= 2, "nothing that is kept goes uncounted");
         spool.forget(&HashSet::from([a.id])).unwrap();
         assert_eq!(spool.read().unwrap(), std::slice::from_ref(&b));
         spool.forget(&HashSet::from([b.id])).unwrap();
         assert!(!spool.path().exists());
+        assert_eq!(spool.waiting().unwrap(), 0);
     }
 
     #[test]

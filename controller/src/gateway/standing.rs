@@ -13,6 +13,7 @@ use super::link::Link;
 use crate::domain::gateway::BEAT;
 use crate::domain::session::{Cut, SessionState, Standing};
 use crate::nudge::Kind;
+use crate::services::gateways::Load;
 use crate::services::{Result, gateways};
 
 /// A sign of life that failed is repeated this soon.
@@ -91,12 +92,19 @@ impl Gateway {
         if self.0.stopping.load(Ordering::SeqCst) {
             return true;
         }
-        let carried = self.connections() + self.assists();
+        let load = Load { connections: self.connections() + self.assists(), untold: self.untold().await };
+        let told = self.0.told.load(Ordering::SeqCst);
         let said = match &self.0.me {
-            Some(me) => gateways::beat(&self.0.app, self.0.id, me, carried).await,
-            None if carried > 0 => gateways::alive(&self.0.app, self.0.id).await.map(|()| false),
+            Some(me) => gateways::beat(&self.0.app, self.0.id, me, load).await,
+            // Once more than it has something to tell, or it would seem to have it for ever.
+            None if load.connections + load.untold > 0 || !told => {
+                gateways::alive(&self.0.app, self.0.id, load.untold).await.map(|()| false)
+            }
             None => Ok(false),
         };
+        if said.is_ok() {
+            self.0.told.store(load.untold == 0, Ordering::SeqCst);
+        }
         match said {
             Ok(draining) => {
                 if self.0.away.swap(false, Ordering::SeqCst) {

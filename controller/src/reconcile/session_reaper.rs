@@ -65,5 +65,6 @@ async fn count_gateways(app: &App) -> Result<()> {
         let n = all.iter().filter(|g| g.state() == *state).count();
         gauge!("gateways", "state" => state.as_str()).set(n as f64);
     }
+    gauge!("gateways_untold").set(app.store.untold().await? as f64);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The connection broker: which officer gets which desktop, and the ticket that opens it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use serde_json::json;
@@ -522,7 +522,8 @@ pub async fn standings(app: &App, ids: Vec<SessionId>) -> Result<HashMap<Session
 }
 
 /// What time does to sessions: some become ready, some lost their gateway (if gateways can be `judged` now), some are
-/// over. How many changed.
+/// over. How many changed. A session whose officer may have worked by lease without the database is not over for
+/// want of a viewer until gateways had the time to say so, and have said all they know.
 ///
 /// # Errors
 /// Only those of the store.
@@ -537,9 +538,13 @@ pub async fn reap(app: &App, judged: bool) -> Result<usize> {
     tx.forget_samples(ctx.now.minus(COURSE_KEPT)).await?;
     tx.forget_leases(LEASES_KEPT).await?;
     tx.commit().await?;
+    let heard = judged && app.store.untold().await? == 0;
+    let by_lease = if heard { HashSet::new() } else { app.store.sessions_with_leases().await? };
     for s in app.store.sessions(&Filter::live()).await?.0 {
-        if end_reason(&s, ctx.now).is_none() {
-            continue;
+        match end_reason(&s, ctx.now) {
+            None => continue,
+            Some(EndReason::Expired) if by_lease.contains(&s.id) => continue,
+            Some(_) => {}
         }
         let mut tx = app.store.begin().await?;
         // Looked at again under the lock: its viewer may just have come back.

@@ -22,24 +22,39 @@ pub async fn enter(app: &App, id: Uuid, me: &Me) -> Result<()> {
     Ok(tx.commit().await?)
 }
 
-/// A gateway lives and carries so many connections; whether it is to be empty.
+/// What a gateway says of its work at each sign of life.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Connections it carries, assists included.
+    pub connections: usize,
+    /// What it did by leases without the database and has not written down yet: connections and events.
+    pub untold: usize,
+}
+
+/// A gateway lives and carries so much; whether it is to be empty.
 ///
 /// # Errors
 /// Only those of the store.
-pub async fn beat(app: &App, id: Uuid, me: &Me, connections: usize) -> Result<bool> {
+pub async fn beat(app: &App, id: Uuid, me: &Me, load: Load) -> Result<bool> {
     let mut tx = app.store.begin().await?;
-    let draining = tx.gateway_beat(id, me, i64::try_from(connections).unwrap_or(i64::MAX), false).await?;
+    let draining = tx.gateway_beat(id, me, count(load.connections), false).await?;
+    tx.gateway_untold(id, count(load.untold)).await?;
     tx.commit().await?;
     Ok(draining)
 }
 
-/// A gateway nobody is sent to lives; said while it carries connections.
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// A gateway nobody is sent to lives; said while it carries connections or has something to tell.
 ///
 /// # Errors
 /// Only those of the store.
-pub async fn alive(app: &App, id: Uuid) -> Result<()> {
+pub async fn alive(app: &App, id: Uuid, untold: usize) -> Result<()> {
     let mut tx = app.store.begin().await?;
     tx.gateway_alive(id).await?;
+    tx.gateway_untold(id, count(untold)).await?;
     Ok(tx.commit().await?)
 }
 

@@ -44,6 +44,8 @@ pub struct Gateway {
     pub local_hosts: bool,
     /// Connections it said it carries, assists included.
     pub connections: i64,
+    /// What it did by leases without the database and has not written down yet: connections and events.
+    pub untold: i64,
     /// An operator wants it empty.
     pub draining: bool,
     /// When it started, microseconds.
@@ -88,13 +90,25 @@ impl Store {
     /// Any [`super::StoreError`].
     pub async fn gateways(&self) -> Result<Vec<Gateway>> {
         let sql = format!(
-            "SELECT g.id, g.name, g.web_url, g.agent_url, g.version, g.embedded, g.local_hosts, g.connections, g.draining, g.started_at, \
+            "SELECT g.id, g.name, g.web_url, g.agent_url, g.version, g.embedded, g.local_hosts, g.connections, g.untold, g.draining, g.started_at, \
              g.seen_at, g.stopped_at, {} - g.seen_at AS silent, \
              (SELECT COUNT(*) FROM sessions s WHERE s.state = 'active' AND s.gateway_id = g.id) AS sessions \
              FROM gateways g WHERE g.name <> '' ORDER BY g.name, g.started_at DESC",
             self.db_now()
         );
         Ok(on_read!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(c))?)
+    }
+
+    /// How much gateways that live have still to tell of what they did without the database.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn untold(&self) -> Result<i64> {
+        let sql = format!(
+            "SELECT CAST(COALESCE(SUM(g.untold), 0) AS BIGINT) FROM gateways g WHERE {}",
+            lives(self.db_now())
+        );
+        Ok(on_read!(self, c => sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(c))?)
     }
 }
 
@@ -109,6 +123,16 @@ impl Tx {
             self.db_now()
         );
         exec_tx!(self, c => sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).execute(c))?;
+        Ok(())
+    }
+
+    /// What a gateway has still to tell of its time without the database.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn gateway_untold(&mut self, id: Uuid, untold: i64) -> Result<()> {
+        exec_tx!(self, c => sqlx::query("UPDATE gateways SET untold = $2 WHERE id = $1 AND untold <> $2")
+            .bind(id).bind(untold).execute(c))?;
         Ok(())
     }
 
