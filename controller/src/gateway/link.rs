@@ -13,23 +13,22 @@ use uuid::Uuid;
 
 use super::limit::Bucket;
 use super::meter::Meter;
-use super::protocol::vnc::line::Allowance;
 use super::protocol::vnc::requests::Rights;
-use super::shape::{Grant, Site, Taker};
+use super::shape::{Site, Taker};
 use super::tcp::Segments;
 use crate::domain::experience::{self, Experience, Sample};
 use crate::domain::policy::SessionPolicy;
 use crate::domain::session::{Cut, Limit, Policy};
+
+mod room;
+
+use self::room::Pressure;
 
 /// How often a viewer is asked for a sign of life.
 pub const PING_EVERY: Duration = Duration::from_secs(20);
 /// How often what a connection feels like is written down, and how soon first.
 const TELL_EVERY: Duration = Duration::from_secs(30);
 const TELL_FIRST: Duration = Duration::from_secs(5);
-/// Most that is read at once for a viewer.
-const PIECE: usize = 64 * 1024;
-/// Waiting for room is looked at over this long.
-const PRESSURE: Duration = Duration::from_millis(1500);
 /// A viewer from which nothing came for this long is gone.
 const SILENCE: Duration = Duration::from_secs(50);
 /// A viewer that took nothing of what was sent for this long is gone.
@@ -85,36 +84,6 @@ pub struct Link {
     asked: AtomicU64,
     /// When what was felt was written down last.
     told: AtomicU64,
-}
-
-/// How much of the time pictures wait for room.
-#[derive(Debug, Default)]
-struct Pressure {
-    since: Duration,
-    waited: Duration,
-    before: bool,
-}
-
-impl Pressure {
-    fn turn(&mut self, now: Duration) {
-        let passed = now.saturating_sub(self.since);
-        if passed >= PRESSURE {
-            // A while in which nobody asked says nothing of the time before it.
-            self.before = passed < 2 * PRESSURE && self.waited * 4 >= passed;
-            (self.since, self.waited) = (now, Duration::ZERO);
-        }
-    }
-
-    fn waited(&mut self, time: Duration, now: Duration) {
-        self.turn(now);
-        self.waited += time;
-    }
-
-    /// A quarter of the time.
-    fn pressed(&mut self, now: Duration) -> bool {
-        self.turn(now);
-        self.before
-    }
 }
 
 impl Link {
@@ -278,66 +247,6 @@ impl Link {
     pub fn sit(&self, site: Arc<Site>) {
         // A session stays where it is: another place is another connection.
         let _ = self.site.set(site);
-    }
-
-    /// What its own cap lets through.
-    fn own_room(&self) -> Result<usize, Duration> {
-        match &mut *self.bucket() {
-            Some(bucket) => bucket.room(self.began.elapsed()).map(|bytes| bytes.min(PIECE)),
-            None => Ok(PIECE),
-        }
-    }
-
-    /// Bytes of pictures that may be read now for the viewer.
-    pub fn room_now(&self) -> Option<Grant<'_>> {
-        let most = self.own_room().ok()?;
-        match self.site.get() {
-            Some(site) => site.take_now(&self.taker, most),
-            None => Some(Grant::free(most)),
-        }
-    }
-
-    /// The same, waited for; asked when the desktop has something.
-    pub async fn room(&self) -> Grant<'_> {
-        let began = Instant::now();
-        let most = loop {
-            match self.own_room() {
-                Ok(bytes) => break bytes,
-                Err(wait) => {
-                    metrics::counter!("gateway_capped_waits_total").increment(1);
-                    tokio::time::sleep(wait).await;
-                }
-            }
-        };
-        let grant = match self.site.get() {
-            Some(site) => site.take(&self.taker, most).await,
-            None => Grant::free(most),
-        };
-        let waited = began.elapsed();
-        if waited > Duration::ZERO {
-            self.pressure().waited(waited, self.began.elapsed());
-        }
-        grant
-    }
-
-    fn pressure(&self) -> MutexGuard<'_, Pressure> {
-        self.pressure.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What the caps leave to this connection, and whether it is them that hold its pictures up.
-    #[must_use]
-    pub fn allowance(&self) -> Allowance {
-        let own = self.bucket().as_ref().map(Bucket::rate);
-        let site = self.site.get().and_then(|s| s.part(&self.taker));
-        let rate = [own, site].into_iter().flatten().min_by(f64::total_cmp);
-        Allowance { rate, pressed: rate.is_some() && self.pressure().pressed(self.began.elapsed()) }
-    }
-
-    /// Bytes that left without asking for room: sound, a cursor, words of the gateway.
-    pub fn unasked(&self, bytes: usize) {
-        if let Some(site) = self.site.get() {
-            site.owe(bytes);
-        }
     }
 
     /// Ends the connection; the first reason counts.
@@ -529,62 +438,4 @@ impl Link {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn link() -> Link {
-        Link::new(Uuid::nil().into(), Uuid::nil().into(), 1)
-    }
-
-    fn ms(d: Duration) -> u64 {
-        d.as_millis() as u64
-    }
-
-    #[test]
-    fn a_viewer_is_asked_for_a_sign_of_life_and_dropped_without_one() {
-        let (link, policy) = (link(), Policy::default());
-        assert_eq!(link.look_at(&policy, ms(PING_EVERY)), None);
-        assert!(link.take_ping());
-        assert_eq!(link.look_at(&policy, ms(PING_EVERY) + 1), None);
-        assert!(!link.take_ping(), "one ping at a time");
-        link.heard.store(30_000, Ordering::Relaxed);
-        assert_eq!(link.look_at(&policy, 30_000 + ms(SILENCE) - 1), None);
-        assert_eq!(link.look_at(&policy, 30_000 + ms(SILENCE)), Some(Cut::Limit));
-    }
-
-    #[test]
-    fn answering_pings_is_not_working() {
-        let (link, policy) = (link(), Policy::default());
-        let cut = (1..).map(|n| n * 10_000).find(|now| {
-            link.heard.store(*now, Ordering::Relaxed);
-            link.look_at(&policy, *now).is_some()
-        });
-        assert_eq!(cut, Some(ms(policy.idle)));
-        // The session's own limit counts once it is known.
-        link.idle_limit.store(60_000, Ordering::Relaxed);
-        link.input.store(0, Ordering::Relaxed);
-        assert_eq!(link.look_at(&policy, 59_999), None);
-        assert_eq!(link.look_at(&policy, 60_000), Some(Cut::Limit));
-    }
-
-    #[test]
-    fn a_stalled_viewer_is_dropped_a_slow_one_not() {
-        let (link, policy) = (link(), Policy::default());
-        let look = |writing: u64, now: u64| {
-            link.heard.store(now, Ordering::Relaxed);
-            link.writing.store(writing, Ordering::Relaxed);
-            link.look_at(&policy, now)
-        };
-        assert_eq!(look(1_001, 1_000 + ms(STALL) - 1), None);
-        assert_eq!(look(0, 1_000 + ms(STALL)), None);
-        assert_eq!(look(1_001, 1_000 + ms(STALL)), Some(Cut::Limit));
-    }
-
-    #[tokio::test]
-    async fn the_first_reason_to_cut_counts() {
-        let link = link();
-        link.cut(Cut::TakenOver);
-        link.cut(Cut::Ended);
-        assert_eq!(link.cut_off().await, Cut::TakenOver);
-    }
-}
+mod tests;

@@ -18,6 +18,7 @@ use sqlx::{Connection, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 use tram_wire::ids::InstallationId;
 use uuid::Uuid;
 
+use crate::domain::ticket::Binding;
 use crate::domain::time::Time;
 use crate::nudge::{Bus, Change, Kind};
 
@@ -323,6 +324,29 @@ impl Store {
             Db::Postgres(p) => TxInner::Postgres(p.begin().await?),
         };
         Ok(Tx { inner, bus: self.bus.clone(), changes: Vec::new() })
+    }
+
+    /// Opens so many connections, and lets each learn the statements of a way in: the first officers of the morning
+    /// need not wait for either. On SQLite there is nothing to do.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn warm(&self, connections: usize) -> Result<()> {
+        if matches!(self.db, Db::Sqlite { .. }) {
+            return Ok(());
+        }
+        let mut open = Vec::new();
+        for _ in 0..connections {
+            // Held together, so that each is another one; nothing is committed.
+            open.push(self.begin().await?);
+        }
+        let (nobody, stranger) = (Uuid::nil().into(), Binding::Browser([0; 32]));
+        for tx in &mut open {
+            tx.redeem_ticket(&[0; 32], &stranger, None).await?;
+            tx.hold_at(nobody, &stranger).await?;
+            tx.hold_session(nobody).await?;
+        }
+        Ok(())
     }
 
     /// The bus that commits are told to.
