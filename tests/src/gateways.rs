@@ -3,8 +3,8 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,11 +21,16 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::Error as WsError;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tram_agent::identity::Identity;
+use tram_agent::session::control::Control;
+use tram_agent::session::gateways as known;
+use tram_agent::session::tunnel::{Door, Session};
+use tram_wire::desk::SignIn;
 
-use crate::device::Console;
+use crate::device::{Console, Device};
 use crate::gate::Viewer;
 use crate::node::Node;
-use crate::world::{PATIENCE, World, free_address};
+use crate::world::{PATIENCE, World, free_address, program};
 
 /// A gateway's process.
 pub struct Gateway {
@@ -49,6 +54,19 @@ impl Gateway {
         let mut one = Self { name, web, agents, log: world.path().join(format!("{name}.log")), child: None };
         one.again(world)?;
         Ok(one)
+    }
+
+    /// Starts one of the files that were issued for it, with nothing else of the world: no environment, no folder.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn of_files(folder: &Path, name: &'static str, web: SocketAddr, agents: SocketAddr) -> Result<Self> {
+        let log = folder.join("gateway.log");
+        let mut command = Command::new(program("tram-controller")?);
+        command.env_clear().arg("--config").arg(folder.join("controller.toml"));
+        command.arg("--data").arg(folder.join("data")).arg("gateway").stdin(Stdio::null());
+        let child = command.stdout(Stdio::null()).stderr(File::create(&log)?).spawn()?;
+        Ok(Self { name, web, agents, log, child: Some(child) })
     }
 
     /// Starts it again at the same place.
@@ -266,6 +284,30 @@ impl Stage {
                 }
                 Err(e) => return Err(e.into()),
             }
+        }
+    }
+
+    /// The endpoint's own way to a desktop, through the agent's code: identity, sign-in, ticket, tunnel.
+    ///
+    /// # Errors
+    /// What went wrong.
+    pub async fn endpoint(&self, device: &Device, name: &str, password: &str) -> Result<Session> {
+        let identity = Identity::load(&device.state())?;
+        let control = Control::new(&identity)?;
+        let who = SignIn { username: name.into(), password: password.into() };
+        let me = control.sign_in(&who).await?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let connected = control.connect(&me.token, false).await?;
+            if let Some(ticket) = connected.ticket {
+                ensure!(!connected.gateways.is_empty(), "the controller named no gateway");
+                known::keep(&device.state(), &connected.gateways);
+                let gateways = known::all(known::known(&device.state()), &[], identity.controller.parse()?);
+                ensure!(gateways.len() == self.gateways.len() + 1, "{gateways:?}");
+                return Ok(Session::open(Door::new(gateways, &identity)?, &ticket.ticket).await?);
+            }
+            ensure!(Instant::now() < until, "{connected:?}");
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
     }
 

@@ -6,10 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Error as WsError;
-use tram_agent::identity::Identity;
-use tram_agent::session::control::Control;
-use tram_agent::session::gateways as known;
-use tram_agent::session::tunnel::{Door, Line, Session, Status};
+use tram_agent::session::tunnel::{Line, Session, Status};
 use tram_controller::nudge::Bus;
 use tram_controller::store::{Db, Store};
 use tram_tests::db::Cluster;
@@ -19,7 +16,6 @@ use tram_tests::guest::Guest;
 use tram_tests::tunnels::{ask, rectangle, shake_hands};
 use tram_tests::world::PATIENCE;
 use tram_tunnel::Stream;
-use tram_wire::desk::SignIn;
 use tram_wire::session::Protocol;
 use tram_wire::tunnel::Class;
 
@@ -33,27 +29,6 @@ async fn count(stage: &Stage, sql: &str) -> Result<i64> {
     };
     store.close().await;
     Ok(n)
-}
-
-/// The endpoint's own way to a desktop, through the agent's code: identity, sign-in, ticket, tunnel.
-async fn endpoint(stage: &Stage, device: &Device, name: &str, password: &str) -> Result<Session> {
-    let identity = Identity::load(&device.state())?;
-    let control = Control::new(&identity)?;
-    let who = SignIn { username: name.into(), password: password.into() };
-    let me = control.sign_in(&who).await?;
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let connected = control.connect(&me.token, false).await?;
-        if let Some(ticket) = connected.ticket {
-            ensure!(!connected.gateways.is_empty(), "the controller named no gateway");
-            known::keep(&device.state(), &connected.gateways);
-            let gateways = known::all(known::known(&device.state()), &[], identity.controller.parse()?);
-            ensure!(gateways.len() == stage.gateways.len() + 1, "{gateways:?}");
-            return Ok(Session::open(Door::new(gateways, &identity)?, &ticket.ticket).await?);
-        }
-        ensure!(Instant::now() < until, "{connected:?}");
-        sleep(Duration::from_millis(300)).await;
-    }
 }
 
 fn vnc(session: &Session) -> Result<Stream> {
@@ -84,7 +59,7 @@ async fn the_controller_is_killed(database: Option<String>) -> Result<()> {
     let (device, _) = Device::enrolled(&stage.world)?;
     let (_, password) = Console::officer(&stage.world, "hoa")?;
     // Two desktops: one in a browser, one at an endpoint.
-    let session = endpoint(&stage, &device, "hoa", &password).await?;
+    let session = stage.endpoint(&device, "hoa", &password).await?;
     let mut stream = vnc(&session)?;
     shake_hands(&mut stream).await?;
     let mut seen = vec![works(&mut viewer, b'a').await?];
@@ -215,7 +190,7 @@ async fn a_killed_gateway_sends_its_endpoint_to_another_one() -> Result<()> {
     let (_, password) = Console::officer(&stage.world, "hoa")?;
     let (lan, _) = Console::officer(&stage.world, "lan")?;
     let (device, _) = Device::enrolled(&stage.world)?;
-    let session = endpoint(&stage, &device, "hoa", &password).await?;
+    let session = stage.endpoint(&device, "hoa", &password).await?;
     let id = session.id().to_string();
     let operator = Console::sign_in(&stage.world, "operator")?;
     let mut stream = vnc(&session)?;
@@ -268,7 +243,7 @@ async fn a_gateway_that_is_drained_sends_its_sessions_elsewhere() -> Result<()> 
     let support = Console::sign_in(&stage.world, "support")?;
     let (_, password) = Console::officer(&stage.world, "hoa")?;
     let (device, _) = Device::enrolled(&stage.world)?;
-    let session = endpoint(&stage, &device, "hoa", &password).await?;
+    let session = stage.endpoint(&device, "hoa", &password).await?;
     let (id, url, mut viewer) = stage.view(&lan).await?;
     works(&mut viewer, b'a').await?;
     let at = stage.gateways.iter().position(|g| url.contains(&g.web.to_string())).context("which")?;

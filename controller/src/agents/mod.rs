@@ -61,7 +61,8 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let registry = Registry::default();
     let (ingest, writer) = ingest::channel(app.clone(), registry.clone());
-    let (agents, config) = prepare(&app, registry.clone(), ingest, carrier, &stop)?;
+    let ca = endpoints::open_ca(&app, app.clock.now())?;
+    let (agents, config) = prepare(&app, ca, registry.clone(), ingest, carrier, &stop)?;
     let writing = tokio::spawn(writer.run(stop.clone()));
     if let Err(e) = leases::publish(&app).await {
         tracing::warn!(error = %e, "the key of leases could not be made known yet");
@@ -88,21 +89,21 @@ pub async fn serve_tunnels(
 ) -> Result<(), Error> {
     let registry = Registry::default();
     let (ingest, _) = ingest::channel(app.clone(), registry.clone());
-    let (agents, config) = prepare(&app, registry, ingest, Some(carrier), &stop)?;
+    let ca = endpoints::open_ca_to_serve(&app, app.clock.now())?;
+    let (agents, config) = prepare(&app, ca, registry, ingest, Some(carrier), &stop)?;
     accept::run(Agents { only_tunnels: true, ..agents }, listener, config).await;
     Ok(())
 }
 
 fn prepare(
     app: &App,
+    ca: DeviceCa,
     registry: Registry,
     ingest: ingest::Sender,
     carrier: Option<Carrier>,
     stop: &CancellationToken,
 ) -> Result<(Agents, Arc<rustls::ServerConfig>), Error> {
-    let now = app.clock.now();
-    let ca = endpoints::open_ca(app, now)?;
-    let config = tls::config(&ca, now).map_err(|e: CaError| Error::Internal(Box::new(e)))?;
+    let config = tls::config(&ca, app.clock.now()).map_err(|e: CaError| Error::Internal(Box::new(e)))?;
     let agents = Agents {
         app: app.clone(),
         ca: Arc::new(ca),

@@ -273,7 +273,7 @@ pub(super) async fn run(config: &Config, admin: Admin) -> Result<()> {
         Admin::Site(s) => admin_people::site(&app, s).await,
         Admin::Host(h) => host(&app, &ctx, h).await,
         Admin::Node(n) => node(&app, &ctx, n).await,
-        Admin::Gateway(g) => gateways::run(&app, &ctx, g).await,
+        Admin::Gateway(g) => gateways::run(config, &app, &ctx, g).await,
         Admin::Image(i) => image(&app, &ctx, i).await,
         Admin::Pool(p) => pool(&app, &ctx, p).await,
         Admin::Desktop(d) => desktop(&app, &ctx, d).await,

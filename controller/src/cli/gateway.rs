@@ -9,13 +9,14 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::server::{carrier, opener, spawn_until, stopped};
+use super::server::{WARM, carrier, opener, spawn_until, stopped};
 use super::{app, clock, listener};
 use crate::agents;
 use crate::config::Config;
@@ -25,11 +26,13 @@ use crate::identity::{ca, nodes, tls};
 use crate::nudge::Bus;
 use crate::reconcile::host_inventory::{HostInventory, Reach};
 use crate::reconcile::{World, driver};
-use crate::services::App;
+use crate::services::{App, endpoints};
 use crate::services::gateways::Me;
 use crate::store::{ServerLock, Store, StoreError, listen};
 use crate::telemetry;
 
+/// From here on the log asks for new certificates at each start.
+const ENDS_SOON: Duration = Duration::from_secs(90 * 86_400);
 /// Between two looks whether everything it needs is there.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
@@ -38,8 +41,8 @@ pub(super) const ABOUT: &str =
     "Run a gateway of its own: it carries browsers' WebSockets and endpoints' tunnels, and nothing else. \
 Sessions it carries do not notice when the controller ends or the database is lost.
 
-It uses the same configuration file and data folder as the controller (or copies of its TLS files, device-ca.pem and \
-node-ca.pem on another machine), and waits until a controller of the same release has made the database ready.
+It uses the same configuration file and data folder as the controller (on another machine, what `admin gateway issue` \
+made there), and waits until a controller of the same release has made the database ready.
 
   [gateway]
   name = \"gw-1\"                                   one for each gateway; default: the machine's name
@@ -76,6 +79,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
         embedded: false,
         local_hosts: own.local_hosts,
     };
+    watch_pass(&app)?;
     let gateway = Gateway::known(app.clone(), fleet, config.sessions.clone(), me);
     let mut tasks = JoinSet::new();
     tasks.spawn(driver::run(world, hosts));
@@ -112,6 +116,17 @@ pub(super) async fn run(config: Config) -> Result<()> {
     Ok(())
 }
 
+/// On a machine with a pass: says when it ends, and that it does soon.
+fn watch_pass(app: &App) -> Result<()> {
+    let now = app.clock.now();
+    let Some(until) = endpoints::open_ca_to_serve(app, now)?.serves_until() else { return Ok(()) };
+    gauge!("gateway_certificate_not_after_seconds").set(until.micros() as f64 / 1e6);
+    if until.since(now) < ENDS_SOON {
+        tracing::warn!(%until, "this gateway's certificates end soon; make new ones with `admin gateway issue` on a controller");
+    }
+    Ok(())
+}
+
 /// Waits for a database of this release and the installation's authorities. `None`: it is to end.
 async fn ready(config: &Config) -> Result<Option<App>> {
     let mut told = String::new();
@@ -133,11 +148,14 @@ async fn ready(config: &Config) -> Result<Option<App>> {
 
 /// What is missing is an error that passes; a later database is one that does not.
 async fn try_open(config: &Config) -> Result<Result<App, String>> {
-    for (there, file) in [(ca::made(&config.data), ca::FILE), (nodes::made(&config.data), nodes::FILE)] {
+    let data = &config.data;
+    for (there, file) in
+        [(ca::made(data) || ca::passed(data), ca::FILE), (nodes::made(data) || nodes::passed(data), nodes::FILE)]
+    {
         if !there {
-            let folder = config.data.display();
             return Ok(Err(format!(
-                "{folder}/{file}: a controller makes it at its first start; on another machine, copy it"
+                "{}/{file}: a controller makes it at its first start; for another machine, `admin gateway issue` makes what it needs",
+                data.display()
             )));
         }
     }
@@ -147,7 +165,10 @@ async fn try_open(config: &Config) -> Result<Result<App, String>> {
         Err(e) => return Err(e).context("opening the database"),
     };
     match store.is_current().await {
-        Ok(true) => Ok(Ok(app(config, store).await?)),
+        Ok(true) => {
+            store.warm(WARM).await?;
+            Ok(Ok(app(config, store).await?))
+        }
         Ok(false) => Ok(Err("the database is not of this release yet; start a controller of it".into())),
         Err(StoreError::Unavailable(why)) => Ok(Err(format!("the database: {why}"))),
         Err(e) => Err(e.into()),

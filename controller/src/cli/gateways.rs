@@ -5,6 +5,8 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::admin::{Json, print};
+use super::gateway_issue;
+use crate::config::Config;
 use crate::domain::time::Time;
 use crate::services::{App, Ctx, gateways};
 use crate::store::gateways::Gateway;
@@ -13,6 +15,8 @@ use crate::store::gateways::Gateway;
 pub(super) enum Gateways {
     /// List gateways; one that is gone is shown for a day.
     List(Json),
+    /// Write what a gateway on another machine needs into a folder: its settings and certificates.
+    Issue(Box<gateway_issue::Issue>),
     /// Empty a gateway: it takes nothing new, and its sessions go on at another one.
     Drain {
         /// Its name.
@@ -31,9 +35,10 @@ pub(super) enum Gateways {
     },
 }
 
-pub(super) async fn run(app: &App, ctx: &Ctx, what: Gateways) -> Result<()> {
+pub(super) async fn run(config: &Config, app: &App, ctx: &Ctx, what: Gateways) -> Result<()> {
     let (name, json, draining) = match what {
         Gateways::List(json) => return print(json, gateways::list(app, ctx).await?.iter().map(row)),
+        Gateways::Issue(wanted) => return gateway_issue::run(config, app, ctx, *wanted).await,
         Gateways::Drain { name, json } => (name, json, true),
         Gateways::Undrain { name, json } => (name, json, false),
     };

@@ -23,6 +23,7 @@ mod clock;
 mod doctor;
 mod endpoint;
 mod gateway;
+mod gateway_issue;
 mod gateways;
 mod lease;
 mod listener;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tram_hypervisor::node::Access;
@@ -18,7 +18,7 @@ use crate::domain::incident::Thresholds;
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::gateway::tunnel::Caller;
-use crate::identity::tls;
+use crate::identity::{ca, nodes as node_ca, tls};
 use crate::reconcile::endpoint_presence::EndpointPresence;
 use crate::reconcile::host_inventory::HostInventory;
 use crate::reconcile::incident_judge::IncidentJudge;
@@ -33,10 +33,16 @@ use crate::services::{App, endpoints, nodes};
 use crate::store::{Db, listen};
 use crate::telemetry;
 
+/// Connections to the database that are ready before anybody comes.
+pub(super) const WARM: usize = 4;
 /// Longest a call to a host may take.
 const DEADLINE: std::time::Duration = std::time::Duration::from_secs(40);
 
 pub(super) async fn run(config: Config) -> Result<()> {
+    if ca::passed(&config.data) && !ca::made(&config.data) {
+        let folder = config.data.display();
+        bail!("{folder} is the folder of a gateway; a controller needs the installation's {}", ca::FILE);
+    }
     let _lock = lock(&config)?;
     let tls = tls::server_config(&config.tls)
         .context("TLS is not set up; make a certificate with `tram-controller admin init-tls --names NAME,ADDRESS`")?;
@@ -49,6 +55,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
         tx.forget_embedded_gateways().await?;
         tx.commit().await?;
     }
+    app.store.warm(WARM).await?;
     let metrics = telemetry::metrics()?;
     let web = listener::bind(config.listen, "server.listen").await?;
     let agent_side = listener::bind(config.agent_listen, "server.agent_listen").await?;
@@ -166,8 +173,14 @@ pub(super) type Opener = Arc<dyn Fn(&crate::store::hosts::Host) -> OpenOptions +
 /// How backends are opened: as this installation, with a certificate for nodes.
 pub(super) fn opener(config: &Config, app: &App) -> Result<Opener> {
     let now = app.clock.now();
-    let tls = nodes::open_ca(app, now)?.controller(now)?;
-    let access = Access { tls, signer: Some(Arc::new(nodes::Renewals(app.clone()))) };
+    let access = match !node_ca::made(&config.data) && node_ca::passed(&config.data) {
+        // A gateway's machine: it has no authority, so nodes ask a controller for their next certificate.
+        true => Access { tls: node_ca::with_pass(&config.data, now)?, signer: None },
+        false => Access {
+            tls: nodes::open_ca(app, now)?.controller(now)?,
+            signer: Some(Arc::new(nodes::Renewals(app.clone()))),
+        },
+    };
     let owner = Owner {
         installation: app.installation,
         image_dir: config.image_dir.clone(),

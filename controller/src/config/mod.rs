@@ -139,13 +139,20 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], naming the key.
     pub fn load(file: Option<&Path>, data: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let written = match file {
-            None => Written::default(),
-            Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|e| ConfigError::Read(path.into(), e))?;
-                toml::from_str(&text).map_err(|e| ConfigError::Parse(path.into(), e))?
-            }
-        };
+        let Some(path) = file else { return Self::of(Written::default(), data, env) };
+        let text = std::fs::read_to_string(path).map_err(|e| ConfigError::Read(path.into(), e))?;
+        Self::read(path, &text, data, env)
+    }
+
+    /// The same of what is, or will be, in this file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the key.
+    pub fn read(file: &Path, text: &str, data: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        Self::of(toml::from_str(text).map_err(|e| ConfigError::Parse(file.into(), e))?, data, env)
+    }
+
+    fn of(written: Written, data: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let text =
             |key: &str, value: Option<String>, default: &str| env(key).or(value).unwrap_or_else(|| default.into());
         let path =

@@ -37,6 +37,9 @@ pub enum CaError {
     /// Its file holds something else.
     #[error("the certificate authority {0} is damaged ({1}); restore it from a backup")]
     Damaged(PathBuf, String),
+    /// What it gave to this machine is not good any more.
+    #[error("{0} was good until {1}; issue it anew with `tram-controller admin gateway issue` on a controller")]
+    Over(PathBuf, Time),
     /// A certificate request that isn't one, isn't signed by its own key, or isn't for a P-256 key.
     #[error("the certificate request is not acceptable: {0}")]
     Request(&'static str),

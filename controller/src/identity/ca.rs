@@ -23,11 +23,15 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub use super::authority::CaError;
 use super::authority::{self, Authority, BACKDATE, life, named};
+use super::pass::{self, Pass};
 use crate::domain::endpoint::CERTIFICATE_LIFE;
 use crate::domain::time::Time;
 
 /// Its file in the data folder.
 pub const FILE: &str = "device-ca.pem";
+
+/// What it gives to a gateway on another machine, in that one's data folder.
+pub const PASS: &str = "gateway-endpoints.pem";
 
 /// Whether the authority was made.
 #[must_use]
@@ -35,15 +39,30 @@ pub fn made(data: &Path) -> bool {
     data.join(FILE).exists()
 }
 
-/// The listener's certificate is made at every start, so this only bounds the longest uptime.
+/// Whether this is the folder of a gateway that the authority gave its pass.
+#[must_use]
+pub fn passed(data: &Path) -> bool {
+    data.join(PASS).exists()
+}
+
+/// A controller makes its listener's certificate at every start, so this only bounds the longest uptime; and how
+/// long a gateway's pass is good.
 const SERVER_LIFE: Duration = Duration::from_secs(3 * 365 * 86_400);
 
 /// The CA, opened.
 pub struct DeviceCa {
-    issuer: Issuer<'static, KeyPair>,
+    means: Means,
     der: CertificateDer<'static>,
     pem: String,
     verifier: Arc<dyn ClientCertVerifier>,
+}
+
+/// What can be done with it here.
+enum Means {
+    /// Everything.
+    Sign(Box<Issuer<'static, KeyPair>>),
+    /// Endpoints are proved and served with what it gave.
+    Serve(Box<Pass>),
 }
 
 impl std::fmt::Debug for DeviceCa {
@@ -60,7 +79,30 @@ impl DeviceCa {
     pub fn open(data: &Path, now: Time) -> Result<Self, CaError> {
         let Authority { issuer, der, pem } = Authority::open(data, FILE, "Tram device authority", now)?;
         let verifier = authority::verifier(&der).map_err(|e| CaError::Damaged(data.join(FILE), e))?;
-        Ok(Self { issuer, der, pem, verifier })
+        Ok(Self { means: Means::Sign(Box::new(issuer)), der, pem, verifier })
+    }
+
+    /// What a gateway needs of it: the authority itself, or the pass it gave to this machine.
+    ///
+    /// # Errors
+    /// [`CaError::File`], [`CaError::Damaged`], [`CaError::Over`].
+    pub fn open_to_serve(data: &Path, now: Time) -> Result<Self, CaError> {
+        if made(data) {
+            return Self::open(data, now);
+        }
+        let pass = Pass::open(&data.join(PASS), now)?;
+        let der = pass.authority.clone();
+        let verifier = authority::verifier(&der).map_err(|e| CaError::Damaged(data.join(PASS), e))?;
+        Ok(Self { means: Means::Serve(Box::new(pass)), der, pem: String::new(), verifier })
+    }
+
+    /// Until when this machine may serve, if it was given a pass.
+    #[must_use]
+    pub fn serves_until(&self) -> Option<Time> {
+        match &self.means {
+            Means::Sign(_) => None,
+            Means::Serve(pass) => Some(pass.not_after),
+        }
     }
 
     /// The CA certificate, PEM.
@@ -90,7 +132,10 @@ impl DeviceCa {
         params.use_authority_key_identifier_extension = true;
         let not_after = now.plus(CERTIFICATE_LIFE);
         life(&mut params, now.minus(BACKDATE), not_after);
-        let certificate = params.signed_by(&key, &self.issuer)?;
+        let Means::Sign(issuer) = &self.means else {
+            return Err(CaError::Request("this machine only serves; its controller signs"));
+        };
+        let certificate = params.signed_by(&key, issuer)?;
         Ok(Issued {
             certificate_pem: certificate.pem(),
             ca_pem: self.pem.clone(),
@@ -99,22 +144,32 @@ impl DeviceCa {
         })
     }
 
-    /// A fresh key and certificate chain for the agent listener.
+    /// Key and certificate chain for the agent listener: fresh ones, or those this machine was given.
     ///
     /// # Errors
     /// [`CaError::Make`].
     pub fn listener(&self, now: Time) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), CaError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let mut params = CertificateParams::new(vec![SERVER_NAME.to_owned()])?;
-        params.distinguished_name = named("Tram agent listener");
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.use_authority_key_identifier_extension = true;
-        life(&mut params, now.minus(BACKDATE), now.plus(SERVER_LIFE));
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         // The CA goes along: an agent that enrols knows only its hash.
-        Ok((vec![certificate.der().clone(), self.der.clone()], key))
+        let (certificate, key) = match &self.means {
+            Means::Sign(issuer) => {
+                let (key, certificate) = listening(issuer, now)?;
+                (certificate.der().clone(), PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
+            }
+            Means::Serve(pass) => (pass.certificate.clone(), pass.key.clone_key()),
+        };
+        Ok((vec![certificate, self.der.clone()], key))
+    }
+
+    /// A pass for a gateway on another machine, and until when it is good.
+    ///
+    /// # Errors
+    /// [`CaError::Request`] where there is no authority; [`CaError::Make`].
+    pub fn pass(&self, now: Time) -> Result<(String, Time), CaError> {
+        let Means::Sign(issuer) = &self.means else {
+            return Err(CaError::Request("this machine only serves; its controller signs"));
+        };
+        let (key, certificate) = listening(issuer, now)?;
+        Ok((pass::written(&key, &certificate, &self.pem), now.plus(SERVER_LIFE)))
     }
 
     /// Whose certificate this is, or why it isn't good now. Possession of its key is TLS's part.
@@ -142,6 +197,19 @@ impl DeviceCa {
         let name = parsed.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok());
         name.and_then(|n| n.parse().ok()).ok_or(Refusal::Unknown)
     }
+}
+
+/// A fresh key and certificate for whoever serves endpoints.
+fn listening(issuer: &Issuer<'static, KeyPair>, now: Time) -> Result<(KeyPair, rcgen::Certificate), CaError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut params = CertificateParams::new(vec![SERVER_NAME.to_owned()])?;
+    params.distinguished_name = named("Tram agent listener");
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    life(&mut params, now.minus(BACKDATE), now.plus(SERVER_LIFE));
+    let certificate = params.signed_by(&key, issuer)?;
+    Ok((key, certificate))
 }
 
 #[cfg(test)]
@@ -223,6 +291,31 @@ mod tests {
         let (chain, _) = ours.listener(NOON).unwrap();
         assert_eq!(ours.check(&chain[0], NOON), Err(Refusal::Unknown));
         assert_eq!(ours.check(&CertificateDer::from(vec![1, 2, 3]), NOON), Err(Refusal::Unknown));
+    }
+
+    #[test]
+    fn a_gateway_serves_with_its_pass_and_signs_nothing() {
+        let (dir, far) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ca = DeviceCa::open(dir.path(), NOON).unwrap();
+        let (text, until) = ca.pass(NOON).unwrap();
+        assert!(DeviceCa::open_to_serve(far.path(), NOON).is_err(), "nothing is there, and nothing is made");
+        assert!(!made(far.path()) && !passed(far.path()));
+        fs::write(far.path().join(PASS), &text).unwrap();
+        let there = DeviceCa::open_to_serve(far.path(), NOON).unwrap();
+        assert_eq!((there.serves_until(), ca.serves_until()), (Some(until), None));
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let issued = ca.sign(&request(&key), id(), NOON).unwrap();
+        assert_eq!(there.check(&der(&issued), NOON), Ok(id()), "it knows the endpoints");
+        let (chain, _) = there.listener(NOON).unwrap();
+        assert_eq!(chain[1], ca.listener(NOON).unwrap().0[1], "endpoints know it");
+        assert!(there.sign(&request(&key), id(), NOON).is_err() && there.pass(NOON).is_err());
+        let own = fs::read_to_string(dir.path().join(FILE)).unwrap();
+        let secret = own.lines().nth(1).unwrap();
+        assert!(!text.contains(secret), "the authority's key went along");
+        let late = DeviceCa::open_to_serve(far.path(), until).unwrap_err().to_string();
+        assert!(late.contains(PASS) && late.contains("gateway issue"), "{late}");
+        fs::write(far.path().join(PASS), own).unwrap();
+        assert!(matches!(DeviceCa::open_to_serve(far.path(), NOON), Err(CaError::Damaged(..))));
     }
 
     #[test]

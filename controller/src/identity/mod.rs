@@ -6,6 +6,7 @@ pub mod lease_keys;
 pub mod node_certificate;
 pub mod nodes;
 pub mod papers;
+mod pass;
 pub mod password;
 pub mod secret;
 pub mod shelf;

@@ -13,10 +13,11 @@ use rcgen::{
     SanType,
 };
 use rustls::ClientConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::version::TLS13;
 
 use super::authority::{self, Authority, BACKDATE, CaError, life, named};
+use super::pass::{self, Pass};
 use crate::domain::time::Time;
 
 /// Its file in the data folder.
@@ -28,7 +29,25 @@ pub fn made(data: &Path) -> bool {
     data.join(FILE).exists()
 }
 
-/// Signed at every start, so this only bounds the longest uptime.
+/// What it gives to a gateway on another machine, in that one's data folder.
+pub const PASS: &str = "gateway-nodes.pem";
+
+/// Whether this is the folder of a gateway that the authority gave its pass.
+#[must_use]
+pub fn passed(data: &Path) -> bool {
+    data.join(PASS).exists()
+}
+
+/// How a gateway on another machine meets nodes: with the pass it was given.
+///
+/// # Errors
+/// [`CaError::File`], [`CaError::Damaged`], [`CaError::Over`].
+pub fn with_pass(data: &Path, now: Time) -> Result<Arc<ClientConfig>, CaError> {
+    let Pass { key, certificate, authority, .. } = Pass::open(&data.join(PASS), now)?;
+    meets(&authority, certificate, key)
+}
+
+/// A controller signs itself one at every start, so this only bounds the longest uptime; and how long a pass is good.
 const CONTROLLER_LIFE: Duration = Duration::from_secs(3 * 365 * 86_400);
 /// How long a node's certificate is good.
 pub const NODE_LIFE: Duration = Duration::from_secs(2 * 365 * 86_400);
@@ -62,21 +81,27 @@ impl NodeCa {
     /// # Errors
     /// [`CaError::Make`].
     pub fn controller(&self, now: Time) -> Result<Arc<ClientConfig>, CaError> {
+        let (key, certificate) = self.client("Tram controller", now)?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        meets(&self.0.der, certificate.der().clone(), key)
+    }
+
+    /// A pass for a gateway on another machine.
+    ///
+    /// # Errors
+    /// [`CaError::Make`].
+    pub fn pass(&self, now: Time) -> Result<String, CaError> {
+        let (key, certificate) = self.client("Tram gateway", now)?;
+        Ok(pass::written(&key, &certificate, &self.0.pem))
+    }
+
+    fn client(&self, name: &str, now: Time) -> Result<(KeyPair, rcgen::Certificate), CaError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = CertificateParams::default();
-        params.distinguished_name = named("Tram controller");
+        params.distinguished_name = named(name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let chain = self.sign(params, &key, now, CONTROLLER_LIFE)?;
-        let unfit = |_| CaError::Request("the controller's own certificate was not accepted");
-        let roots = authority::roots(&self.0.der).map_err(|_| CaError::Request("the node authority is none"))?;
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_protocol_versions(&[&TLS13])
-            .and_then(|b| {
-                let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-                b.with_root_certificates(roots).with_client_auth_cert(vec![chain.der().clone()], key)
-            })
-            .map(Arc::new)
-            .map_err(unfit)
+        let certificate = self.sign(params, &key, now, CONTROLLER_LIFE)?;
+        Ok((key, certificate))
     }
 
     /// Key and certificate, PEM, of the node that is reached by these names.
@@ -113,6 +138,20 @@ impl NodeCa {
         life(&mut params, now.minus(BACKDATE), now.plus(good_for));
         Ok(params.signed_by(key, &self.0.issuer)?)
     }
+}
+
+/// TLS towards nodes: this authority only is trusted, and this certificate shown.
+fn meets(
+    authority: &CertificateDer<'static>,
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<ClientConfig>, CaError> {
+    let roots = authority::roots(authority).map_err(|_| CaError::Request("the node authority is none"))?;
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&TLS13])
+        .and_then(|b| b.with_root_certificates(roots).with_client_auth_cert(vec![certificate], key))
+        .map(Arc::new)
+        .map_err(|_| CaError::Request("the certificate for nodes was not accepted"))
 }
 
 /// What a node's certificate says: that it serves under these names.
@@ -177,5 +216,10 @@ mod tests {
             assert!(ca.issue(&[bad.to_owned()], NOON).is_err(), "{bad:?}");
         }
         assert!(ca.issue(&[], NOON).is_err());
+        let far = tempfile::tempdir().unwrap();
+        assert!(with_pass(far.path(), NOON).is_err() && !passed(far.path()));
+        std::fs::write(far.path().join(PASS), ca.pass(NOON).unwrap()).unwrap();
+        assert!(with_pass(far.path(), NOON).is_ok() && passed(far.path()));
+        assert!(with_pass(far.path(), NOON.plus(CONTROLLER_LIFE)).is_err(), "over");
     }
 }

@@ -124,6 +124,20 @@ pub fn load(files: &Files) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDe
     Ok((chain, key))
 }
 
+/// Whether the server certificate is for this host, an address or a name.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn covers(files: &Files, host: &str) -> Result<bool, TlsError> {
+    let (chain, _) = load(files)?;
+    let names = chain.first().and_then(|c| super::authority::names(c)).unwrap_or_default();
+    let same = |name: &String| match name.strip_prefix("*.") {
+        Some(domain) => host.split_once('.').is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(domain)),
+        None => name.eq_ignore_ascii_case(host),
+    };
+    Ok(names.iter().any(same))
+}
+
 /// Writes a file whole or not at all.
 ///
 /// # Errors

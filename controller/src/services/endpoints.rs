@@ -103,6 +103,14 @@ pub fn open_ca(app: &App, now: Time) -> Result<DeviceCa> {
     DeviceCa::open(&app.data_dir, now).map_err(|e| Error::Unavailable("E-503", e.to_string()))
 }
 
+/// Opens what a gateway proves endpoints with.
+///
+/// # Errors
+/// [`Error::Unavailable`] if there is none that can be used.
+pub fn open_ca_to_serve(app: &App, now: Time) -> Result<DeviceCa> {
+    DeviceCa::open_to_serve(&app.data_dir, now).map_err(|e| Error::Unavailable("E-503", e.to_string()))
+}
+
 /// Makes a computer with a good token an endpoint. The token is used up only if all else is good.
 ///
 /// # Errors

@@ -4,9 +4,11 @@ use serde_json::json;
 use tram_wire::ids::{HostId, SessionId};
 use uuid::Uuid;
 
-use super::{App, Ctx, Error, Result, audit};
+use super::{App, Ctx, Error, Result, audit, endpoints, nodes};
 use crate::domain::access::Role;
 use crate::domain::gateway::{Candidate, GatewayState, rank};
+use crate::domain::name;
+use crate::domain::time::Time;
 use crate::store::gateways::Gateway;
 pub use crate::store::gateways::Me;
 
@@ -122,6 +124,33 @@ pub async fn drain(app: &App, ctx: &Ctx, id: Uuid, draining: bool) -> Result<Gat
         tx.commit().await?;
     }
     get(app, ctx, id).await
+}
+
+/// What a gateway on another machine proves itself with, to be carried there.
+#[derive(Debug)]
+pub struct Passes {
+    /// To endpoints; secret.
+    pub endpoints: String,
+    /// To nodes; secret.
+    pub nodes: String,
+    /// The last moment both are good.
+    pub not_after: Time,
+}
+
+/// Issues a gateway on another machine its passes. Earlier ones stay good until their end.
+///
+/// # Errors
+/// [`Error::Forbidden`]; [`Error::Invalid`] for a bad name; [`Error::Unavailable`] without the authorities.
+pub async fn issue(app: &App, ctx: &Ctx, gateway: &str) -> Result<Passes> {
+    ctx.require(&[Role::Operator])?;
+    name::check(gateway).map_err(|m| Error::field("name", "G-201", m))?;
+    let internal = |e| Error::Internal(Box::new(e));
+    let (endpoints, not_after) = endpoints::open_ca(app, ctx.now)?.pass(ctx.now).map_err(internal)?;
+    let nodes = nodes::open_ca(app, ctx.now)?.pass(ctx.now).map_err(internal)?;
+    let mut tx = app.store.begin().await?;
+    audit(&mut tx, ctx, "gateway.issue", gateway, json!({"until": not_after})).await?;
+    tx.commit().await?;
+    Ok(Passes { endpoints, nodes, not_after })
 }
 
 /// What a connection needs of a gateway.
