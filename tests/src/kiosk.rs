@@ -124,12 +124,27 @@ impl Desk {
     /// # Errors
     /// If it never is so.
     pub fn ready(&self) -> Result<()> {
+        self.ready_where(|cause| cause == "fine")
+    }
+
+    /// The same where the line is not fine, whatever is wrong with it.
+    ///
+    /// # Errors
+    /// If it never is so.
+    pub fn ready_without_line(&self) -> Result<()> {
+        self.ready_where(|cause| !["fine", "looking"].contains(&cause))
+    }
+
+    fn ready_where(&self, so: impl Fn(&str) -> bool) -> Result<()> {
         self.until("sign_in")?;
         self.until_front("Tram desk")?;
+        let mut last = Value::Null;
         wait("the page", || {
-            let news = self.news()?;
-            Ok((news["view"]["cause"] == "fine" && news["version"] == news["drawn"]).then_some(()))
+            last = self.news()?;
+            let cause = last["view"]["cause"].as_str().unwrap_or_default();
+            Ok((so(cause) && last["version"] == last["drawn"]).then_some(()))
         })
+        .with_context(|| last.to_string())
     }
 
     /// Keeps a picture of the screen.
@@ -178,6 +193,20 @@ impl Desk {
         self.pictures += 1;
         let file = pictures().join(format!("{}-{}-{name}.png", self.story, self.pictures));
         wait("the desktop's picture", || Ok((self.screen.picture(&file)? > 100).then_some(())))
+    }
+
+    /// What the middle of the screen looks like, where a viewer shows a simulated desktop below its hints: equal for
+    /// equal pictures.
+    ///
+    /// # Errors
+    /// If no picture can be taken.
+    pub fn centre(&self) -> Result<String> {
+        let file = self.folder.join("centre.png");
+        self.screen.picture(&file)?;
+        let look = ["-crop", "640x400+320+200", "+repage", "-format", "%#", "info:"];
+        let out = std::process::Command::new("convert").arg(&file).args(look).output()?;
+        anyhow::ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        Ok(String::from_utf8(out.stdout)?)
     }
 
     /// Processes of this desk, the agent among them.

@@ -181,6 +181,7 @@ impl Desk {
         loop {
             let now = status.borrow_and_update().clone();
             view.warning = now.warning.clone();
+            view.lease_until_ms = self.lease.held().filter(|_| now.leased).map(|(_, lease)| lease.expires_ms);
             if let Some(words) = watched.follow(now.assist.clone()) {
                 session.say(&words);
             }
@@ -235,6 +236,7 @@ impl Desk {
                         Some(token) => timeout(REASON, self.lease.renew(token)).await.unwrap_or(STILL_HERE),
                         None => STILL_HERE,
                     };
+                    session.hold(self.lease.held().map(|(signed, _)| signed));
                     lease_due = Box::pin(sleep(next));
                 }
                 command = self.commands.recv() => match command {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tram_tunnel::{Limits, LineEnd, Role, Tunnel};
 use tram_wire::Incoming;
 use tram_wire::assist::{Marks, Stage};
-use tram_wire::session::{Again, Denial, Leave, Opened, ToAgent, ToGateway, Warn};
+use tram_wire::session::{Again, ByLease, Denial, Leave, Opened, ToAgent, ToGateway, Warn};
 
 use super::dial::{DialError, Door, Line};
 use super::{ANSWER, Line as LineState, OpenError, Over, Session, Shared, Status};
@@ -43,11 +43,14 @@ struct Begun {
 
 /// Opens a session on a new tunnel. `ask` is `open`, `again` or `lease`.
 async fn begin(door: &Door, to: &Address, ask: &ToGateway) -> Result<Begun, OpenError> {
-    let line = door.hello(to).await.map_err(|e| match e {
+    begin_on(door.hello(to).await.map_err(not_opened)?, ask).await
+}
+
+fn not_opened(e: DialError) -> OpenError {
+    match e {
         DialError::Refused(d) => OpenError::Refused(d),
         e => OpenError::Dial(e),
-    })?;
-    begin_on(line, ask).await
+    }
 }
 
 /// The same on a line that is there.
@@ -105,6 +108,11 @@ pub(super) async fn open(door: Door, ask: ToGateway) -> Result<Session, OpenErro
         warning: None,
         assist: None,
         quality: None,
+        leased: matches!(ask, ToGateway::Lease(_)),
+    };
+    let lease = match &ask {
+        ToGateway::Lease(l) => Some(l.lease.clone()),
+        _ => None,
     };
     let shared = Arc::new(Shared {
         session: begun.opened.session,
@@ -112,6 +120,7 @@ pub(super) async fn open(door: Door, ask: ToGateway) -> Result<Session, OpenErro
         tunnel: std::sync::Mutex::new(begun.tunnel.clone()),
         status: watch::Sender::new(status),
         marks: AtomicBool::new(false),
+        lease: std::sync::Mutex::new(lease),
         door: door.clone(),
     });
     let (leave, left) = oneshot::channel();
@@ -222,8 +231,10 @@ impl Keeper {
         match timeout(limit, self.resume()).await.unwrap_or(Err(DialError::Slow)) {
             Ok(()) => Ok(()),
             Err(DialError::Refused(Denial::UnknownSession | Denial::Secret | Denial::Window)) => {
-                let begun = begin(&self.door, &self.at, &self.ask_again()).await?;
-                self.moved(self.at.clone(), begun);
+                let at = self.at.clone();
+                let line = self.door.hello(&at).await.map_err(not_opened)?;
+                let (begun, leased) = self.anew(&at, line).await?;
+                self.moved(at, begun, leased);
                 Ok(())
             }
             Err(DialError::Refused(d)) => Err(OpenError::Refused(d)),
@@ -243,9 +254,9 @@ impl Keeper {
             if unsure && matches!(timeout(LAST_LOOK, self.resume()).await, Ok(Ok(()))) {
                 return Ok(true);
             }
-            match begin_on(line, &self.ask_again()).await {
-                Ok(begun) => {
-                    self.moved(to, begun);
+            match self.anew(&to, line).await {
+                Ok((begun, leased)) => {
+                    self.moved(to, begun, leased);
                     return Ok(true);
                 }
                 Err(OpenError::Refused(d)) if d != Denial::Unavailable => return Err(d),
@@ -269,19 +280,36 @@ impl Keeper {
         Ok(())
     }
 
-    /// The same desktop at a gateway that knows nothing of this tunnel.
-    fn ask_again(&self) -> ToGateway {
+    /// The same desktop at a gateway that knows nothing of this tunnel; by the lease, if there is one and the gateway
+    /// can't ask about anything else. Whether it was by lease.
+    async fn anew(&self, to: &Address, line: Line) -> Result<(Begun, bool), OpenError> {
         let opened = &self.begun.opened;
-        ToGateway::Again(Again { session: opened.session, token: opened.again.clone() })
+        let again = ToGateway::Again(Again { session: opened.session, token: opened.again.clone() });
+        let refused = match begin_on(line, &again).await {
+            Err(OpenError::Refused(Denial::Unavailable)) => OpenError::Refused(Denial::Unavailable),
+            other => return other.map(|begun| (begun, false)),
+        };
+        let Some(lease) = self.shared.lease().clone() else { return Err(refused) };
+        match begin(&self.door, to, &ToGateway::Lease(ByLease { lease })).await {
+            Ok(begun) => Ok((begun, true)),
+            // What the gateway says of the lease is no word about the session: that is asked for again.
+            Err(OpenError::Refused(d)) => {
+                if d == Denial::Lease {
+                    *self.shared.lease() = None;
+                }
+                Err(refused)
+            }
+            Err(e) => Err(e),
+        }
     }
 
-    fn moved(&mut self, to: Address, begun: Begun) {
+    fn moved(&mut self, to: Address, begun: Begun, leased: bool) {
         std::mem::replace(&mut self.begun, begun).tunnel.close();
         self.at = to;
         let tunnel = self.begun.tunnel.clone();
         *self.shared.tunnel.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tunnel;
         // What the other gateway said of support may be over; this one says it anew.
-        self.shared.say(|s| (s.line, s.generation, s.assist) = (LineState::Up, s.generation + 1, None));
+        self.shared.say(|s| (s.line, s.generation, s.assist, s.leased) = (LineState::Up, s.generation + 1, None, leased));
         let marks = ToGateway::Marks(Marks { shown: self.shared.marks.load(Ordering::Relaxed) });
         if let Ok(text) = marks.encode() {
             let _ = self.begun.tunnel.send(text.as_bytes());

@@ -6,7 +6,8 @@
 //!        .status()            ──► up, lost since, over; warnings; the line's quality
 //! ```
 //! A cut is not an end: streams wait and go on where they were. When the gateway itself is gone, the same
-//! desktop is opened at another one with the token that came with the session; its streams are new then, so
+//! desktop is opened at another one with the token that came with the session, or by the lease if that one can't ask
+//! about the token ([`Session::hold`]); its streams are new then, so
 //! the viewer has to be started again: [`Status::generation`] counts that. A line that is down is not taken for a
 //! gateway that is gone: whoever refuses is gone, whoever is silent gets one more look before another is taken.
 
@@ -14,7 +15,7 @@ mod dial;
 mod keeper;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
@@ -81,6 +82,8 @@ pub struct Status {
     pub assist: Option<(Assist, Instant)>,
     /// How the line does, as the gateway sees it.
     pub quality: Option<Quality>,
+    /// A lease opened it: nobody could be asked for more.
+    pub leased: bool,
 }
 
 /// Why a session could not be opened.
@@ -102,6 +105,8 @@ struct Shared {
     status: watch::Sender<Status>,
     /// This screen can show that somebody looks.
     marks: AtomicBool,
+    /// Opens it anew where no gateway can ask the database.
+    lease: Mutex<Option<Signed>>,
     door: Door,
 }
 
@@ -177,6 +182,11 @@ impl Session {
         self.shared.door.learn(gateways);
     }
 
+    /// The lease of now: what to show should this gateway be lost while the database is away.
+    pub fn hold(&self, lease: Option<Signed>) {
+        *self.shared.lease() = lease;
+    }
+
     /// Leaves the desktop, politely if the line is up.
     pub async fn leave(mut self) {
         if let Some(leave) = self.leave.take() {
@@ -199,6 +209,10 @@ impl Drop for Session {
 impl Shared {
     fn tunnel(&self) -> Tunnel {
         self.tunnel.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn lease(&self) -> MutexGuard<'_, Option<Signed>> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn say(&self, change: impl FnOnce(&mut Status)) {
