@@ -1,5 +1,6 @@
 //! The sessions of a site keep to its line together, in the browser and at endpoints, and share it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,11 +9,13 @@ use anyhow::{Result, ensure};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio_tungstenite::tungstenite::Message;
 use tram_controller::domain::session::Policy;
 use tram_controller::services::{Ctx, sites};
 use tram_tests::db;
 use tram_tests::endless::{Display, KEY};
+use tram_tests::gate::{Gate, Viewer};
 use tram_tests::office::{Plan, SITE};
 use tram_tests::tunnels::{Commune, shake_hands};
 use tram_wire::session::Protocol;
@@ -26,6 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Watcher {
     got: Arc<AtomicU64>,
     keys: mpsc::Sender<()>,
+    task: AbortHandle,
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Watcher {
@@ -41,7 +51,7 @@ async fn at_endpoint(commune: &Commune, n: usize) -> Result<Watcher> {
     shake_hands(&mut stream).await?;
     let (got, (keys, mut typed)) = (Arc::new(AtomicU64::new(0)), mpsc::channel::<()>(1));
     let count = got.clone();
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         let _session = session;
         let mut piece = vec![0; 65_536];
         loop {
@@ -54,15 +64,28 @@ async fn at_endpoint(commune: &Commune, n: usize) -> Result<Watcher> {
             }
         }
     });
-    Ok(Watcher { got, keys })
+    Ok(Watcher { got, keys, task: task.abort_handle() })
 }
 
 /// The n-th officer in the browser.
 async fn in_browser(commune: &Commune, n: usize) -> Result<Watcher> {
-    let (_, mut viewer) = commune.gate.view(n).await?;
+    Ok(watch(commune.gate.view(n).await?.1))
+}
+
+/// The same at another gateway.
+async fn in_browser_at(commune: &Commune, n: usize, gateway: SocketAddr) -> Result<Watcher> {
+    let gate = &commune.gate;
+    let (_, ticket) = gate.ticket(n).await?;
+    let origin = format!("http://{}", gate.address);
+    let mut viewer = Gate::knock_there(gateway, "vnc", &ticket, &gate.cookie(&ticket), &origin).await?;
+    viewer.shake_hands().await?;
+    Ok(watch(viewer))
+}
+
+fn watch(mut viewer: Viewer) -> Watcher {
     let (got, (keys, mut typed)) = (Arc::new(AtomicU64::new(0)), mpsc::channel::<()>(1));
     let count = got.clone();
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         loop {
             tokio::select! {
                 piece = viewer.stream.next() => match piece {
@@ -76,7 +99,7 @@ async fn in_browser(commune: &Commune, n: usize) -> Result<Watcher> {
             }
         }
     });
-    Ok(Watcher { got, keys })
+    Watcher { got, keys, task: task.abort_handle() }
 }
 
 /// What each gets within a while, bytes a second.
@@ -137,6 +160,40 @@ async fn two_and_five_sessions_share_a_line_and_keys_pass_while_pictures_queue()
     until(&all, "a slower line", |sum| sum <= budget / 4.0 * 1.2).await?;
     sites::set_line(app, &operator(), SITE, None).await?;
     until(&all, "no cap", |sum| sum > budget * 5.0).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gateways_share_a_line_by_the_sessions_each_carries() -> Result<()> {
+    for db in db::both().await? {
+        let folder = tempfile::tempdir()?;
+        let _display = Display::serve(folder.path())?;
+        let display_of = format!("picture&displays={}", folder.path().display());
+        let plan = Plan { desktops: 4, officers: 4, ..Plan::default() };
+        let mut commune = Commune::open(&db.store, plan, &display_of, Policy::default()).await?;
+        let second = commune.gate.beside(&db.store).await?;
+        let app = commune.gate.office.app.clone();
+        let budget = 212_500.0;
+        sites::set_line(&app, &Ctx::local_admin(app.clock.now()), SITE, Some(2_000)).await?;
+
+        // One here and one there, then a third here and a fourth there: nobody gets more for being alone at a gateway.
+        let mut all = vec![in_browser(&commune, 0).await?];
+        for n in 1..4 {
+            all.push(if n % 2 == 1 { in_browser_at(&commune, n, second).await? } else { in_browser(&commune, n).await? });
+            // A newcomer has its site's whole budget until its gateway has looked again.
+            until(&all, "together they keep to the line", |sum| sum <= budget * 1.1).await?;
+            let each = rates(&all).await;
+            let sum: f64 = each.iter().sum();
+            ensure!(sum <= budget * 1.1, "{} sessions at two gateways get {each:?}", all.len());
+            ensure!(sum >= budget * 0.5, "{} sessions at two gateways get only {each:?}", all.len());
+            let fair = sum / all.len() as f64;
+            ensure!(each.iter().all(|r| (0.6..1.5).contains(&(r / fair))), "they do not share: {each:?}");
+        }
+        // Who is left has all of it, wherever they are.
+        let last = all.swap_remove(1);
+        drop(all);
+        until(&[last], "one is left", |sum| (budget * 0.6..=budget * 1.1).contains(&sum)).await?;
+    }
     Ok(())
 }
 
