@@ -45,7 +45,8 @@ async fn a_gateway_starts_from_its_files_alone_and_carries() -> Result<()> {
     let (web, agents) = (free_address()?, free_address()?);
     let elsewhere = tempfile::tempdir()?;
     let out = elsewhere.path().join("gw-far");
-    let [folder, browsers, endpoints] = [out.display().to_string(), format!("https://{web}"), format!("https://{agents}")];
+    let [folder, browsers, endpoints] =
+        [out.display().to_string(), format!("https://{web}"), format!("https://{agents}")];
     let words = ["admin", "gateway", "issue", "gw-far", "--public-url", &browsers, "--agent-url", &endpoints];
     let said = stage.world.cli(&[&words[..], &["--out", &folder]].concat())?;
     ensure!(said.contains("scp") && said.contains("good until"), "{said}");

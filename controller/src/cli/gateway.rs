@@ -26,8 +26,8 @@ use crate::identity::{ca, nodes, tls};
 use crate::nudge::Bus;
 use crate::reconcile::host_inventory::{HostInventory, Reach};
 use crate::reconcile::{World, driver};
-use crate::services::{App, endpoints};
 use crate::services::gateways::Me;
+use crate::services::{App, endpoints};
 use crate::store::{ServerLock, Store, StoreError, listen};
 use crate::telemetry;
 

@@ -148,7 +148,12 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError`], naming the key.
-    pub fn read(file: &Path, text: &str, data: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    pub fn read(
+        file: &Path,
+        text: &str,
+        data: &Path,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
         Self::of(toml::from_str(text).map_err(|e| ConfigError::Parse(file.into(), e))?, data, env)
     }
 

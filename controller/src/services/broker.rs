@@ -7,9 +7,7 @@ use serde_json::json;
 use tram_wire::ids::{SessionId, UserId};
 use uuid::Uuid;
 
-pub use self::carried::{
-    attached, closing, detached, experienced, first_frame, note_refusal, redeem, standings,
-};
+pub use self::carried::{attached, closing, detached, experienced, first_frame, note_refusal, redeem, standings};
 pub use self::waiting::{Queue, serve_line};
 use super::gateways::Target;
 use super::{App, Ctx, Error, Result, audit, patiently};

@@ -104,10 +104,8 @@ impl Store {
     /// # Errors
     /// Any [`super::StoreError`].
     pub async fn untold(&self) -> Result<i64> {
-        let sql = format!(
-            "SELECT CAST(COALESCE(SUM(g.untold), 0) AS BIGINT) FROM gateways g WHERE {}",
-            lives(self.db_now())
-        );
+        let sql =
+            format!("SELECT CAST(COALESCE(SUM(g.untold), 0) AS BIGINT) FROM gateways g WHERE {}", lives(self.db_now()));
         Ok(on_read!(self, c => sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(c))?)
     }
 }

@@ -309,7 +309,8 @@ impl Keeper {
         let tunnel = self.begun.tunnel.clone();
         *self.shared.tunnel.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tunnel;
         // What the other gateway said of support may be over; this one says it anew.
-        self.shared.say(|s| (s.line, s.generation, s.assist, s.leased) = (LineState::Up, s.generation + 1, None, leased));
+        self.shared
+            .say(|s| (s.line, s.generation, s.assist, s.leased) = (LineState::Up, s.generation + 1, None, leased));
         let marks = ToGateway::Marks(Marks { shown: self.shared.marks.load(Ordering::Relaxed) });
         if let Ok(text) = marks.encode() {
             let _ = self.begun.tunnel.send(text.as_bytes());
