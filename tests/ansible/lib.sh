@@ -95,7 +95,7 @@ ansible_on() {
     ssh -i "$scratch/key" -o "UserKnownHostsFile=$scratch/known_hosts" -o BatchMode=yes -o LogLevel=ERROR "root@$address" -- "${*@Q}" </dev/null
 }
 
-# ansible_inventory FILE: all on one machine, and an office computer.
+# ansible_inventory FILE: all on one machine, a gateway of its own, and an office computer.
 ansible_inventory() {
     cat >"$1" <<YAML
 all:
@@ -115,12 +115,17 @@ all:
     controllers:
       hosts: {tram-1: {ansible_host: $spawn_net.10}}
       vars:
-        controller_public_url: https://tram-1:8443
-        controller_names: [tram-1, $spawn_net.10]
+        controller_public_url: https://tram-1.tram.test:8443
+        controller_cookie_domain: tram.test
+        controller_names: [tram-1, tram-1.tram.test, gw-1.tram.test, $spawn_net.10]
         controller_database_host: $spawn_net.10
         controller_sites: hanoi-2016
         controller_operators: [truc-ban]
         controller_settings: {sessions: {idle_minutes: 20}}
+    gateways:
+      hosts:
+        tram-1: {gateway_public_url: "https://tram-1.tram.test:9443", gateway_agent_url: "https://$spawn_net.10:9444"}
+        gw-1: {ansible_host: $spawn_net.12, gateway_public_url: "https://gw-1.tram.test:9443", gateway_agent_url: "https://$spawn_net.12:9444"}
     hypervisors:
       hosts: {tram-1: {}}
       vars:

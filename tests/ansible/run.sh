@@ -94,11 +94,13 @@ ssh-keygen -q -t ed25519 -N '' -f "$scratch/key"
 mkdir "$scratch/packages"
 ansible_packages "$scratch/packages"
 spawn_network $$
-spawn_neighbours=("$spawn_net.10 tram-1" "$spawn_net.11 co-loa-1")
+spawn_neighbours=("$spawn_net.10 tram-1" "$spawn_net.11 co-loa-1" "$spawn_net.12 gw-1")
 ansible_machine tram-1 "$controllers_suite" "$spawn_net.10"
 ansible_machine co-loa-1 "$offices_suite" "$spawn_net.11"
+ansible_machine gw-1 "$controllers_suite" "$spawn_net.12"
 ansible_inventory "$scratch/hosts.yml"
 on_controller() { ansible_on "$spawn_net.10" "$@"; }
+on_gateway() { ansible_on "$spawn_net.12" "$@"; }
 on_endpoint() { ansible_on "$spawn_net.11" "$@"; }
 admin() { on_controller tram-controller admin "$@"; }
 
@@ -145,6 +147,24 @@ asked() { on_controller curl --silent --fail --get --data-urlencode "query=$1" h
 until_true 90 "Prometheus hears the controller" says '"instance"' asked 'up{job="tram"} == 1'
 on_controller tram-controller status --json | grep -q '"state": "up"' || fail "the hypervisor host is not up"
 ok "the node's host is up"
+
+step "gateways: one beside the controller, one on a machine of its own"
+for gateway in "tram-1 $spawn_net.10" "gw-1 $spawn_net.12"; do
+    read -r name address <<<"$gateway"
+    "${curl[@]}" --fail --resolve "$name.tram.test:9443:$address" "https://$name.tram.test:9443/readyz" >/dev/null || fail "$name is not ready"
+done
+ok "browsers reach both by their names, with a certificate for them"
+admin gateway list --json | python3 -c 'import json,sys; text=sys.stdin.read(); rows=json.loads(text) if text.startswith("[") else [json.loads(l) for l in text.splitlines()]; names=sorted(r["name"] for r in rows if r["state"]=="live"); assert {"gw-1", "tram-1-gateway"} <= set(names), rows' ||
+    fail "Tram does not count on both: $(admin gateway list)"
+ok "Tram counts on both"
+on_gateway sh -c '! grep -rl "PRIVATE KEY" /var/lib/tram/device-ca.pem /var/lib/tram/node-ca.pem 2>/dev/null' >/dev/null || fail "an authority's key stands on the gateway"
+on_gateway stat -c %U:%a /var/lib/tram/gateway-nodes.pem /var/lib/tram/tls/server.key /etc/tram/controller.toml | tr '\n' ' ' |
+    grep -qx 'tram:600 tram:600 root:640 ' || fail "the gateway's files are open: $(on_gateway ls -l /var/lib/tram /etc/tram)"
+on_gateway sh -c '! systemctl is-active --quiet tram-controller.service' || fail "a controller runs on the gateway's machine"
+on_controller systemctl stop tram-controller.service
+"${curl[@]}" --fail --resolve "gw-1.tram.test:9443:$spawn_net.12" https://gw-1.tram.test:9443/readyz >/dev/null || fail "the gateway does not outlive the controller"
+on_controller systemctl start tram-controller.service
+until_true 30 "it is ready without a controller, and has no authority's key" "${curl[@]}" --fail https://tram-1:8443/readyz
 
 step "the inventory that asks the controller"
 on_controller cat /root/tram-passwords/truc-ban >"$scratch/password"
@@ -201,7 +221,7 @@ kept=$(echo "$scratch"/backups/tram-*)
 [ "$(stat -c %a "$kept/controller.tar")" = 600 ] || fail "the backup is open to others"
 ok "backup: $(du -sh "$kept" | cut -f1)"
 spawn_end tram-1
-spawn_neighbours=("$spawn_net.10 tram-1" "$spawn_net.11 co-loa-1")
+spawn_neighbours=("$spawn_net.10 tram-1" "$spawn_net.11 co-loa-1" "$spawn_net.12 gw-1")
 ansible_machine tram-1 "$controllers_suite" "$spawn_net.10"
 
 step "a bare machine at its address, site.yml, restore.yml"
@@ -224,6 +244,8 @@ must upgrade.yml -e tram_version=0.9.1
 on_controller dpkg-query -W -f '${Version}' tram-controller | grep -qx 0.9.1 || fail "not upgraded"
 until_true 30 "0.9.1 is healthy" "${curl[@]}" --fail https://tram-1:8443/readyz
 must_fail "which is newer than 0.9.0: write the present release into the inventory" site.yml --limit tram-1 --tags controller
+on_gateway dpkg-query -W -f '${Version}' tram-controller | grep -qx 0.9.1 || fail "the gateway was not upgraded"
+until_true 30 "and the gateway" "${curl[@]}" --fail --resolve "gw-1.tram.test:9443:$spawn_net.12" https://gw-1.tram.test:9443/readyz
 step "an upgrade that goes wrong"
 must_fail "runs 0.9.1 again" upgrade.yml -e tram_version=0.9.2 -e upgrade_wait_s=5
 on_controller dpkg-query -W -f '${Version}' tram-controller | grep -qx 0.9.1 || fail "not put back"
