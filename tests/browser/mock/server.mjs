@@ -233,6 +233,24 @@ export async function startMock(port = 0) {
       world.happened(found(world.calls, id), 'note', who.user.username, { text: body.text })
       return undefined
     }],
+    ['GET', '/site-facts', () => page(world.facts)],
+    ['PUT', '/site-facts/:id', ({ id, body }) => {
+      world.facts = [...world.facts.filter((f) => f.site !== id), { site: id, ...body }]
+      return body
+    }],
+    ['GET', '/calendar', () => page(world.days)],
+    ['PUT', '/calendar', ({ body }) => page((world.days = body))],
+    ['GET', '/probes', () => page(world.services)],
+    ['POST', '/probes', ({ body }) => {
+      if (world.services.some((s) => s.name === body.name)) throw new Refusal(409, 'E-217', 'the name is taken')
+      const service = { id: randomUUID(), port: 0, path: null, expect: null, every_s: 300, budget_ms: 5000, ...body }
+      world.services.push(service)
+      return service
+    }],
+    ['DELETE', '/probes/:id', ({ id }) => {
+      world.services = world.services.filter((s) => s.id !== id)
+      return undefined
+    }],
     ['GET', '/runbooks', () => ({ items: [{ ...runbook, file: null, key: null, used: 4, fixed: 3 }], refused: [] })],
     ['GET', '/runbook-runs', ({ url }) => page(world.runs.filter((r) => r.of === (url.searchParams.get('incident') ?? url.searchParams.get('call'))))],
     ['POST', '/runbook-runs', ({ body, who }) => {

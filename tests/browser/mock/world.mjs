@@ -66,6 +66,9 @@ export class World {
     this.incidents = [incident(randomUUID())]
     this.calls = [supportCall(this.incidents[0])]
     this.runs = []
+    this.facts = [{ site: coLoa.code, carrier: 'VNPT', maintenance_until: null, maintenance_reason: '' }]
+    this.days = []
+    this.services = []
     this.users = [
       user('vanhanh', 'Trần Văn Hành', 'operator', null),
       user('hotro', 'Lê Thị Hỗ Trợ', 'support', null),

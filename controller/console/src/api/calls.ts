@@ -1,5 +1,5 @@
 import { api, body, postText } from './client'
-import type { CallStep, HandOver, HostChange, NewAnswer, NewPool, NotifyRuleBody, PoolPolicy, SiteImport, TokenCreate, UserCreate, UserPatch } from './types'
+import type { CallStep, CalendarDay, HandOver, HostChange, List, NewAnswer, NewPool, NewService, NotifyRuleBody, PoolPolicy, ProbedService, SiteFacts, SiteImport, TokenCreate, UserCreate, UserPatch } from './types'
 
 // The controller's own ceiling for one page; live rows then keep the list whole.
 const ALL = { limit: 5000 }
@@ -143,6 +143,15 @@ export const attachCall = (id: string, incident: string | null) =>
   body(api.PUT('/api/v1/calls/{id}/incident', { params: { path: { id } }, body: { incident } }))
 export const noteCall = (id: string, text: string) =>
   body(api.POST('/api/v1/calls/{id}/notes', { params: { path: { id } }, body: { text } }))
+
+export const siteFacts = () => body(api.GET('/api/v1/site-facts'))
+export const setSiteFacts = (code: string, facts: SiteFacts) =>
+  body(api.PUT('/api/v1/site-facts/{code}', { params: { path: { code } }, body: facts }))
+export const calendar = () => body(api.GET('/api/v1/calendar'))
+export const setCalendar = (days: CalendarDay[]) => body(api.PUT('/api/v1/calendar', { body: days }))
+export const services = () => body(api.GET('/api/v1/probes')) as Promise<List<ProbedService>>
+export const addService = (service: NewService) => body(api.POST('/api/v1/probes', { body: service }))
+export const removeService = (id: string) => body(api.DELETE('/api/v1/probes/{id}', { params: { path: { id } } }))
 
 export const runbooks = () => body(api.GET('/api/v1/runbooks'))
 export const runbookRuns = (of: { incident: string } | { call: string }) =>

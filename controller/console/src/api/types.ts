@@ -35,6 +35,11 @@ export type IncidentDetail = Schemas['IncidentDetail']
 export type Call = Schemas['Call']
 export type CallDetail = Schemas['CallDetail']
 export type CallsFound = Schemas['CallsFound']
+export type SiteFacts = Schemas['SiteFacts']
+export type CalendarDay = Schemas['CalendarDay']
+export type NewService = Schemas['ProbedService']
+/** The generator leaves out what only answers have. */
+export type ProbedService = Schemas['ProbedService'] & { id: string }
 export type RunbookInfo = Schemas['RunbookInfo']
 export type RunbookRun = Schemas['RunbookRun']
 export type NewAnswer = Schemas['NewAnswer']

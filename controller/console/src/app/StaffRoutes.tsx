@@ -12,6 +12,7 @@ import { ImagesPage } from '../pages/ImagesPage'
 import { IncidentPage } from '../pages/IncidentPage'
 import { IncidentsPage } from '../pages/IncidentsPage'
 import { NotifyPage } from '../pages/NotifyPage'
+import { OfficesPage } from '../pages/OfficesPage'
 import { OverviewPage } from '../pages/OverviewPage'
 import { PoolPage } from '../pages/PoolPage'
 import { PoolsPage } from '../pages/PoolsPage'
@@ -39,6 +40,7 @@ export default function StaffRoutes({ role }: { role: 'operator' | 'support' }) 
         <Route path="/sessions" element={<SessionsPage />} />
         <Route path="/desktops" element={<DesktopsPage />} />
         <Route path="/gateways" element={<GatewaysPage operator={operator} />} />
+        <Route path="/offices" element={<OfficesPage operator={operator} />} />
         <Route path="/sites" element={<SitesPage />} />
         {operator && (
           <>

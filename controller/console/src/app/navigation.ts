@@ -15,6 +15,7 @@ const pools: NavItem = { to: '/pools', label: 'nav.pools', icon: 'stack' }
 const desktops: NavItem = { to: '/desktops', label: 'nav.desktops', icon: 'screen' }
 const incidents: NavItem = { to: '/incidents', label: 'nav.incidents', icon: 'alarm' }
 const calls: NavItem = { to: '/calls', label: 'nav.calls', icon: 'headset' }
+const offices: NavItem = { to: '/offices', label: 'nav.offices', icon: 'map' }
 const endpoints: NavItem = { to: '/endpoints', label: 'nav.endpoints', icon: 'device' }
 const tokens: NavItem = { to: '/tokens', label: 'nav.tokens', icon: 'key' }
 const sessions: NavItem = { to: '/sessions', label: 'nav.sessions', icon: 'link' }
@@ -25,7 +26,7 @@ const audit: NavItem = { to: '/audit', label: 'nav.audit', icon: 'list' }
 
 /** What each role finds in the side bar; the controller refuses the rest anyway. */
 export const navigation: Record<Role, NavItem[]> = {
-  operator: [home, incidents, calls, hosts, gateways, images, pools, desktops, sessions, endpoints, tokens, sites, notify, users, audit],
-  support: [incidents, calls, endpoints, tokens, sessions, desktops, gateways, sites],
+  operator: [home, incidents, calls, hosts, gateways, images, pools, desktops, sessions, endpoints, tokens, sites, offices, notify, users, audit],
+  support: [incidents, calls, endpoints, tokens, sessions, desktops, gateways, sites, offices],
   officer: [{ to: '/', label: 'nav.desktop', icon: 'screen' }],
 }
