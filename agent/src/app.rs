@@ -1,6 +1,7 @@
 //! The one loop that joins the parts: the machine says what is due, this does it.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,9 +17,10 @@ use tram_wire::{AgentMessage, ControllerMessage};
 
 use crate::checks::Reach;
 use crate::collect::keeper::Keeper;
+use crate::collect::line::{self, Line};
 use crate::collect::{self, collectors};
 use crate::config::{Address, Config, ConfigError};
-use crate::host::Host;
+use crate::host::{Burst, Host};
 use crate::identity::{Identity, IdentityError, Request};
 use crate::ledger::Ledger;
 use crate::link::machine::{Due, Heard, Machine};
@@ -51,6 +53,8 @@ enum Said {
     Message(Option<AgentMessage>),
 }
 
+/// A burst of packets to the data centre, and where it went.
+type Measuring = Pin<Box<dyn Future<Output = (SocketAddr, Option<Burst>)>>>;
 type Reporting<H> = Pin<Box<dyn Future<Output = (Reporter<H>, Said)>>>;
 
 /// Between two looks whether something was plugged in.
@@ -102,6 +106,10 @@ struct App<H> {
     plugged: Vec<String>,
     /// Something happened while the reporter was busy.
     news: bool,
+    line: Line,
+    measuring: Option<Measuring>,
+    /// Where the last link led.
+    peer: Option<SocketAddr>,
 }
 
 /// What the loop woke up for.
@@ -112,6 +120,7 @@ enum Woke {
     Message(Result<ControllerMessage, LinkError>),
     Reported(Said),
     Looked(bool),
+    Measured(SocketAddr, Option<Burst>),
     Stop(GoodbyeReason),
 }
 
@@ -144,6 +153,9 @@ pub async fn run<H: Host + Send + 'static>(
         live_until: Duration::ZERO,
         plugged: Vec::new(),
         news: false,
+        line: Line::default(),
+        measuring: None,
+        peer: None,
         host: host.again(),
         desk: Desk::Idle(Reporter::new(host, config.into())),
         opening: None,
@@ -160,6 +172,7 @@ pub async fn run<H: Host + Send + 'static>(
         match woke {
             Woke::Timer => {}
             Woke::Opened(Ok(link)) => {
+                app.peer = link.peer();
                 app.link = Some(link);
                 app.machine.opened(app.now());
             }
@@ -167,6 +180,7 @@ pub async fn run<H: Host + Send + 'static>(
             Woke::Message(Ok(message)) => app.heard(message),
             Woke::Reported(said) => app.reported(said).await,
             Woke::Looked(new) => app.looked(new),
+            Woke::Measured(to, burst) => app.measured(to, burst),
             Woke::Stop(reason) => {
                 app.stop(reason).await;
                 return Ok(());
@@ -186,12 +200,15 @@ impl<H: Host + Send + 'static> App<H> {
         if self.plan.is_some() && idle && !self.old_fashioned() {
             wake = wake.min(self.next_key).min(self.next_delta);
         }
+        if self.measures() && self.measuring.is_none() {
+            wake = wake.min(self.line.next());
+        }
         if self.planned() {
             wake = self.outbox.wake().map_or(wake, |at| wake.min(at));
         }
         let wake = self.begun + wake.max(self.now());
         let begun = self.begun;
-        let Self { opening, link, desk, keeper, .. } = self;
+        let Self { opening, link, desk, keeper, measuring, .. } = self;
         let opened = async {
             match opening {
                 Some(o) => o.await,
@@ -210,6 +227,12 @@ impl<H: Host + Send + 'static> App<H> {
                 Desk::Idle(_) | Desk::Moving => std::future::pending().await,
             }
         };
+        let measured = async {
+            match measuring {
+                Some(m) => m.await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             reason = stop => Woke::Stop(reason),
@@ -221,6 +244,10 @@ impl<H: Host + Send + 'static> App<H> {
             (reporter, said) = reported => {
                 self.desk = Desk::Idle(reporter);
                 Woke::Reported(said)
+            }
+            (to, burst) = measured => {
+                self.measuring = None;
+                Woke::Measured(to, burst)
             }
             new = keeper.news(|| begun.elapsed()) => Woke::Looked(new),
             () = sleep_until(wake) => Woke::Timer,
@@ -274,6 +301,7 @@ impl<H: Host + Send + 'static> App<H> {
             }
         }
         self.keeper.tend(now);
+        self.measure(now);
         let Some(plan) = &self.plan else { return };
         if !matches!(self.desk, Desk::Idle(_)) || self.old_fashioned() {
             return;
@@ -292,8 +320,35 @@ impl<H: Host + Send + 'static> App<H> {
         if want == Want::Key {
             self.next_key = now + seconds(plan.keyframe_s, 60);
         }
-        self.next_delta = now + if now < self.live_until { Duration::from_secs(1) } else { seconds(plan.delta_s, 5) };
+        self.next_delta = now + if now < self.live_until { Duration::from_secs(1) } else { seconds(plan.delta_s, 2) };
         self.begin_record(want, plan.clone());
+    }
+
+    /// This endpoint measures its office's line.
+    fn measures(&self) -> bool {
+        self.peer.is_some() && self.plan.as_ref().is_some_and(|p| p.prober)
+    }
+
+    /// Sends the next burst to the data centre, if it is time for one.
+    fn measure(&mut self, now: Duration) {
+        let (Some(to), Some(plan)) = (self.peer.filter(|_| self.measures()), &self.plan) else { return };
+        if self.measuring.is_some() || now < self.line.next() {
+            return;
+        }
+        self.line.began(now, plan);
+        let host = self.host.again();
+        self.measuring = Some(Box::pin(async move {
+            (to, host.burst(to.ip(), &[to.port()], line::PACKETS, line::WITHIN).await)
+        }));
+    }
+
+    fn measured(&mut self, to: SocketAddr, burst: Option<Burst>) {
+        let (now, up) = (self.now(), self.machine.is_up());
+        let Some(plan) = &self.plan else { return };
+        // What answers no packets while the link is up has the habit.
+        if burst.is_some() || !up {
+            self.line.took(now, plan, to.ip(), burst);
+        }
     }
 
     fn gathered(&mut self) -> Gathered {
@@ -341,6 +396,9 @@ impl<H: Host + Send + 'static> App<H> {
             if let Err(e) = kept.and_then(|b| crate::identity::write_private(&self.state, PLAN_FILE, &b)) {
                 note(&format!("the plan can't be kept: {e}"));
             }
+        }
+        if !plan.prober {
+            self.line.rest();
         }
         self.plan = Some(plan);
         if first {
@@ -419,6 +477,7 @@ impl<H: Host + Send + 'static> App<H> {
             skew_ms: self.machine.skew_ms(),
             not_after_ms: Some(self.identity.issued.not_after_ms),
             controller,
+            line: self.line.probe(),
         }
     }
 

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+use tram_agent::collect::keeper::aside;
+use tram_agent::collect::os;
 use tram_agent::config::{Address, Config};
 use tram_agent::host::{System, wall_ms};
 use tram_agent::identity::{Identity, Request};
@@ -169,13 +172,17 @@ async fn enrol(
     Ok(ExitCode::SUCCESS)
 }
 
+/// How long it may take to learn whether the computer is going down; it may be gone sooner.
+const SYSTEMD: Duration = Duration::from_secs(2);
+
 async fn run(config: &Config) -> Result<ExitCode, Failure> {
     let mut seed = [0_u8; 8];
     getrandom::fill(&mut seed)?;
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = async move {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-        GoodbyeReason::Stopped
+        let down = aside(SYSTEMD, || os::is_going_down(&System::new())).await;
+        if down == Some(true) { GoodbyeReason::Shutdown } else { GoodbyeReason::Stopped }
     };
     app::run(config, System::new(), wall_ms, u64::from_le_bytes(seed), stop).await?;
     Ok(ExitCode::SUCCESS)

@@ -11,6 +11,7 @@ use tram_wire::report::{CheckResult, Event, Item, Note, Probe, Record};
 use crate::checks::{self, Certificate, Facts, Limits, Reach};
 use crate::collect::gauges::{self, Gauges};
 use crate::collect::keeper::{aside, steady};
+use crate::collect::line::{WAYS, Window};
 use crate::collect::{Inventory, hardware, network, vitals};
 use crate::config::Config;
 use crate::host::Host;
@@ -30,6 +31,8 @@ pub struct LinkFacts {
     pub not_after_ms: Option<i64>,
     /// How well the controller is reached.
     pub controller: Reach,
+    /// The way to it, where this endpoint measures it.
+    pub line: Option<Probe>,
 }
 
 /// What the collectors have to say since the last record.
@@ -89,6 +92,8 @@ pub struct Reporter<H> {
     since: BTreeMap<String, (CheckState, String, u64)>,
     /// The newest of each probe.
     probes: BTreeMap<String, Probe>,
+    /// The last bursts to the router.
+    router: Window,
     /// When each service is due, boot clock.
     due: BTreeMap<String, u64>,
     seq: u64,
@@ -122,6 +127,7 @@ impl<H: Host + Send + 'static> Reporter<H> {
             records: Told::default(),
             since: BTreeMap::new(),
             probes: BTreeMap::new(),
+            router: Window::default(),
             due: BTreeMap::new(),
             seq,
             hung: false,
@@ -204,7 +210,8 @@ impl<H: Host + Send + 'static> Reporter<H> {
             network,
             inventory,
             events: gathered.events,
-            probes: seen.probes.into_iter().filter(|p| p.kind != "icmp" || key).collect(),
+            // The ways are gauges, too: as such they cost the line less.
+            probes: seen.probes.into_iter().filter(|p| key || !WAYS.contains(&p.name.as_str())).collect(),
             checks,
             notes: gathered.notes,
             gap: None,
@@ -267,7 +274,11 @@ impl<H: Host + Send + 'static> Reporter<H> {
                 Default::default()
             }
         };
-        let probes = if want == Want::Quick { Vec::new() } else { self.probe(&mut network, plan).await };
+        let mut probes = if want == Want::Quick { Vec::new() } else { self.probe(&mut network, plan).await };
+        probes.extend(link.line.clone());
+        if link.line.is_none() {
+            self.probes.remove("controller");
+        }
         network.controller_rtt_ms = link.rtt.map(network::millis);
         network.skew_ms = link.skew_ms;
         for p in &probes {
@@ -277,7 +288,8 @@ impl<H: Host + Send + 'static> Reporter<H> {
         let mut gauges = gauges::of(&vitals, &network, &probes, power);
         if want == Want::Quick {
             // What was not probed is as it was.
-            let timed = |n: &str| n.ends_with("_ms") || n.ends_with("_loss");
+            let fresh = |n: &str| n.starts_with("controller_") && link.line.is_some();
+            let timed = |n: &str| (n.ends_with("_ms") || n.ends_with("_loss")) && !fresh(n);
             gauges.extend(self.records.gauges.iter().filter(|(n, _)| timed(n)).map(|(n, v)| (n.clone(), *v)));
             network = Network {
                 gateway_rtt_ms: self.records.network.gateway_rtt_ms,
@@ -304,7 +316,7 @@ impl<H: Host + Send + 'static> Reporter<H> {
     }
 
     async fn probe(&mut self, network: &mut Network, plan: &Plan) -> Vec<Probe> {
-        let mut probes: Vec<Probe> = network::probe(&self.host, network).await.into_iter().collect();
+        let mut probes: Vec<Probe> = network::probe(&self.host, network, &mut self.router).await.into_iter().collect();
         let now = self.host.boot_ms();
         let resolvers: Vec<_> = network.resolver.iter().filter_map(|r| r.parse().ok()).collect();
         let services = plan.services.iter().filter(|_| plan.prober);

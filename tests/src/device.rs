@@ -59,6 +59,8 @@ pub struct Device {
     /// Its date.
     pub clock: WallClock,
     agent: Option<Child>,
+    /// What its programs are run by: a network of its own, say.
+    by: Vec<String>,
 }
 
 impl Device {
@@ -69,7 +71,17 @@ impl Device {
     pub fn new() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let clock = WallClock::new(folder.path())?;
-        Ok(Self { folder, clock, agent: None })
+        Ok(Self { folder, clock, agent: None, by: Vec::new() })
+    }
+
+    /// A computer whose programs are run by another one, which gets their names as its last arguments.
+    ///
+    /// # Errors
+    /// If its folder can't be made.
+    pub fn run_by(by: impl FnOnce(&Path) -> Vec<String>) -> Result<Self> {
+        let mut device = Self::new()?;
+        device.by = by(device.folder.path());
+        Ok(device)
     }
 
     /// A computer that is enrolled with a fresh token; its id.
@@ -138,6 +150,20 @@ impl Device {
         Ok(())
     }
 
+    /// Asks the agent to stop, and waits for it.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn stop(&mut self) -> Result<()> {
+        let mut agent = self.agent.take().context("no agent")?;
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(agent.id().cast_signed()),
+            nix::sys::signal::Signal::SIGTERM,
+        )?;
+        agent.wait()?;
+        Ok(())
+    }
+
     /// Whether the agent still runs.
     ///
     /// # Errors
@@ -174,7 +200,15 @@ impl Device {
     }
 
     fn command(&self) -> Result<Command> {
-        let mut c = Command::new(program("tram-agent")?);
+        let agent = program("tram-agent")?;
+        let mut c = match self.by.split_first() {
+            None => Command::new(agent),
+            Some((first, rest)) => {
+                let mut c = Command::new(first);
+                c.args(rest).arg(agent);
+                c
+            }
+        };
         c.arg("--state").arg(self.state()).envs(self.clock.environment()?).stdin(Stdio::null());
         Ok(c)
     }
@@ -268,6 +302,15 @@ impl Console {
     /// If the controller can't be reached.
     pub fn post(&self, path: &str, body: &Value) -> Result<(u16, Value)> {
         self.ask(&["-H", &format!("x-tram-csrf: {}", self.csrf), "--json", &body.to_string(), path])
+    }
+
+    /// PUT of JSON: the status and the JSON.
+    ///
+    /// # Errors
+    /// If the controller can't be reached.
+    pub fn put(&self, path: &str, body: &Value) -> Result<(u16, Value)> {
+        let csrf = format!("x-tram-csrf: {}", self.csrf);
+        self.ask(&["-X", "PUT", "-H", &csrf, "--json", &body.to_string(), path])
     }
 
     /// One request by curl: its own arguments, the path last.

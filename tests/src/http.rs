@@ -17,6 +17,7 @@ use tram_controller::clock::Clock;
 use tram_controller::domain::access::Role;
 use tram_controller::domain::credential::Language;
 use tram_controller::domain::day::Day;
+use tram_controller::domain::endpoint::Pace;
 use tram_controller::domain::session::Policy;
 use tram_controller::domain::site::{Level, Site, UnitType};
 use tram_controller::domain::time::Time;
@@ -77,6 +78,7 @@ impl TestApi {
             runbooks: tram_controller::identity::shelf::Shelf::default(),
             embedded: true,
             cookie_domain: String::new(),
+            pace: Pace::default(),
         };
         let api = Api {
             app,

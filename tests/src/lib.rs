@@ -13,6 +13,7 @@ pub mod kiosk;
 pub mod links;
 pub mod node;
 pub mod office;
+pub mod province;
 pub mod screen;
 pub mod support;
 pub mod thin;

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use tram_controller::clock::Clock;
 use tram_controller::domain::access::{Caller, Role, Scope};
 use tram_controller::domain::credential::Language;
+use tram_controller::domain::endpoint::Pace;
 use tram_controller::domain::host::AccelSetting;
 use tram_controller::domain::image::{Guest, ImageState};
 use tram_controller::domain::session::Policy;
@@ -132,6 +133,7 @@ impl Office {
             runbooks: tram_controller::identity::shelf::Shelf::default(),
             embedded: true,
             cookie_domain: String::new(),
+            pace: Pace::default(),
         }
     }
 

@@ -10,12 +10,13 @@ use tram_controller::domain::health::{Latest, Probed};
 use tram_controller::domain::incident::Thresholds;
 use tram_controller::domain::incident::hours::Hours;
 use tram_controller::domain::time::Time;
+use tram_controller::services::health;
 use tram_controller::services::incidents::{self, Lookout};
 use tram_tests::db::{self, TestDb};
 use tram_tests::http::{Browser, COMMUNE, DISTRICT, ELSEWHERE, TestApi};
 use tram_wire::check::CheckState;
 use tram_wire::ids::EndpointId;
-use tram_wire::report::{Phase, Probe, Trips};
+use tram_wire::report::{Phase, Probe, Record, Report, Trips};
 use uuid::Uuid;
 
 /// Between two looks.
@@ -323,6 +324,53 @@ async fn probes_of_offices_tell_a_service_from_a_line_and_a_cable() -> Result<()
         w.looks(8).await?;
         let operator = w.api.signed_in(Role::Operator).await?;
         assert_eq!(list(&operator, "open=true").await?.len(), 0);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_line_is_judged_by_what_it_loses_and_by_what_is_usual_there() -> Result<()> {
+    for w in World::both().await? {
+        let (prober, peer) = (w.endpoint(COMMUNE).await?, w.endpoint(COMMUNE).await?);
+        let mut seq = 0;
+        let mut tell = async |id: EndpointId, gauges: &[(&str, f32)]| -> Result<()> {
+            seq += 1;
+            let gauges = gauges.iter().map(|(n, v)| ((*n).to_owned(), Some(*v))).collect();
+            let record = Record { seq, mono_ms: seq, key: true, gauges, ..Record::default() };
+            let report =
+                Report { batch: seq, boot: "b".into(), mono_ms: Some(seq), at_ms: 0, records: vec![record] };
+            let mut tx = w.db.store.begin().await?;
+            health::keep(&mut tx, id, &report, w.now()).await?;
+            Ok(tx.commit().await?)
+        };
+        let router = [("gateway_loss", 0.0), ("gateway_p95_ms", 1.0)];
+        let line = |p95: f32, loss: f32| {
+            let own = [("controller_p50_ms", p95 / 2.0), ("controller_p95_ms", p95), ("controller_loss", loss)];
+            [&router[..], &own[..]].concat()
+        };
+        // Half a day on a line that takes 40 ms; the peer measures its router only.
+        for _ in 0..14 {
+            tell(prober, &line(40.0, 0.0)).await?;
+            tell(peer, &router).await?;
+            w.api.pass(Duration::from_secs(3600));
+        }
+        let operator = w.api.signed_in(Role::Operator).await?;
+        let health = operator.get(&format!("/api/v1/endpoints/{prober}/health")).await?;
+        assert_eq!(health.json["usual_ms"], 40.0, "{health:?}");
+        let mut over = 0;
+        for (p95, loss, bad) in [(100.0, 0.0, false), (140.0, 0.0, true), (45.0, 0.0, false), (45.0, 9.0, true)] {
+            tell(prober, &line(p95, loss)).await?;
+            tell(peer, &router).await?;
+            w.looks(8).await?;
+            let open = list(&operator, "open=true").await?;
+            assert_eq!(open.len(), usize::from(bad), "{p95} ms, {loss} %: {open:?}");
+            if bad {
+                over += 1;
+                assert_eq!((&open[0]["cause"], &open[0]["party"]), (&json!("line_degraded"), &json!("carrier")));
+                assert_eq!(open[0]["evidence"][0]["params"]["usual"], "40");
+            }
+        }
+        assert_eq!(over, 2);
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use tram_wire::check::CheckState;
 use tram_wire::report::{Item, Phase, Probe};
 
 use super::{Check, Facts, Outcome};
+use crate::collect::line::WAYS;
 
 /// A check that is a function.
 pub(super) struct Rule(pub(super) &'static str, pub(super) fn(&Facts<'_>) -> Outcome);
@@ -17,8 +18,9 @@ impl Check for Rule {
     }
 }
 
-pub(super) const RULES: [Rule; 24] = [
+pub(super) const RULES: [Rule; 25] = [
     Rule("packet_loss", packet_loss),
+    Rule("line", line),
     Rule("wifi", wifi),
     Rule("link_flaps", link_flaps),
     Rule("path_mtu", path_mtu),
@@ -72,6 +74,20 @@ fn packet_loss(f: &Facts<'_>) -> Outcome {
         _ => Outcome::crit("loss_heavy"),
     };
     outcome.with("percent", percent).with("jitter_ms", t.jitter_us / 1000)
+}
+
+/// What the prober's packets say of the office's line; the others leave it to the prober.
+fn line(f: &Facts<'_>) -> Outcome {
+    let Some(t) = f.probes.get("controller").and_then(|p| p.trips).filter(|t| t.sent > 0) else {
+        return Outcome::unknown("line_unmeasured");
+    };
+    let percent = u32::from(t.lost) * 100 / u32::from(t.sent);
+    let outcome = match percent {
+        0..5 => Outcome::ok("line_ok"),
+        5..100 => Outcome::warn("line_loss"),
+        _ => Outcome::crit("line_dead"),
+    };
+    outcome.with("percent", percent).with("p95_ms", t.p95_us / 1000).with("jitter_ms", t.jitter_us / 1000)
 }
 
 fn wifi(f: &Facts<'_>) -> Outcome {
@@ -138,7 +154,7 @@ fn captive_portal(f: &Facts<'_>) -> Outcome {
 }
 
 fn services(f: &Facts<'_>) -> Outcome {
-    let mut all = f.probes.values().filter(|p| !["icmp", "dns", "captive"].contains(&p.kind.as_str())).peekable();
+    let mut all = f.probes.values().filter(|p| !WAYS.contains(&p.name.as_str()) && !["dns", "captive"].contains(&p.kind.as_str())).peekable();
     if all.peek().is_none() {
         return Outcome::unknown("services_unprobed");
     }

@@ -58,7 +58,11 @@ pub fn of(v: &Vitals, n: &Network, probes: &[Probe], power: &[Item]) -> Gauges {
     for p in probes {
         if let Some(t) = p.trips.filter(|t| t.sent > 0) {
             put(&format!("{}_loss", p.name), Some(f32::from(t.lost) * 100.0 / f32::from(t.sent)));
-            put(&format!("{}_p95_ms", p.name), Some(t.p95_us as f32 / 1000.0));
+            if t.lost < t.sent {
+                put(&format!("{}_p50_ms", p.name), Some(t.p50_us as f32 / 1000.0));
+                put(&format!("{}_p95_ms", p.name), Some(t.p95_us as f32 / 1000.0));
+                put(&format!("{}_jitter_ms", p.name), Some(t.jitter_us as f32 / 1000.0));
+            }
         }
     }
     let charge = power.iter().find_map(|i| i.facts.get("charge_percent")?.parse().ok());
@@ -89,7 +93,9 @@ fn band(name: &str, value: f32) -> f32 {
         "oom_kills" | "flaps" => 1.0,
         "errors" => 10.0,
         n if n.starts_with("disk:") || n.starts_with("inodes:") => 1.0,
-        n if n.ends_with("_loss") => 5.0,
+        n if n.ends_with("_loss") => 2.0,
+        // What a line is judged by.
+        n if n.ends_with("_p95_ms") => (value.abs() / 4.0).max(5.0),
         // Times: half again, and 5 ms.
         n if n.ends_with("_ms") => (value.abs() / 2.0).max(5.0),
         _ => value.abs() / 10.0,

@@ -5,6 +5,7 @@ pub mod gauges;
 pub mod hardware;
 pub mod ipp;
 pub mod keeper;
+pub mod line;
 pub mod monitors;
 pub mod net;
 pub mod network;

@@ -3,16 +3,17 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use tram_wire::check::CheckState;
 use tram_wire::heartbeat::{Interface, Network};
 use tram_wire::report::Probe;
 
-use crate::host::Host;
+use super::line::Window;
+use crate::host::probe::ROUTER_PORTS;
+use crate::host::{Burst, Host};
 
 /// A probe that takes longer than this has failed.
 const DEADLINE: Duration = Duration::from_millis(1500);
 const MOST: usize = 16;
-/// Packets of a burst.
+/// Packets of a burst to the router.
 const BURST: u16 = 10;
 
 /// Reads interfaces, gateway and resolver; times are left empty.
@@ -30,11 +31,11 @@ pub fn read(host: &impl Host) -> Network {
 
 /// Probes the gateway by a burst, and the first resolver. What only the link knows (controller round trip, skew) is
 /// left empty.
-pub async fn probe(host: &impl Host, n: &mut Network) -> Option<Probe> {
+pub async fn probe(host: &impl Host, n: &mut Network, router: &mut Window) -> Option<Probe> {
     let resolver: Option<IpAddr> = n.resolver.as_deref().and_then(|r| r.parse().ok());
     let gateway = n.gateway.as_deref();
     let gateway: Option<IpAddr> = gateway.and_then(|g| g.parse().ok());
-    let (dns, trips) = tokio::join!(
+    let (dns, burst) = tokio::join!(
         async {
             match resolver {
                 Some(ip) => host.dns(SocketAddr::new(ip, 53), DEADLINE).await,
@@ -43,21 +44,17 @@ pub async fn probe(host: &impl Host, n: &mut Network) -> Option<Probe> {
         },
         async {
             match gateway {
-                Some(ip) => host.burst(ip, BURST, DEADLINE).await,
+                Some(ip) => host.burst(ip, &ROUTER_PORTS, BURST, DEADLINE / 2).await,
                 None => None,
             }
         }
     );
     n.dns_ms = dns.map(millis);
-    gateway?;
-    n.gateway_rtt_ms = trips.filter(|t| t.lost < t.sent).map(|t| millis(Duration::from_micros(t.p50_us.into())));
-    let state = match trips {
-        // A router that answers nothing at all may have the habit; what its loss means is the check's to say.
-        None => CheckState::Unknown,
-        Some(t) if t.lost * 20 > t.sent => CheckState::Warn,
-        Some(_) => CheckState::Ok,
-    };
-    Some(Probe { name: "gateway".into(), kind: "icmp".into(), state, trips, ..Probe::default() })
+    let gateway = gateway?;
+    let now = burst.as_ref().filter(|b| !b.took_us.is_empty()).map(|b| Burst::trips([b]).p50_us);
+    n.gateway_rtt_ms = now.map(|us| millis(Duration::from_micros(us.into())));
+    router.took(gateway, BURST, burst);
+    router.probe("gateway")
 }
 
 /// Milliseconds with two decimals.
@@ -195,7 +192,7 @@ mod tests {
         host.addresses = vec![("eth0".into(), "192.168.1.23/24".into())];
         host.pings = vec![("192.168.1.1".parse().unwrap(), Duration::from_micros(510))];
         let mut n = read(&host);
-        probe(&host, &mut n).await;
+        probe(&host, &mut n, &mut Window::default()).await;
         let names: Vec<_> = n.interfaces.iter().map(|i| (i.name.as_str(), i.up)).collect();
         assert_eq!(names, [("eth0", true), ("wlan0", false)]);
         let eth = &n.interfaces[0];

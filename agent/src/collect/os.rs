@@ -23,6 +23,14 @@ pub fn collect(host: &impl Host) -> Vec<Item> {
     all
 }
 
+/// Whether the computer is being shut down or restarted, so that its silence afterwards is nobody's fault.
+#[must_use]
+pub fn is_going_down(host: &impl Host) -> bool {
+    // Sign-ins are closed early at a shutdown; the bus may be gone by the time we are told to stop.
+    let closed = host.read("/run/nologin").is_some();
+    closed || host.run("systemctl", &["is-system-running"], DEADLINE / 4).out().is_some_and(|o| o.trim() == "stopping")
+}
+
 fn system(host: &impl Host) -> Item {
     let here = |folder: &str, name: &str| host.list(folder).iter().any(|n| n == name);
     let comms = |names: &[&str]| {
@@ -82,6 +90,14 @@ fn time(host: &impl Host) -> Item {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_shutdown_is_told_from_a_stop() {
+        assert!(!super::is_going_down(&Fake::new()));
+        assert!(!super::is_going_down(&Fake::new().program("systemctl is-system-running", "degraded\n")));
+        assert!(super::is_going_down(&Fake::new().program("systemctl is-system-running", "stopping\n")));
+        assert!(super::is_going_down(&Fake::new().file("/run/nologin", "System is going down.")));
+    }
+
     use super::*;
     use crate::host::fake::Fake;
 

@@ -5,10 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tram_wire::report::Trips;
-
 use super::system::{bytes_below, list_below, read_below};
-use super::{Gauges, Host, Mount, Ran, Sensor};
+use super::{Burst, Gauges, Host, Mount, Ran, Sensor};
 
 /// Files in a temporary folder, gauges, programs and network as told.
 #[derive(Clone)]
@@ -119,9 +117,9 @@ impl Host for Fake {
     async fn ping(&self, to: IpAddr, _: Duration) -> Option<Duration> {
         self.pings.iter().find(|(ip, _)| *ip == to).map(|(_, t)| *t)
     }
-    async fn burst(&self, to: IpAddr, packets: u16, within: Duration) -> Option<Trips> {
+    async fn burst(&self, to: IpAddr, _: &[u16], packets: u16, within: Duration) -> Option<Burst> {
         let us = u32::try_from(self.ping(to, within).await?.as_micros()).unwrap();
-        Some(Trips { sent: packets, lost: 0, p50_us: us, p95_us: us, jitter_us: 0 })
+        Some(Burst { sent: packets, took_us: vec![us; packets.into()], tcp: false })
     }
     async fn dns(&self, resolver: SocketAddr, _: Duration) -> Option<Duration> {
         self.resolvers.iter().find(|(r, _)| *r == resolver).map(|(_, t)| *t)

@@ -7,8 +7,7 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tram_wire::report::Trips;
-
+mod burst;
 pub mod limits;
 pub mod peer;
 pub mod probe;
@@ -18,6 +17,7 @@ mod system;
 #[cfg(test)]
 pub mod fake;
 
+pub use burst::Burst;
 pub use run::Ran;
 pub use system::{System, wall_ms};
 
@@ -62,8 +62,14 @@ pub trait Host {
     /// Round trip to a host by ICMP, or by a TCP handshake (a refusal is an answer too).
     fn ping(&self, to: IpAddr, within: Duration) -> impl Future<Output = Option<Duration>>;
 
-    /// Round trips of several packets to a host; `None` if it can't be asked at all or answers none.
-    fn burst(&self, to: IpAddr, packets: u16, within: Duration) -> impl Future<Output = Option<Trips>>;
+    /// Sends several packets to a host, by ICMP or as handshakes with one of `ports`; `None` if nothing answers.
+    fn burst(
+        &self,
+        to: IpAddr,
+        ports: &[u16],
+        packets: u16,
+        within: Duration,
+    ) -> impl Future<Output = Option<Burst>>;
 
     /// Milliseconds since boot, sleep included.
     fn boot_ms(&self) -> u64 {

@@ -7,10 +7,9 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout};
-use tram_wire::report::Trips;
 
 /// Ports a router is likely to answer on, if only with a refusal.
-const ROUTER_PORTS: [u16; 3] = [53, 80, 443];
+pub const ROUTER_PORTS: [u16; 3] = [53, 80, 443];
 
 /// Round trip by unprivileged ICMP where the kernel allows it (`net.ipv4.ping_group_range`), else by
 /// TCP: a handshake and a refusal both prove that the host is there.
@@ -31,27 +30,7 @@ pub(super) async fn ping(to: IpAddr, within: Duration) -> Option<Duration> {
     None
 }
 
-/// Several packets, one after the other, in an equal share of the time each.
-pub(super) async fn burst(to: IpAddr, packets: u16, within: Duration) -> Option<Trips> {
-    let mut took = Vec::new();
-    let mut sent = 0;
-    for n in 0..packets {
-        sent += 1;
-        match ping(to, within / 3).await {
-            Some(t) => took.push(u32::try_from(t.as_micros()).unwrap_or(u32::MAX)),
-            // One that answers nothing is not asked ten times.
-            None if took.is_empty() && n >= 1 => return None,
-            None => {}
-        }
-    }
-    let jitter = took.windows(2).map(|w| w[0].abs_diff(w[1])).sum::<u32>() / u32::try_from(took.len()).ok()?.max(2);
-    took.sort_unstable();
-    let at = |percent: usize| took.get((took.len() * percent / 100).min(took.len().saturating_sub(1))).copied();
-    let lost = sent - u16::try_from(took.len()).ok()?;
-    Some(Trips { sent, lost, p50_us: at(50)?, p95_us: at(95)?, jitter_us: jitter })
-}
-
-fn icmp_socket(to: IpAddr) -> io::Result<UdpSocket> {
+pub(super) fn icmp_socket(to: IpAddr) -> io::Result<UdpSocket> {
     let (domain, protocol) =
         if to.is_ipv4() { (Domain::IPV4, Protocol::ICMPV4) } else { (Domain::IPV6, Protocol::ICMPV6) };
     let socket = Socket::new(domain, Type::DGRAM, Some(protocol))?;

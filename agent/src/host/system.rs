@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sysinfo::{Components, CpuRefreshKind, DiskRefreshKind, Disks, MemoryRefreshKind};
-use tram_wire::report::Trips;
 
-use super::{Gauges, Host, Mount, Ran, Sensor, probe, run};
+use super::{Burst, Gauges, Host, Mount, Ran, Sensor, burst, probe, run};
 
 /// Longest file worth reading.
 const MAX_FILE: u64 = 64 * 1024;
@@ -187,8 +186,8 @@ impl Host for System {
         probe::ping(to, within).await
     }
 
-    async fn burst(&self, to: IpAddr, packets: u16, within: Duration) -> Option<Trips> {
-        probe::burst(to, packets, within).await
+    async fn burst(&self, to: IpAddr, ports: &[u16], packets: u16, within: Duration) -> Option<Burst> {
+        burst::burst(to, ports, packets, within).await
     }
 
     async fn dns(&self, resolver: SocketAddr, within: Duration) -> Option<Duration> {

@@ -69,6 +69,12 @@ impl Link {
         Ok(Self { socket, skipped: 0 })
     }
 
+    /// Whom it leads to.
+    #[must_use]
+    pub fn peer(&self) -> Option<std::net::SocketAddr> {
+        self.socket.get_ref().get_ref().0.peer_addr().ok()
+    }
+
     /// Sends one message.
     pub async fn send(&mut self, message: &AgentMessage) -> Result<(), LinkError> {
         Ok(self.socket.send(Message::text(message.encode()?)).await?)

@@ -3,6 +3,7 @@ use crate::host::fake::Fake;
 
 fn link() -> LinkFacts {
     LinkFacts {
+        line: None,
         rtt: Some(Duration::from_millis(12)),
         skew_ms: Some(20),
         not_after_ms: Some(1_795_000_000_000 + 30 * 86_400_000),

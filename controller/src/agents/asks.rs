@@ -68,7 +68,7 @@ impl Told {
         };
         let here: HashSet<EndpointId> = registry.ids().into_iter().collect();
         for id in changed.into_iter().filter(|id| here.contains(id)) {
-            let plan = health::plan_of(probers.contains(&id), &rows);
+            let plan = health::plan_of(app, probers.contains(&id), &rows);
             registry.tell(id, ControllerMessage::Plan(Box::new(plan)));
         }
         (self.probers, self.services) = (probers, services);

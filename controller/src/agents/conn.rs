@@ -25,7 +25,7 @@ use tram_wire::{AgentMessage, ControllerMessage, Incoming};
 use super::Agents;
 use super::ingest::Update;
 use super::registry::Seat;
-use crate::domain::endpoint::{BEAT, SILENT_WITHIN, SNAPSHOT, reconnect_window};
+use crate::domain::endpoint::reconnect_window;
 use crate::services::{endpoints, health};
 
 /// From the upgrade to `hello`.
@@ -104,8 +104,8 @@ async fn greet(
     let ack = HelloAck {
         version,
         server_ms: agents.app.clock.now().micros() / 1000,
-        beat_s: u32::try_from(BEAT.as_secs()).unwrap_or(30),
-        snapshot_s: u32::try_from(SNAPSHOT.as_secs()).unwrap_or(900),
+        beat_s: u32::try_from(agents.app.pace.beat.as_secs()).unwrap_or(30),
+        snapshot_s: u32::try_from(agents.app.pace.keyframe.as_secs()).unwrap_or(900),
         reconnect_window_s: reconnect_window(agents.registry.len()),
     };
     send(socket, &ControllerMessage::HelloAck(ack)).await?;
@@ -156,7 +156,7 @@ async fn listen(agents: &Agents, id: EndpointId, peer: SocketAddr, seat: &Seat, 
                 }
                 continue;
             }
-            () = tokio::time::sleep(SILENT_WITHIN) => return End::Lost,
+            () = tokio::time::sleep(agents.app.pace.silent_within()) => return End::Lost,
             message = next(socket) => message,
         };
         let message = match message {

@@ -17,7 +17,7 @@ use tram_wire::ids::EndpointId;
 use tram_wire::report::Report as HealthReport;
 
 use super::registry::Registry;
-use crate::domain::endpoint::{SHUT_DOWN, back_since};
+use crate::domain::endpoint::SHUT_DOWN;
 use crate::domain::time::Time;
 use crate::services::{App, health};
 use crate::store::StoreError;
@@ -198,7 +198,7 @@ impl Writer {
         let mut heard: Vec<Heard> = heard.into_values().collect();
         // One order for all writers: two controllers can't wait for each other.
         heard.sort_by_key(|h| h.id);
-        let back = tx.endpoints_heard(&heard, back_since(self.app.clock.now())).await?;
+        let back = tx.endpoints_heard(&heard, self.app.pace.back_since(self.app.clock.now())).await?;
         for u in batch {
             if u.linked && back.contains(&u.id) {
                 tx.endpoint_event(u.id, "online", "", u.at).await?;
@@ -236,7 +236,7 @@ impl Writer {
         let done = async {
             for part in heard.chunks(BATCH * 10) {
                 let mut tx = self.app.store.begin().await?;
-                tx.endpoints_heard(part, back_since(self.app.clock.now())).await?;
+                tx.endpoints_heard(part, self.app.pace.back_since(self.app.clock.now())).await?;
                 tx.commit().await?;
             }
             Ok::<_, StoreError>(())

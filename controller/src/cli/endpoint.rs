@@ -67,7 +67,7 @@ pub(super) async fn run(app: &App, ctx: &Ctx, e: Endpoint) -> Result<()> {
         }
         Endpoint::Show { endpoint } => {
             let id = find(app, ctx, &endpoint).await?;
-            let (latest, _) = health::get(app, ctx, id).await.map_err(explain)?;
+            let (latest, ..) = health::get(app, ctx, id).await.map_err(explain)?;
             let l = latest.context("its agent has sent no health report yet")?;
             let all = json!({"at": l.at, "gauges": l.gauges, "inventory": l.inventory, "probes": l.probes, "checks": l.checks});
             say(&serde_json::to_string_pretty(&all)?)

@@ -170,6 +170,7 @@ async fn app(config: &Config, store: Store) -> Result<App> {
         runbooks: config.runbooks.clone(),
         embedded: config.gateway.embedded,
         cookie_domain: config.cookie_domain.clone(),
+        pace: config.health.pace,
     };
     clock::look(&app).await;
     Ok(app)

@@ -125,7 +125,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
 fn incident_judge(config: &Config, app: &App) -> IncidentJudge {
     let lookout =
         Lookout { since: app.clock.now(), hours: config.health.hours.clone(), thresholds: Thresholds::default() };
-    IncidentJudge { lookout, uplinks: config.health.uplinks.clone() }
+    IncidentJudge { lookout, uplinks: config.health.uplinks.clone(), every: app.pace.look }
 }
 
 /// The gateway inside this process, unless it was switched off.

@@ -1,10 +1,12 @@
 //! `[health]`: when offices work, and what the controller itself must reach.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::ConfigError;
+use crate::domain::endpoint::Pace;
 use crate::domain::incident::hours::Hours;
 
 /// What the rules of incidents go by.
@@ -14,6 +16,8 @@ pub struct Health {
     pub hours: Hours,
     /// Addresses in front of the data centre that the controller must reach, such as the WAN router's.
     pub uplinks: Vec<SocketAddr>,
+    /// How often endpoints speak, and how often what they say is judged.
+    pub pace: Pace,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -23,6 +27,10 @@ pub(super) struct Written {
     closes: Option<String>,
     days: Option<Vec<String>>,
     uplinks: Option<Vec<String>>,
+    beat_seconds: Option<u64>,
+    report_seconds: Option<u64>,
+    keyframe_seconds: Option<u64>,
+    look_seconds: Option<u64>,
 }
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
@@ -59,7 +67,25 @@ impl Written {
         let uplinks = uplinks.into_iter().map(|u| {
             u.parse().map_err(|_| wrong("health.uplinks", u, "give addresses with ports, such as 10.0.0.1:443"))
         });
-        Ok(Health { hours, uplinks: uplinks.collect::<Result<_, _>>()? })
+        let pace = self.pace(&env)?;
+        Ok(Health { hours, uplinks: uplinks.collect::<Result<_, _>>()?, pace })
+    }
+
+    fn pace(&self, env: impl Fn(&str) -> Option<String>) -> Result<Pace, ConfigError> {
+        let usual = Pace::default();
+        let of = |key: &'static str, own: Option<u64>, usual: Duration, (least, most): (u64, u64)| {
+            let name = format!("TRAM_{}", key.replace('.', "_").to_uppercase());
+            let text = env(&name).or_else(|| own.map(|n| n.to_string()));
+            let Some(text) = text else { return Ok(usual) };
+            let seconds = text.parse().ok().filter(|n| (least..=most).contains(n));
+            seconds.map(Duration::from_secs).ok_or_else(|| wrong(key, text, &format!("give {least} to {most} seconds")))
+        };
+        Ok(Pace {
+            beat: of("health.beat_seconds", self.beat_seconds, usual.beat, (2, 300))?,
+            report: of("health.report_seconds", self.report_seconds, usual.report, (2, 3600))?,
+            keyframe: of("health.keyframe_seconds", self.keyframe_seconds, usual.keyframe, (60, 900))?,
+            look: of("health.look_seconds", self.look_seconds, usual.look, (1, 60))?,
+        })
     }
 }
 
@@ -93,11 +119,15 @@ mod tests {
         assert_eq!(h.hours.days, [true, false, false, false, false, true, false]);
         assert_eq!(h.uplinks[0].port(), 443);
         assert_eq!(health("").unwrap(), Health::default());
+        let pace = health("beat_seconds = 60\nlook_seconds = 5").unwrap().pace;
+        assert_eq!((pace.silent_within().as_secs(), pace.look.as_secs()), (140, 5));
         for bad in [
             "opens = \"25:00\"",
             "closes = \"07:00\"",
             "days = [\"thứ hai\"]",
             "uplinks = [\"router\"]",
+            "beat_seconds = 1",
+            "keyframe_seconds = 1000",
             "opens = \"8\"",
         ] {
             assert!(health(bad).unwrap_err().to_string().contains("health."), "{bad}");

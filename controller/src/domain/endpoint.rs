@@ -6,13 +6,60 @@ use tram_wire::check::{CheckState, Finding};
 
 use super::time::Time;
 
-/// Seconds between an agent's beats.
-pub const BEAT: Duration = Duration::from_secs(30);
+/// How often endpoints speak, and how often what they say is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Between an agent's beats.
+    pub beat: Duration,
+    /// Between its full reports.
+    pub keyframe: Duration,
+    /// Between its reports of what changed, and its bursts of packets.
+    pub report: Duration,
+    /// Between two looks at the whole fleet.
+    pub look: Duration,
+}
 
-/// Between an agent's full reports.
-pub const SNAPSHOT: Duration = Duration::from_secs(900);
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            beat: Duration::from_secs(30),
+            keyframe: Duration::from_secs(900),
+            report: Duration::from_secs(60),
+            look: Duration::from_secs(15),
+        }
+    }
+}
 
-/// Silence is noticed within this time after the last beat: two beats and some grace.
+impl Pace {
+    /// Silence is noticed within this time after the last beat: two beats and some grace.
+    #[must_use]
+    pub fn silent_within(&self) -> Duration {
+        self.beat * 2 + GRACE
+    }
+
+    /// How long an endpoint may say nothing. One look may come a period late; the promise holds all the same.
+    fn patience(&self) -> Duration {
+        self.silent_within().saturating_sub(PRESENCE_PERIOD + Duration::from_secs(2))
+    }
+
+    /// Endpoints last heard before this time are silent. `None` while the controller itself hasn't run for
+    /// long enough to have heard anybody: its own absence isn't theirs.
+    #[must_use]
+    pub fn silent_before(&self, now: Time, controller_since: Time) -> Option<Time> {
+        (now.since(controller_since) >= self.patience()).then(|| now.minus(self.patience()))
+    }
+
+    /// A word from before this time doesn't bring an endpoint back that is silent: it was written down late.
+    #[must_use]
+    pub fn back_since(&self, now: Time) -> Time {
+        now.minus(self.patience())
+    }
+}
+
+/// What lines and queues may add to two beats.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Silence is noticed within this time at the usual pace.
 pub const SILENT_WITHIN: Duration = Duration::from_secs(80);
 
 /// How often presence is looked at.
@@ -90,22 +137,6 @@ pub fn reasons(findings: &[Finding]) -> Vec<&Finding> {
     bad
 }
 
-/// How long an endpoint may say nothing. One look may come a period late; the promise holds all the same.
-const PATIENCE: Duration = SILENT_WITHIN.saturating_sub(PRESENCE_PERIOD).saturating_sub(Duration::from_secs(2));
-
-/// Endpoints last heard before this time are silent. `None` while the controller itself hasn't run for
-/// long enough to have heard anybody: its own absence isn't theirs.
-#[must_use]
-pub fn silent_before(now: Time, controller_since: Time) -> Option<Time> {
-    (now.since(controller_since) >= PATIENCE).then(|| now.minus(PATIENCE))
-}
-
-/// A word from before this time doesn't bring an endpoint back that is silent: it was written down late.
-#[must_use]
-pub fn back_since(now: Time) -> Time {
-    now.minus(PATIENCE)
-}
-
 /// Over how many seconds endpoints should spread their return if this controller restarts, so that no
 /// second brings more than this many handshakes.
 #[must_use]
@@ -150,13 +181,15 @@ mod tests {
     fn silence_is_seen_in_time_but_not_by_a_controller_that_was_away() {
         let start = Time::from_micros(0);
         let at = |s| start.plus(Duration::from_secs(s));
-        assert_eq!(silent_before(at(60), start), None);
+        let pace = Pace::default();
+        assert_eq!(pace.silent_before(at(60), start), None);
         let now = at(1000);
-        let before = silent_before(now, start).unwrap();
-        assert_eq!(back_since(now), before, "what makes one silent can't bring it back");
+        let before = pace.silent_before(now, start).unwrap();
+        assert_eq!(pace.back_since(now), before, "what makes one silent can't bring it back");
         // Two beats may be lost, and a look may be late.
-        assert!(now.since(before) > BEAT * 2 + Duration::from_secs(10));
+        assert!(now.since(before) > pace.beat * 2 + Duration::from_secs(10));
         assert!(now.since(before) + PRESENCE_PERIOD < SILENT_WITHIN);
+        assert_eq!(pace.silent_within(), SILENT_WITHIN);
     }
 
     #[test]

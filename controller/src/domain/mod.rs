@@ -21,6 +21,7 @@ pub mod limits;
 pub mod line;
 pub mod name;
 pub mod notify;
+pub mod path;
 pub mod placement;
 pub mod policy;
 pub mod pool;

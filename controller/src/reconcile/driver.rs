@@ -17,6 +17,11 @@ pub trait Reconciler: Send + 'static {
     /// How often it looks when nobody nudges.
     const PERIOD: Duration;
 
+    /// The same, where it can be set.
+    fn period(&self) -> Duration {
+        Self::PERIOD
+    }
+
     /// One look at everything it is for. Running it again right away has no further effect.
     fn pass(&mut self, world: &World) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
@@ -35,7 +40,8 @@ pub async fn run<R: Reconciler>(world: World, mut reconciler: R) {
             }
         }
         histogram!("reconcile_pass_seconds", "reconciler" => R::NAME).record(began.elapsed().as_secs_f64());
-        let wait = if failures == 0 { R::PERIOD } else { Duration::from_millis(500 << failures.min(5)).min(R::PERIOD) };
+        let period = reconciler.period();
+        let wait = if failures == 0 { period } else { Duration::from_millis(500 << failures.min(5)).min(period) };
         tokio::select! {
             () = world.stop.cancelled() => return,
             () = world.app.store.bus().nudged(R::KIND), if failures == 0 => {}

@@ -22,6 +22,8 @@ pub struct IncidentJudge {
     pub lookout: Lookout,
     /// What the controller itself must reach; empty: it asks nobody.
     pub uplinks: Vec<SocketAddr>,
+    /// Between two looks.
+    pub every: Duration,
 }
 
 impl Reconciler for IncidentJudge {
@@ -29,6 +31,10 @@ impl Reconciler for IncidentJudge {
     // Nobody else waits for these nudges. Looks come at an even pace: damping counts them.
     const KIND: Kind = Kind::Incident;
     const PERIOD: Duration = Duration::from_secs(15);
+
+    fn period(&self) -> Duration {
+        self.every
+    }
 
     async fn pass(&mut self, world: &World) -> anyhow::Result<()> {
         let mut probes = Vec::new();

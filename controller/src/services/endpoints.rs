@@ -280,7 +280,7 @@ pub async fn revoke(app: &App, ctx: &Ctx, id: EndpointId, reason: &str) -> Resul
 /// # Errors
 /// Those of the store.
 pub async fn mark_silent(app: &App, controller_since: Time, now: Time) -> Result<usize> {
-    let Some(before) = crate::domain::endpoint::silent_before(now, controller_since) else { return Ok(0) };
+    let Some(before) = app.pace.silent_before(now, controller_since) else { return Ok(0) };
     let mut tx = app.store.begin().await?;
     let gone = tx.silence_endpoints(before).await?;
     for (id, last) in &gone {

@@ -6,7 +6,7 @@ use metrics::counter;
 use serde_json::json;
 use tram_wire::ids::EndpointId;
 use tram_wire::plan::{MAX_SERVICES, Plan, Service};
-use tram_wire::report::{Event, Happened, Report};
+use tram_wire::report::{Event, Happened, Record, Report};
 use uuid::Uuid;
 
 use super::endpoints::{self, plain};
@@ -16,6 +16,7 @@ use crate::domain::endpoint::verdict;
 use crate::domain::health::{
     KEEP_SAMPLES, KEEP_TRANSITIONS, LIVE, Latest, Sample, bound, dated, elect, late, sequence,
 };
+use crate::domain::path::{self, Measured};
 use crate::domain::time::Time;
 use crate::store::health::{ProbeService, Turn};
 use crate::store::{StoreError, Tx, endpoints as rows};
@@ -39,6 +40,9 @@ pub async fn keep(tx: &mut Tx, id: EndpointId, report: &Report, arrived: Time) -
         if !tx.add_sample(id, (&report.boot, seq), at, arrived, &Sample::from(record)).await? {
             counter!("agent_records_repeated_total").increment(1);
             continue;
+        }
+        if record.key {
+            line_hour(tx, id, record, at).await?;
         }
         let turns = if latest.is_news(&report.boot, seq, at) {
             news = true;
@@ -67,6 +71,19 @@ pub async fn keep(tx: &mut Tx, id: EndpointId, report: &Report, arrived: Time) -
         }
     }
     Ok(())
+}
+
+/// A prober's keyframe is one measurement of its office's line; what is usual there follows.
+async fn line_hour(tx: &mut Tx, id: EndpointId, record: &Record, at: Time) -> std::result::Result<(), StoreError> {
+    let Some(measured) = Measured::of(&record.gauges) else { return Ok(()) };
+    let hour = path::hour(at);
+    let Some(site) = tx.add_path_hour(id, hour, &measured).await? else { return Ok(()) };
+    let hours = tx.path_hours(&site, hour.minus(path::WEEK), hour).await?;
+    let count = hours.len();
+    match path::usual(hours) {
+        Some(p95_us) => tx.put_usual_path(&site, p95_us, count, at).await,
+        None => Ok(()),
+    }
 }
 
 fn kind_of(event: &Event) -> &'static str {
@@ -99,14 +116,16 @@ pub fn cut(report: &mut Report) {
 /// Those of the store.
 pub async fn plan(app: &App, id: EndpointId) -> Result<Plan> {
     let prober = app.store.site_probers().await?.iter().any(|(_, p)| *p == id);
-    Ok(plan_of(prober, &app.store.probe_services().await?))
+    Ok(plan_of(app, prober, &app.store.probe_services().await?))
 }
 
 /// The plan of a prober, or of another endpoint.
 #[must_use]
-pub fn plan_of(prober: bool, services: &[ProbeService]) -> Plan {
+pub fn plan_of(app: &App, prober: bool, services: &[ProbeService]) -> Plan {
     let services = services.iter().filter(|_| prober).take(MAX_SERVICES).map(|s| s.service.clone()).collect();
-    Plan { prober, services, ..Plan::default() }
+    let seconds = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
+    let (delta_s, keyframe_s) = (seconds(app.pace.report), seconds(app.pace.keyframe));
+    Plan { prober, services, delta_s, keyframe_s, ..Plan::default() }
 }
 
 /// Names a prober at sites whose prober isn't heard; how many. Running it again right away names none.
@@ -134,18 +153,21 @@ pub async fn elect_probers(app: &App, now: Time) -> Result<usize> {
 /// Those of the store.
 pub async fn prune(app: &App, now: Time) -> Result<u64> {
     let mut tx = app.store.begin().await?;
-    let gone = tx.prune_health(now.minus(KEEP_SAMPLES), now.minus(KEEP_TRANSITIONS), now).await?;
+    let mut gone = tx.prune_health(now.minus(KEEP_SAMPLES), now.minus(KEEP_TRANSITIONS), now).await?;
+    gone += tx.prune_path_hours(now.minus(path::WEEK)).await?;
     tx.commit().await?;
     Ok(gone)
 }
 
-/// An endpoint's latest state and what changed in it. `None`: its agent sends no health reports.
+/// An endpoint's latest state, what changed in it, and what a round trip from its office to the data centre usually
+/// takes, microseconds. No state: its agent sends no health reports.
 ///
 /// # Errors
 /// [`Error::NotFound`], also out of scope.
-pub async fn get(app: &App, ctx: &Ctx, id: EndpointId) -> Result<(Option<Latest>, Vec<Turn>)> {
+pub async fn get(app: &App, ctx: &Ctx, id: EndpointId) -> Result<(Option<Latest>, Vec<Turn>, Option<i64>)> {
     endpoints::get(app, ctx, id).await?;
-    Ok((app.store.endpoint_health(id).await?, app.store.endpoint_transitions(id, TURNS).await?))
+    let usual = app.store.usual_path_of(id).await?;
+    Ok((app.store.endpoint_health(id).await?, app.store.endpoint_transitions(id, TURNS).await?, usual))
 }
 
 /// An endpoint's records of a span of time: at most [`MAX_SAMPLES`], the newest.

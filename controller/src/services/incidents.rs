@@ -56,7 +56,7 @@ pub async fn look(app: &App, lookout: &Lookout, centre: Vec<Probe>, now: Time) -
     let seen = app.store.seen_endpoints().await?;
     // After a restart endpoints come back over a while, as they were told to.
     let window = Duration::from_secs(endpoint::reconnect_window(seen.len()).into());
-    if endpoint::silent_before(now.minus(window), lookout.since).is_none() {
+    if app.pace.silent_before(now.minus(window), lookout.since).is_none() {
         return Ok(None);
     }
     let picture = picture::read(app, seen, centre, &lookout.hours, now).await?;
@@ -175,7 +175,7 @@ async fn end(
     }
     let sites = tx.sites_of_incident(i.id).await?;
     let mut facts = Facts { severity: i.severity, cause: i.cause, sites: &sites };
-    let accounts = picture.accounts(&i.endpoints, Time::from_micros(i.opened_at));
+    let accounts = picture.accounts(tx, &i.endpoints, Time::from_micros(i.opened_at)).await?;
     if let Some((cause, confidence, evidence)) = backlog::judged_again(i.cause, &accounts)
         && (cause != i.cause || confidence != i.confidence)
     {

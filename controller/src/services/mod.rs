@@ -9,6 +9,7 @@ use tram_wire::ids::InstallationId;
 
 use crate::clock::Clock;
 use crate::domain::access::{Caller, Role};
+use crate::domain::endpoint::Pace;
 use crate::domain::session::{Elsewhere, Policy};
 use crate::domain::time::Time;
 use crate::store::audit::Entry;
@@ -62,6 +63,8 @@ pub struct App {
     pub runbooks: crate::identity::shelf::Shelf,
     /// Whether this process carries connections itself, at `public_url`.
     pub embedded: bool,
+    /// How often endpoints speak, and how often what they say is judged.
+    pub pace: Pace,
     /// Domain that browsers send the sign-in to, for gateways under other names; empty: the controller's name only.
     pub cookie_domain: String,
 }

@@ -235,6 +235,18 @@ impl Tx {
         Ok(())
     }
 
+    /// Codes of what an endpoint's checks changed to since a time, heard only later.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn late_turns(&mut self, id: EndpointId, from: Time) -> Result<Vec<String>> {
+        /// What comes with the next beat is not late.
+        const LATE_US: i64 = 5_000_000;
+        Ok(on_tx!(self, c => sqlx::query_scalar(
+            "SELECT code FROM endpoint_transitions WHERE endpoint_id = $1 AND at >= $2 AND arrived_at > at + $3")
+            .bind(id.0).bind(from.micros()).bind(LATE_US).fetch_all(c))?)
+    }
+
     /// Forgets what came too long ago, a bounded number of rows at a time; how many rows went.
     ///
     /// # Errors

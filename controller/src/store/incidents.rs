@@ -122,6 +122,11 @@ pub struct Seen {
     /// Its newest probes by name.
     #[sqlx(json(nullable))]
     pub probes: Option<Value>,
+    /// Its gauges by name.
+    #[sqlx(json(nullable))]
+    pub gauges: Option<Value>,
+    /// When its newest record was made, microseconds.
+    pub told_at: Option<i64>,
     /// The last thing that happened to it.
     pub last_event: Option<String>,
     /// Its particulars.
@@ -240,7 +245,7 @@ impl Store {
     /// Any [`super::StoreError`].
     pub async fn seen_endpoints(&self) -> Result<Vec<Seen>> {
         Ok(on_read!(self, c => sqlx::query_as(
-            "SELECT e.id, e.site_code, e.state = 'silent' AS silent, e.last_seen_at, e.network, e.vitals, h.probes, \
+            "SELECT e.id, e.site_code, e.state = 'silent' AS silent, e.last_seen_at, e.network, e.vitals, h.probes, h.gauges, h.at AS told_at, \
              CASE WHEN e.verdict IN ('warn', 'crit') THEN e.findings END AS findings, \
              CASE WHEN e.state = 'silent' THEN (SELECT v.kind FROM endpoint_events v WHERE v.endpoint_id = e.id ORDER BY v.id DESC LIMIT 1) END AS last_event, \
              CASE WHEN e.state = 'silent' THEN (SELECT v.detail FROM endpoint_events v WHERE v.endpoint_id = e.id ORDER BY v.id DESC LIMIT 1) END AS last_detail \

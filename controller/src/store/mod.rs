@@ -43,6 +43,7 @@ pub mod runbooks;
 pub mod samples;
 pub mod sessions;
 pub mod site_lines;
+pub mod site_paths;
 pub mod sites;
 pub mod tickets;
 pub mod users;

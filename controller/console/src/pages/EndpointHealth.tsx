@@ -14,6 +14,7 @@ import { Timeline } from '../ui/timeline'
 type Health = Awaited<ReturnType<typeof calls.endpointHealth>>
 
 const HOURS = 6
+const WAYS = ['gateway', 'controller'] as const
 const worst = { crit: 0, warn: 1, unknown: 2, ok: 3 } as const
 
 /** Checks with their evidence, the line over the last hours, and what is plugged in. */
@@ -49,7 +50,8 @@ export function EndpointHealth({ id }: { id: string }) {
       </Section>
       <Section title={t('health.line')}>
         <Timeline points={samples.data?.items ?? []} hours={HOURS} />
-        <Probes probes={data.probes} />
+        <Ways gauges={data.gauges} usual={data.usual_ms ?? null} />
+        <Probes probes={data.probes.filter((p) => !WAYS.some((way) => way === p.name))} />
       </Section>
       <Section title={t('health.things')}>
         <Things inventory={data.inventory} />
@@ -122,6 +124,43 @@ function Checks({ checks }: { checks: Health['checks'] }) {
         {all ? t('health.fewer') : t('health.more', { n: checks.length })}
       </Button>
     </Stack>
+  )
+}
+
+/** The ways out: to the router, and, where this computer measures it, the office's line to the data centre. */
+function Ways({ gauges, usual }: { gauges: Health['gauges']; usual: number | null }) {
+  const { t } = useTranslation()
+  const format = useFormat()
+  const known = WAYS.filter((way) => gauges[`${way}_loss`] !== undefined)
+  if (known.length === 0) return null
+  const number = (name: string, digits: number) => {
+    const value = gauges[name]
+    return value === undefined ? '—' : format.number(value, digits)
+  }
+  return (
+    <Table.ScrollContainer minWidth={480}>
+      <Table fz="sm">
+        <Table.Thead>
+          <Table.Tr>
+            {['way', 'half', 'nineteen', 'usual', 'jitter', 'loss'].map((name) => (
+              <Table.Th key={name}>{t(`health.${name}`)}</Table.Th>
+            ))}
+          </Table.Tr>
+        </Table.Thead>
+        <Table.Tbody>
+          {known.map((way) => (
+            <Table.Tr key={way}>
+              <Table.Td>{t(`health.gauge.${way}_ms`)}</Table.Td>
+              <Table.Td>{number(`${way}_p50_ms`, 1)}</Table.Td>
+              <Table.Td>{number(`${way}_p95_ms`, 1)}</Table.Td>
+              <Table.Td>{way === 'controller' && usual !== null ? format.number(usual, 1) : '—'}</Table.Td>
+              <Table.Td>{number(`${way}_jitter_ms`, 1)}</Table.Td>
+              <Table.Td>{number(`${way}_loss`, 0)} %</Table.Td>
+            </Table.Tr>
+          ))}
+        </Table.Tbody>
+      </Table>
+    </Table.ScrollContainer>
   )
 }
 

@@ -89,8 +89,8 @@ pub enum LastWord {
 /// A measured way.
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
-    /// Lost, percent.
-    pub loss_percent: f32,
+    /// Lost, percent; `None`: only how long it takes is known.
+    pub loss_percent: Option<f32>,
     /// Round trip, 95th percentile, milliseconds; `None`: nothing came back.
     pub p95_ms: Option<f32>,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tram_wire::ids::EndpointId;
 use uuid::Uuid;
 
-use super::super::endpoint::{self, EndpointState};
+use super::super::endpoint::{EndpointState, Pace};
 use super::super::time::Time;
 use super::damping::{Course, Step};
 use super::hours::Hours;
@@ -88,13 +88,13 @@ impl Controller {
 
     fn look(&mut self, world: &World, s: u64) {
         let now = world.at(s);
-        let Some(before) = endpoint::silent_before(now, self.since) else { return };
+        let Some(before) = Pace::default().silent_before(now, self.since) else { return };
         for k in &mut self.known {
             if k.state == EndpointState::Online && k.last_seen < before {
                 k.state = EndpointState::Silent;
             }
         }
-        if endpoint::silent_before(now.minus(Duration::from_secs(2)), self.since).is_none() {
+        if Pace::default().silent_before(now.minus(Duration::from_secs(2)), self.since).is_none() {
             return;
         }
         let judgements = judge(&self.picture(world, now), &Thresholds::default());
@@ -113,7 +113,7 @@ impl Controller {
             };
             p.sites.insert(format!("{site:05}"), known);
         }
-        let good = Some(Path { loss_percent: 0.0, p95_ms: Some(15.0) });
+        let good = Some(Path { loss_percent: Some(0.0), p95_ms: Some(15.0) });
         p.endpoints = self
             .known
             .iter()

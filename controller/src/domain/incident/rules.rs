@@ -12,9 +12,24 @@ use super::picture::{Endpoint, LastWord, Path, Picture, Silence};
 use super::{Cause, Confidence, Evidence, Judgement, Scope, Severity, Thresholds};
 
 /// Checks that speak of what is plugged in.
-const PERIPHERAL: [&str; 7] = ["printer", "scanner", "reader", "card_reader", "token", "signing_token", "ups"];
-/// Checks that speak of the ways the rules measure themselves.
-const NETWORK: [&str; 5] = ["gateway", "controller", "dns", "cable", "services"];
+const PERIPHERAL: [&str; 8] =
+    ["printer", "scanner", "reader", "card_reader", "token", "signing_token", "ups", "monitor"];
+/// Checks that speak of the ways and services the rules look at themselves.
+const NETWORK: [&str; 13] = [
+    "gateway",
+    "controller",
+    "dns",
+    "cable",
+    "services",
+    "packet_loss",
+    "line",
+    "wifi",
+    "link_flaps",
+    "path_mtu",
+    "proxy",
+    "names",
+    "captive_portal",
+];
 
 /// One look at a picture.
 pub(super) struct Look<'a> {
@@ -229,12 +244,16 @@ impl<'a> Look<'a> {
             let heard: Vec<&Endpoint> = self.by_site[site].iter().copied().filter(|e| e.silence.is_none()).collect();
             let router_good = |e: &&Endpoint| e.gateway.is_some_and(|p| self.good(p));
             let witnesses: Vec<&Endpoint> = heard.into_iter().filter(router_good).collect();
+            // Where one computer measures the line for all, only it has seen what the line loses.
+            let measured = witnesses.iter().any(|e| e.controller.is_some_and(|p| p.loss_percent.is_some()));
+            let saw = |e: &&Endpoint| !measured || e.controller.is_some_and(|p| p.loss_percent.is_some());
+            let witnesses: Vec<&Endpoint> = witnesses.into_iter().filter(saw).collect();
             let bad: Vec<&Endpoint> = witnesses.iter().copied().filter(|e| self.line_bad(e)).collect();
             // One computer that is slow beside others that are not has a trouble of its own.
             if bad.is_empty() || bad.len() * 2 < witnesses.len() {
                 continue;
             }
-            let loss = bad.iter().filter_map(|e| e.controller).map(|p| p.loss_percent).fold(0.0_f32, f32::max);
+            let loss = bad.iter().filter_map(|e| e.controller?.loss_percent).fold(0.0_f32, f32::max);
             let p95 = bad.iter().filter_map(|e| e.controller?.p95_ms).fold(0.0_f32, f32::max);
             let usual = bad.iter().filter_map(|e| e.usual_ms).fold(0.0_f32, f32::max);
             let mut line =
@@ -261,7 +280,7 @@ impl<'a> Look<'a> {
     }
 
     fn good(&self, p: Path) -> bool {
-        p.loss_percent < self.t.good_percent && p.p95_ms.is_some()
+        p.loss_percent.is_none_or(|l| l < self.t.good_percent) && p.p95_ms.is_some()
     }
 
     fn line_bad(&self, e: &Endpoint) -> bool {
@@ -270,13 +289,15 @@ impl<'a> Look<'a> {
             .p95_ms
             .zip(e.usual_ms)
             .is_some_and(|(now, usual)| now > usual * self.t.slow_times && now > self.t.slow_least_ms);
-        p.loss_percent >= self.t.loss_percent || slow
+        p.loss_percent.is_some_and(|l| l >= self.t.loss_percent) || slow
     }
 
     /// Rule 5: the way to the router is bad for one computer, and good for its peers.
     fn bad_lans(&mut self) {
         for e in &self.picture.endpoints {
-            let Some(way) = e.gateway.filter(|p| p.loss_percent >= self.t.loss_percent) else { continue };
+            let Some(loss) = e.gateway.and_then(|p| p.loss_percent).filter(|l| *l >= self.t.loss_percent) else {
+                continue;
+            };
             if e.silence.is_some() || self.taken.contains(&e.id) || self.taken_sites.contains(e.site.as_str()) {
                 continue;
             }
@@ -286,7 +307,7 @@ impl<'a> Look<'a> {
                 .filter_map(|p| p.gateway)
                 .collect();
             let good = peers.iter().filter(|p| self.good(**p)).count();
-            let mut evidence = vec![Evidence::new("router_loss").with("loss", format!("{:.0}", way.loss_percent))];
+            let mut evidence = vec![Evidence::new("router_loss").with("loss", format!("{loss:.0}"))];
             let (confidence, doubts) = if good > 0 {
                 evidence.push(Evidence::new("peers_good").with("count", good));
                 (Confidence::High, Vec::new())

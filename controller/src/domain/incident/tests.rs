@@ -10,7 +10,7 @@ use super::picture::{DesktopFault, Endpoint, Fault, LastWord, Path, Picture, Pro
 use super::{Cause, Confidence, Judgement, Scope, Severity, Thresholds, judge};
 
 const NOW: Time = Time::from_micros(1_000_000_000_000);
-const GOOD: Path = Path { loss_percent: 0.0, p95_ms: Some(2.0) };
+const GOOD: Path = Path { loss_percent: Some(0.0), p95_ms: Some(2.0) };
 
 fn id(n: usize) -> EndpointId {
     EndpointId(Uuid::from_u128(n as u128 + 1))
@@ -34,7 +34,7 @@ fn fleet(sites: usize, each: usize) -> Picture {
             site: code.clone(),
             silence: None,
             gateway: Some(GOOD),
-            controller: Some(Path { loss_percent: 0.0, p95_ms: Some(20.0) }),
+            controller: Some(Path { loss_percent: Some(0.0), p95_ms: Some(20.0) }),
             usual_ms: Some(18.0),
             services: Vec::new(),
             faults: Vec::new(),
@@ -140,13 +140,13 @@ fn an_only_computer_on_battery_speaks_for_its_office() {
 fn a_bad_line_behind_a_good_router_is_the_line() {
     let mut p = fleet(40, 2);
     for e in p.endpoints.iter_mut().filter(|e| e.site == "00004") {
-        e.controller = Some(Path { loss_percent: 8.0, p95_ms: Some(40.0) });
+        e.controller = Some(Path { loss_percent: Some(8.0), p95_ms: Some(40.0) });
     }
     let found = look(&p);
     assert_eq!((found[0].cause, found[0].confidence, found.len()), (Cause::LineDegraded, Confidence::High, 1));
     // Slow against what it usually takes counts, slow by nature does not.
     for e in p.endpoints.iter_mut().filter(|e| e.site == "00004") {
-        e.controller = Some(Path { loss_percent: 0.0, p95_ms: Some(300.0) });
+        e.controller = Some(Path { loss_percent: Some(0.0), p95_ms: Some(300.0) });
         e.usual_ms = Some(280.0);
     }
     assert_eq!(causes(&p), []);
@@ -157,8 +157,8 @@ fn a_bad_line_behind_a_good_router_is_the_line() {
 #[test]
 fn a_bad_cable_is_one_computers() {
     let mut p = fleet(40, 3);
-    p.endpoints[4].gateway = Some(Path { loss_percent: 12.0, p95_ms: Some(30.0) });
-    p.endpoints[4].controller = Some(Path { loss_percent: 12.0, p95_ms: Some(60.0) });
+    p.endpoints[4].gateway = Some(Path { loss_percent: Some(12.0), p95_ms: Some(30.0) });
+    p.endpoints[4].controller = Some(Path { loss_percent: Some(12.0), p95_ms: Some(60.0) });
     let found = look(&p);
     assert_eq!((found.len(), found[0].cause, found[0].confidence), (1, Cause::Lan, Confidence::High));
     assert_eq!(found[0].scope, Scope::Endpoint(p.endpoints[4].id));

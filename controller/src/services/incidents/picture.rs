@@ -1,6 +1,6 @@
 //! From rows to the picture that the rules judge. What an endpoint reported is not trusted to have any shape.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -18,32 +18,49 @@ use crate::domain::incident::picture::{
     DesktopFault, Endpoint, Fault, LastWord, Path, Picture, Probe as OwnProbe, Service, Silence, Site,
 };
 use crate::domain::time::Time;
+use crate::store::Tx;
 use crate::store::incidents::{Seen, SiteFacts};
 
 /// Probes of the line itself, by the names agents give them.
 const LINE: [&str; 5] = ["gateway", "controller", "dns", "ntp", "mtu"];
-/// A probe older than this says nothing of now. Services are probed every 5 min.
-const NEWS: Duration = Duration::from_secs(15 * 60);
+/// What is older than this says nothing of now. Keyframes come every 15 min, services are probed every 5.
+const NEWS: Duration = Duration::from_secs(20 * 60);
+
+/// From the cut of a line to the incident that tells of it.
+const BEFORE: Duration = Duration::from_secs(180);
+/// What the checks of an endpoint say when it runs on battery.
+const BATTERY: [&str; 4] = ["ups_on_battery", "ups_empty", "battery_in_use", "battery_empty"];
 
 /// A picture, and what is needed to judge again.
 pub(super) struct Read {
     pub(super) fleet: Picture,
     /// When each computer that is heard was started, and whether it says that it had lost power.
     started: BTreeMap<EndpointId, Time>,
+    /// Computers whose router answers them now.
+    routers: BTreeSet<EndpointId>,
 }
 
 impl Read {
     /// What those of these computers that are back tell of the time since `from`.
-    pub(super) fn accounts(&self, of: &[EndpointId], from: Time) -> Vec<Account> {
+    pub(super) async fn accounts(&self, tx: &mut Tx, of: &[EndpointId], from: Time) -> Result<Vec<Account>> {
         // The incident opened some looks after the silence began, and clocks count whole seconds.
         let from = from.minus(Duration::from_secs(30));
-        let heard = of.iter().filter_map(|id| self.started.get(id));
-        heard
-            .map(|started| {
-                let rebooted = *started > from;
-                Account { rebooted, power_lost: rebooted, ..Account::default() }
-            })
-            .collect()
+        let mut accounts = Vec::new();
+        for id in of {
+            let Some(started) = self.started.get(id) else { continue };
+            let rebooted = *started > from;
+            let mut account = Account { rebooted, power_lost: rebooted, ..Account::default() };
+            if !rebooted {
+                // What it noticed while nobody heard it came with its backlog.
+                let turns = tx.late_turns(*id, from.minus(BEFORE)).await?;
+                let said = |codes: &[&str]| turns.iter().any(|code| codes.contains(&code.as_str()));
+                account.router_silent = said(&["gateway_silent"]);
+                account.router_answered =
+                    said(&["controller_silent"]) && !account.router_silent && self.routers.contains(id);
+            }
+            accounts.push(account);
+        }
+        Ok(accounts)
     }
 }
 
@@ -51,6 +68,7 @@ pub(super) async fn read(app: &App, seen: Vec<Seen>, centre: Vec<OwnProbe>, hour
     let facts: BTreeMap<String, SiteFacts> =
         app.store.site_facts().await?.into_iter().map(|f| (f.site_code.clone(), f)).collect();
     let parents = app.store.site_parents().await?;
+    let usual: BTreeMap<String, i64> = app.store.usual_paths().await?.into_iter().collect();
     let mut hours = hours.clone();
     for d in app.store.calendar_days().await? {
         if let Ok(day) = d.day.parse::<Day>() {
@@ -59,7 +77,7 @@ pub(super) async fn read(app: &App, seen: Vec<Seen>, centre: Vec<OwnProbe>, hour
     }
     let open = hours.open(now);
     let mut fleet = Picture { now, centre, ..Picture::default() };
-    let mut started = BTreeMap::new();
+    let (mut started, mut routers) = (BTreeMap::new(), BTreeSet::new());
     for s in seen {
         if !s.silent
             && let Some(uptime) = s.vitals.as_ref().and_then(|v| v["uptime_s"].as_u64())
@@ -75,7 +93,12 @@ pub(super) async fn read(app: &App, seen: Vec<Seen>, centre: Vec<OwnProbe>, hour
                 maintenance: known.and_then(|f| f.maintenance_until).is_some_and(|until| until > now.micros()),
             }
         });
-        fleet.endpoints.push(endpoint(s, now));
+        let usual = usual.get(&s.site_code).copied();
+        let e = endpoint(s, usual, now);
+        if e.silence.is_none() && e.gateway.is_some_and(|p| p.p95_ms.is_some()) {
+            routers.insert(e.id);
+        }
+        fleet.endpoints.push(e);
     }
     fleet.desktops = app
         .store
@@ -87,29 +110,37 @@ pub(super) async fn read(app: &App, seen: Vec<Seen>, centre: Vec<OwnProbe>, hour
     for h in app.store.hosts().await?.into_iter().filter(|h| h.state == HostState::Down) {
         fleet.desktops.push(DesktopFault { host: h.name, desktop: None, site: None, code: "host_down".into() });
     }
-    Ok(Read { fleet, started })
+    Ok(Read { fleet, started, routers })
 }
 
-fn endpoint(s: Seen, now: Time) -> Endpoint {
+fn endpoint(s: Seen, usual_us: Option<i64>, now: Time) -> Endpoint {
+    let faults = s.findings.as_ref().map(faults).unwrap_or_default();
+    let on_battery = faults.iter().any(|f| BATTERY.contains(&f.code.as_str()));
     let last_word = match (s.last_event.as_deref(), s.last_detail.as_deref()) {
         (Some("goodbye"), Some(crate::domain::endpoint::SHUT_DOWN)) => LastWord::Shutdown,
         (Some("goodbye"), _) => LastWord::Stopped,
-        (Some("on_battery"), _) => LastWord::OnBattery,
+        _ if on_battery => LastWord::OnBattery,
         _ => LastWord::None,
     };
     let silence = s.silent.then_some(Silence { since: Time::from_micros(s.last_seen_at), last_word });
     let network = s.network.unwrap_or_default();
+    let fresh = s.told_at.is_some_and(|at| now.since(Time::from_micros(at)) <= NEWS);
+    let gauges = s.gauges.filter(|_| fresh).unwrap_or_default();
     let probes = probes(s.probes, now);
     Endpoint {
         id: s.id,
         site: s.site_code,
         silence,
-        gateway: burst(probes.get("gateway"))
+        gateway: told(&gauges, "gateway")
+            .or_else(|| burst(probes.get("gateway")))
             .or_else(|| network["gateway"].is_string().then(|| path(&network, "gateway")).flatten()),
-        controller: burst(probes.get("controller")).or_else(|| path(&network, "controller")),
-        usual_ms: number(&network["controller_usual_ms"]),
+        controller: told(&gauges, "controller")
+            .or_else(|| burst(probes.get("controller")))
+            .or_else(|| path(&network, "controller")),
+        #[allow(clippy::cast_precision_loss)] // milliseconds of a round trip
+        usual_ms: usual_us.map(|us| us as f32 / 1000.0),
         services: services(&probes),
-        faults: s.findings.map(|f| faults(&f)).unwrap_or_default(),
+        faults,
     }
 }
 
@@ -120,21 +151,27 @@ fn probes(all: Option<Value>, now: Time) -> BTreeMap<String, Probe> {
     known.filter(|(_, p)| now.since(p.at) <= NEWS).map(|(name, p)| (name, p.probe)).collect()
 }
 
+/// A measured way by its gauges, which are told as soon as they move.
+fn told(gauges: &Value, to: &str) -> Option<Path> {
+    let of = |what: &str| number(&gauges[format!("{to}_{what}").as_str()]);
+    Some(Path { loss_percent: Some(of("loss")?), p95_ms: of("p95_ms") })
+}
+
 /// A burst of packets as a measured way.
 fn burst(probe: Option<&Probe>) -> Option<Path> {
     let trips = probe?.trips.filter(|t| t.sent > 0)?;
     let (sent, lost) = (f32::from(trips.sent), f32::from(trips.lost.min(trips.sent)));
     #[allow(clippy::cast_precision_loss)] // microseconds of a round trip
     let p95_ms = (lost < sent).then_some(trips.p95_us as f32 / 1000.0);
-    Some(Path { loss_percent: 100.0 * lost / sent, p95_ms })
+    Some(Path { loss_percent: Some(100.0 * lost / sent), p95_ms })
 }
 
 /// A measured way by the round trip of an older agent's last look.
 fn path(network: &Value, to: &str) -> Option<Path> {
     let of = |what: &str| number(&network[format!("{to}_{what}").as_str()]);
     let p95_ms = of("p95_ms").or_else(|| of("rtt_ms"));
-    let loss_percent = of("loss_percent").or(p95_ms.map(|_| 0.0))?;
-    Some(Path { loss_percent, p95_ms })
+    let loss_percent = of("loss_percent");
+    (loss_percent.is_some() || p95_ms.is_some()).then_some(Path { loss_percent, p95_ms })
 }
 
 #[allow(clippy::cast_possible_truncation)] // milliseconds and percent
