@@ -553,8 +553,16 @@ impl<H: Host + Send + 'static> App<H> {
         {
             self.ledger.note(wall, "sent", &text);
         }
+        let binary = self.up.is_some_and(|(_, planned)| planned) && self.plan.as_ref().is_some_and(|p| p.binary);
+        let sending = async {
+            match message {
+                AgentMessage::Beat(beat) if binary => link.beat(beat).await,
+                message if binary => link.send_packed(message).await,
+                message => link.send(message).await,
+            }
+        };
         // A peer that reads nothing must not hold the loop; the machine's deadlines do the rest.
-        match tokio::time::timeout(Duration::from_secs(10), link.send(message)).await {
+        match tokio::time::timeout(Duration::from_secs(10), sending).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => self.lost(&e.to_string()),
             Err(_) => self.lost("the line takes no data"),

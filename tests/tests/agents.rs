@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
-use futures_util::SinkExt;
+use anyhow::{Context, Result};
+use futures_util::{SinkExt, StreamExt};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use tokio_tungstenite::tungstenite::Message;
 use tram_controller::domain::endpoint::{EndpointState, SILENT_WITHIN, Verdict};
@@ -17,7 +17,7 @@ use tram_wire::check::{CheckState, Finding};
 use tram_wire::enrol::{EnrolRequest, Renew};
 use tram_wire::heartbeat::{Beat, Goodbye, GoodbyeReason, Snapshot};
 use tram_wire::ids::EndpointId;
-use tram_wire::{AgentMessage, ControllerMessage, Refusal};
+use tram_wire::{AgentMessage, ControllerMessage, Refusal, packed, short};
 use uuid::Uuid;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -181,6 +181,31 @@ async fn hostile_frames_end_the_link_with_a_reason_and_unknown_kinds_do_not() ->
         let mut line = w.link(&d).await?;
         line.0.send(Message::text(format!(r#"{{"kind":"beat","pad":"{}"}}"#, "x".repeat(70_000)))).await?;
         assert!(matches!(line.refused().await?, Refusal::Malformed { detail } if detail.contains("limit")));
+
+        // A report of 10 MB is refused at its first bytes; whoever goes on sending talks to nobody.
+        let mut line = w.link(&d).await?;
+        let _ = line.0.send(Message::text(format!(r#"{{"kind":"report","boot":"{}"}}"#, "x".repeat(10_000_000)))).await;
+        if let Ok(ControllerMessage::Refused(refusal)) = line.next().await {
+            assert!(matches!(refusal, Refusal::Malformed { detail } if detail.contains("limit")));
+        }
+        let mut line = w.link(&d).await?;
+        let deep = format!(r#"{{"kind":"report","batch":1,"boot":"b","at_ms":1,"records":{}}}"#, "[".repeat(50_000));
+        line.0.send(Message::text(deep)).await?;
+        assert!(matches!(line.refused().await?, Refusal::Malformed { .. }));
+
+        // Beats in their short form are answered alike; what is none is skipped.
+        let mut line = w.link(&d).await?;
+        line.0.send(Message::binary(vec![1, 0xff])).await?;
+        line.0.send(Message::binary(short::beat(&Beat { seq: 3, at_ms: 5, rtt_us: Some(1) }))).await?;
+        let answer = tokio::time::timeout(std::time::Duration::from_secs(20), line.0.next()).await?;
+        let answer = answer.context("closed")??;
+        assert!(answer.is_binary() && short::read_ack(&answer.into_data()).is_some_and(|a| a.seq == 3));
+
+        let long = format!(r#"{{"kind":"beat","seq":4,"at_ms":1,"pad":"{}"}}"#, "x".repeat(2000));
+        line.0.send(Message::binary(packed::pack(&long).context("worth it")?)).await?;
+        assert!(matches!(line.next().await?, ControllerMessage::BeatAck(a) if a.seq == 4));
+        line.0.send(Message::binary(vec![3, 0xff, 0xff])).await?;
+        assert!(matches!(line.refused().await?, Refusal::Malformed { .. }), "what can't be unpacked");
 
         let mut line = w.link(&d).await?;
         for seq in 1..=200 {

@@ -10,7 +10,7 @@ use tram_controller::domain::health::{Latest, Probed};
 use tram_controller::domain::incident::Thresholds;
 use tram_controller::domain::incident::hours::Hours;
 use tram_controller::domain::time::Time;
-use tram_controller::services::health;
+use tram_controller::services::health::{self, Arrival};
 use tram_controller::services::incidents::{self, Lookout};
 use tram_tests::db::{self, TestDb};
 use tram_tests::http::{Browser, COMMUNE, DISTRICT, ELSEWHERE, TestApi};
@@ -340,7 +340,7 @@ async fn a_line_is_judged_by_what_it_loses_and_by_what_is_usual_there() -> Resul
             let report =
                 Report { batch: seq, boot: "b".into(), mono_ms: Some(seq), at_ms: 0, records: vec![record] };
             let mut tx = w.db.store.begin().await?;
-            health::keep(&mut tx, id, &report, w.now()).await?;
+            health::keep_all(&mut tx, &[Arrival { id, report: &report, at: w.now() }]).await?;
             Ok(tx.commit().await?)
         };
         let router = [("gateway_loss", 0.0), ("gateway_p95_ms", 1.0)];

@@ -16,7 +16,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tram_wire::frame::MAX_FRAME;
-use tram_wire::{AgentMessage, ControllerMessage, Incoming, LINK_PATH, SERVER_NAME, WireError};
+use tram_wire::heartbeat::Beat;
+use tram_wire::{AgentMessage, ControllerMessage, Incoming, LINK_PATH, SERVER_NAME, WireError, packed, short};
 
 use crate::config::Address;
 
@@ -80,6 +81,18 @@ impl Link {
         Ok(self.socket.send(Message::text(message.encode()?)).await?)
     }
 
+    /// Sends a beat in its short form.
+    pub async fn beat(&mut self, beat: &Beat) -> Result<(), LinkError> {
+        Ok(self.socket.send(Message::binary(short::beat(beat))).await?)
+    }
+
+    /// Sends one message, packed if that is worth it.
+    pub async fn send_packed(&mut self, message: &AgentMessage) -> Result<(), LinkError> {
+        let text = message.encode()?;
+        let frame = packed::pack(&text).map_or_else(|| Message::text(text), Message::binary);
+        Ok(self.socket.send(frame).await?)
+    }
+
     /// The next message this agent knows. Safe to drop half-way.
     pub async fn next(&mut self) -> Result<ControllerMessage, LinkError> {
         loop {
@@ -89,8 +102,12 @@ impl Link {
                     Incoming::Unknown { .. } => self.skipped += 1,
                 },
                 Message::Close(_) => return Err(LinkError::Closed),
-                // Pings are answered by the library; a binary frame is a kind made after this build.
-                Message::Binary(_) => self.skipped += 1,
+                Message::Binary(bytes) => match short::read_ack(&bytes) {
+                    Some(ack) => return Ok(ControllerMessage::BeatAck(ack)),
+                    // A kind made after this build.
+                    None => self.skipped += 1,
+                },
+                // Pings are answered by the library.
                 Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
         }

@@ -22,6 +22,9 @@ pub struct Plan {
     pub metered: bool,
     /// This endpoint probes for its whole site; the others only look at their own router.
     pub prober: bool,
+    /// The controller reads binary frames: short beats ([`crate::short`]) and packed messages ([`crate::packed`]).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub binary: bool,
     /// What the prober probes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
@@ -29,7 +32,7 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { delta_s: 60, keyframe_s: 900, metered: false, prober: false, services: Vec::new() }
+        Self { delta_s: 60, keyframe_s: 900, metered: false, prober: false, binary: false, services: Vec::new() }
     }
 }
 

@@ -336,6 +336,8 @@ fn what_a_report_is_answered_with() {
     controller("plan", ControllerMessage::Plan(Box::new(plan)));
     let quiet = Plan { delta_s: 300, keyframe_s: 3600, metered: true, ..Plan::default() };
     controller("plan_quiet", ControllerMessage::Plan(Box::new(quiet)));
+    let binary = Plan { binary: true, ..Plan::default() };
+    controller("plan_binary", ControllerMessage::Plan(Box::new(binary)));
     controller("live", ControllerMessage::Live(Live { for_s: 300 }));
 }
 

@@ -17,6 +17,15 @@ const POLL: Duration = Duration::from_secs(1);
 /// How often plans are: every so many looks.
 const PLANS: u32 = 5;
 
+/// How often endpoints are counted.
+const ABOUT: u32 = 60;
+
+/// Endpoints that are, or soon were, heard.
+fn about(rows: &[(String, String, i64)]) -> usize {
+    let n: i64 = rows.iter().filter(|(_, state, _)| state == "online").map(|(.., n)| n).sum();
+    usize::try_from(n).unwrap_or(0)
+}
+
 /// What was told last.
 #[derive(Default)]
 struct Told {
@@ -29,6 +38,12 @@ struct Told {
 pub(super) async fn watch(app: &App, registry: &Registry) {
     let mut told = Told::default();
     for turn in 0_u32.. {
+        if turn % ABOUT == 0 {
+            match app.store.endpoint_counts().await {
+                Ok(rows) => registry.about(about(&rows)),
+                Err(e) => tracing::warn!(error = %e, "endpoints could not be counted"),
+            }
+        }
         tokio::time::sleep(POLL).await;
         if registry.is_empty() {
             continue;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::body::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -20,7 +21,7 @@ use tram_wire::hello::{Hello, HelloAck};
 use tram_wire::ids::EndpointId;
 use tram_wire::refusal::Refusal;
 use tram_wire::report::ReportAck;
-use tram_wire::{AgentMessage, ControllerMessage, Incoming};
+use tram_wire::{AgentMessage, ControllerMessage, Incoming, packed, short};
 
 use super::Agents;
 use super::ingest::Update;
@@ -97,7 +98,7 @@ async fn greet(
     let certificate = certificate.ok_or(End::Refused(Refusal::Unknown))?;
     let id = agents.ca.check(certificate, agents.app.clock.now()).map_err(End::Refused)?;
     let first = tokio::time::timeout(GREETING, next(socket)).await.map_err(|_| End::Lost)??;
-    let AgentMessage::Hello(hello) = first else {
+    let Said::Long(AgentMessage::Hello(hello)) = first else {
         return Err(End::Refused(Refusal::Malformed { detail: "the first message must be hello".to_owned() }));
     };
     let version = endpoints::admit(&agents.app, id, &hello).await.map_err(End::Refused)?;
@@ -106,7 +107,7 @@ async fn greet(
         server_ms: agents.app.clock.now().micros() / 1000,
         beat_s: u32::try_from(agents.app.pace.beat.as_secs()).unwrap_or(30),
         snapshot_s: u32::try_from(agents.app.pace.keyframe.as_secs()).unwrap_or(900),
-        reconnect_window_s: reconnect_window(agents.registry.len()),
+        reconnect_window_s: reconnect_window(agents.registry.expected()),
     };
     send(socket, &ControllerMessage::HelloAck(ack)).await?;
     // Without a plan it reports as older agents do, until the next look brings one.
@@ -167,7 +168,14 @@ async fn listen(agents: &Agents, id: EndpointId, peer: SocketAddr, seat: &Seat, 
             let detail = "too many messages".to_owned();
             return End::Refused(Refusal::Malformed { detail });
         }
-        if let Err(end) = heard(agents, id, peer, seat, socket, &keep, message).await {
+        let done = match message {
+            Said::Long(message) => heard(agents, id, peer, seat, socket, &keep, message).await,
+            Said::Short(beat) => {
+                let ack = short::ack(&beaten(agents, seat, &beat));
+                transmit(socket, Message::binary(ack)).await
+            }
+        };
+        if let Err(end) = done {
             return end;
         }
     }
@@ -185,12 +193,7 @@ async fn heard(
     let now = agents.app.clock.now();
     let malformed = |_| End::Refused(Refusal::Malformed { detail: "the report can't be kept".to_owned() });
     match message {
-        AgentMessage::Beat(Beat { seq, at_ms, rtt_us }) => {
-            counter!("agent_beats_total").increment(1);
-            let server_ms = now.micros() / 1000;
-            seat.heard(now, Some(skew(at_ms, server_ms, rtt_us)));
-            send(socket, &ControllerMessage::BeatAck(BeatAck { seq, server_ms })).await
-        }
+        AgentMessage::Beat(beat) => send(socket, &ControllerMessage::BeatAck(beaten(agents, seat, &beat))).await,
         AgentMessage::Snapshot(s) => {
             seat.heard(now, None);
             let report = endpoints::report_of_snapshot(&s).map_err(malformed)?;
@@ -219,21 +222,47 @@ async fn heard(
     }
 }
 
+/// Takes a beat in; the answer.
+fn beaten(agents: &Agents, seat: &Seat, beat: &Beat) -> BeatAck {
+    counter!("agent_beats_total").increment(1);
+    let now = agents.app.clock.now();
+    let server_ms = now.micros() / 1000;
+    seat.heard(now, Some(skew(beat.at_ms, server_ms, beat.rtt_us)));
+    BeatAck { seq: beat.seq, server_ms }
+}
+
+/// What came.
+enum Said {
+    /// A message.
+    Long(AgentMessage),
+    /// A beat in its short form.
+    Short(Beat),
+}
+
 /// The next message of a kind we know.
-async fn next(socket: &mut Socket) -> Result<AgentMessage, End> {
+async fn next(socket: &mut Socket) -> Result<Said, End> {
     loop {
-        let text = match socket.next().await {
-            Some(Ok(Message::Text(text))) => text,
-            Some(Ok(Message::Binary(_))) => {
-                counter!("agent_messages_skipped_total").increment(1);
-                continue;
+        let text: Bytes = match socket.next().await {
+            Some(Ok(Message::Text(text))) => text.into(),
+            Some(Ok(Message::Binary(bytes))) => {
+                if let Some(beat) = short::read_beat(&bytes) {
+                    return Ok(Said::Short(beat));
+                }
+                match packed::unpack(&bytes) {
+                    Some(Ok(text)) => text.into(),
+                    Some(Err(e)) => return Err(malformed(e.code())),
+                    None => {
+                        counter!("agent_messages_skipped_total").increment(1);
+                        continue;
+                    }
+                }
             }
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
             Some(Err(tungstenite::Error::Capacity(_))) => return Err(malformed("the frame is over the limit")),
             Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Lost),
         };
-        match AgentMessage::decode(text.as_bytes()) {
-            Ok(Incoming::Message(m)) => return Ok(m),
+        match AgentMessage::decode(&text) {
+            Ok(Incoming::Message(m)) => return Ok(Said::Long(m)),
             Ok(Incoming::Unknown { .. }) => counter!("agent_messages_skipped_total").increment(1),
             Err(e) => return Err(malformed(e.code())),
         }
@@ -246,7 +275,11 @@ fn malformed(detail: &str) -> End {
 
 async fn send(socket: &mut Socket, message: &ControllerMessage) -> Result<(), End> {
     let text = message.encode().map_err(|_| End::Lost)?;
-    match tokio::time::timeout(SEND, socket.send(Message::text(text))).await {
+    transmit(socket, Message::text(text)).await
+}
+
+async fn transmit(socket: &mut Socket, message: Message) -> Result<(), End> {
+    match tokio::time::timeout(SEND, socket.send(message)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(End::Lost),
     }

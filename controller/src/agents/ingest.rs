@@ -19,14 +19,15 @@ use tram_wire::report::Report as HealthReport;
 use super::registry::Registry;
 use crate::domain::endpoint::SHUT_DOWN;
 use crate::domain::time::Time;
-use crate::services::{App, health};
+use crate::services::health::{self, Arrival};
+use crate::services::App;
 use crate::store::StoreError;
 use crate::store::endpoints::{Heard, Report};
 
 /// Reports waiting at most.
-const QUEUE: usize = 4096;
+const QUEUE: usize = 8192;
 /// Reports in one commit at most.
-const BATCH: usize = 500;
+const BATCH: usize = 2000;
 /// How long the first report of a batch waits for others.
 const GATHER: Duration = Duration::from_millis(200);
 /// How often who was heard is written. Well below the time after which silence is called.
@@ -211,9 +212,6 @@ impl Writer {
                     tx.endpoint_event(u.id, "verdict", &format!("{before} -> {now}"), u.at).await?;
                 }
             }
-            if let Some(h) = &u.health {
-                health::keep(&mut tx, u.id, &h.report, u.at).await?;
-            }
             if let Some(reason) = u.left
                 && tx.endpoint_left(u.id).await?
             {
@@ -225,6 +223,11 @@ impl Writer {
                 tx.endpoint_event(u.id, "goodbye", why, u.at).await?;
             }
         }
+        let arrivals: Vec<Arrival<'_>> = batch
+            .iter()
+            .filter_map(|u| u.health.as_ref().map(|h| Arrival { id: u.id, report: &h.report, at: u.at }))
+            .collect();
+        health::keep_all(&mut tx, &arrivals).await?;
         tx.commit().await
     }
 
@@ -234,7 +237,7 @@ impl Writer {
         let Some(newest) = heard.iter().map(|h| h.at).max() else { return };
         heard.sort_by_key(|h| h.id);
         let done = async {
-            for part in heard.chunks(BATCH * 10) {
+            for part in heard.chunks(BATCH * 3) {
                 let mut tx = self.app.store.begin().await?;
                 tx.endpoints_heard(part, self.app.pace.back_since(self.app.clock.now())).await?;
                 tx.commit().await?;

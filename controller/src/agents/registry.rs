@@ -1,7 +1,7 @@
 //! Who is linked to this process, and when each was last heard. Memory only: the truth is the database.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const ORDERS: usize = 8;
 
 /// All links of this process.
 #[derive(Clone, Default)]
-pub struct Registry(Arc<Mutex<HashMap<EndpointId, Arc<Live>>>>);
+pub struct Registry(Arc<Mutex<HashMap<EndpointId, Arc<Live>>>>, Arc<AtomicUsize>);
 
 struct Live {
     heard_at: AtomicI64,
@@ -51,6 +51,18 @@ impl Registry {
     #[must_use]
     pub fn len(&self) -> usize {
         self.map().len()
+    }
+
+    /// How many may come back after a restart: those linked here, or those known to be about, if more. While they
+    /// are still coming, the first must not be told that they are few.
+    #[must_use]
+    pub fn expected(&self) -> usize {
+        self.len().max(self.1.load(Ordering::Relaxed))
+    }
+
+    /// So many endpoints are about.
+    pub(super) fn about(&self, count: usize) {
+        self.1.store(count, Ordering::Relaxed);
     }
 
     /// Whether nobody is linked.

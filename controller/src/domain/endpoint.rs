@@ -141,7 +141,7 @@ pub fn reasons(findings: &[Finding]) -> Vec<&Finding> {
 /// second brings more than this many handshakes.
 #[must_use]
 pub fn reconnect_window(linked: usize) -> u32 {
-    const PER_SECOND: usize = 100;
+    const PER_SECOND: usize = 250;
     u32::try_from(linked / PER_SECOND).unwrap_or(u32::MAX).clamp(2, 300)
 }
 
@@ -202,6 +202,6 @@ mod tests {
 
     #[test]
     fn more_endpoints_take_longer_to_return() {
-        assert_eq!([0, 150, 6_000, 100_000].map(reconnect_window), [2, 2, 60, 300]);
+        assert_eq!([0, 150, 10_000, 100_000].map(reconnect_window), [2, 2, 40, 300]);
     }
 }

@@ -6,20 +6,21 @@ use metrics::counter;
 use serde_json::json;
 use tram_wire::ids::EndpointId;
 use tram_wire::plan::{MAX_SERVICES, Plan, Service};
-use tram_wire::report::{Event, Happened, Record, Report};
+use tram_wire::report::Report;
 use uuid::Uuid;
 
-use super::endpoints::{self, plain};
+use super::endpoints;
 use super::{App, Ctx, Error, Fault, Result, audit};
 use crate::domain::access::Role;
-use crate::domain::endpoint::verdict;
-use crate::domain::health::{
-    KEEP_SAMPLES, KEEP_TRANSITIONS, LIVE, Latest, Sample, bound, dated, elect, late, sequence,
-};
-use crate::domain::path::{self, Measured};
+use crate::domain::health::{KEEP_SAMPLES, KEEP_TRANSITIONS, LIVE, Latest, Sample, bound, elect};
+use crate::domain::path;
 use crate::domain::time::Time;
 use crate::store::health::{ProbeService, Turn};
-use crate::store::{StoreError, Tx, endpoints as rows};
+use crate::store::StoreError;
+
+mod keep;
+
+pub use keep::{Arrival, keep_all};
 
 /// Changes of checks shown of an endpoint.
 const TURNS: i64 = 200;
@@ -27,80 +28,6 @@ const TURNS: i64 = 200;
 pub const MAX_SAMPLES: i64 = 2000;
 /// Kinds of services an agent can probe.
 const KINDS: [&str; 6] = ["tcp", "tls", "http", "https", "dns", "captive"];
-
-/// Keeps a report: records it had before are skipped, late ones become history, new ones the present.
-///
-/// # Errors
-/// Those of the store; then nothing of it is kept.
-pub async fn keep(tx: &mut Tx, id: EndpointId, report: &Report, arrived: Time) -> std::result::Result<(), StoreError> {
-    let Some(mut latest) = tx.latest_health(id).await? else { return Ok(()) };
-    let (before, mut changes, mut news) = (verdict(&latest.findings()), rows::Report::default(), false);
-    for record in &report.records {
-        let (seq, at) = (sequence(record), dated(report, record, arrived));
-        if !tx.add_sample(id, (&report.boot, seq), at, arrived, &Sample::from(record)).await? {
-            counter!("agent_records_repeated_total").increment(1);
-            continue;
-        }
-        if record.key {
-            line_hour(tx, id, record, at).await?;
-        }
-        let turns = if latest.is_news(&report.boot, seq, at) {
-            news = true;
-            changes.hardware = record.hardware.as_ref().and_then(|h| plain(h).ok()).or(changes.hardware);
-            changes.vitals = record.vitals.as_ref().and_then(|v| plain(v).ok()).or(changes.vitals);
-            changes.network = record.network.as_ref().and_then(|n| plain(n).ok()).or(changes.network);
-            latest.apply(&report.boot, record, at)
-        } else {
-            late(record, at)
-        };
-        for turn in &turns {
-            tx.add_transition(id, turn, arrived).await?;
-        }
-        for event in &record.events {
-            tx.endpoint_event(id, kind_of(event), &told(event), at).await?;
-        }
-    }
-    if news {
-        let findings = latest.findings();
-        let now = verdict(&findings);
-        changes.findings = plain(&findings).ok().map(|f| (f, now));
-        tx.put_endpoint_report(id, &changes, arrived).await?;
-        tx.put_latest_health(id, &latest).await?;
-        if before != now {
-            tx.endpoint_event(id, "verdict", &format!("{before} -> {now}"), arrived).await?;
-        }
-    }
-    Ok(())
-}
-
-/// A prober's keyframe is one measurement of its office's line; what is usual there follows.
-async fn line_hour(tx: &mut Tx, id: EndpointId, record: &Record, at: Time) -> std::result::Result<(), StoreError> {
-    let Some(measured) = Measured::of(&record.gauges) else { return Ok(()) };
-    let hour = path::hour(at);
-    let Some(site) = tx.add_path_hour(id, hour, &measured).await? else { return Ok(()) };
-    let hours = tx.path_hours(&site, hour.minus(path::WEEK), hour).await?;
-    let count = hours.len();
-    match path::usual(hours) {
-        Some(p95_us) => tx.put_usual_path(&site, p95_us, count, at).await,
-        None => Ok(()),
-    }
-}
-
-fn kind_of(event: &Event) -> &'static str {
-    match event.what {
-        Happened::Attached => "attached",
-        Happened::Detached => "detached",
-        Happened::Changed | Happened::Other => "changed",
-    }
-}
-
-fn told(e: &Event) -> String {
-    let name = e.item.name.as_deref().unwrap_or(&e.item.id);
-    match e.item.facts.get("reasons") {
-        Some(why) if e.what == Happened::Changed => format!("{}: {name} ({why})", e.section),
-        _ => format!("{}: {name}", e.section),
-    }
-}
 
 /// Cuts a report to what may be kept, and counts what it cut.
 pub fn cut(report: &mut Report) {
@@ -125,7 +52,7 @@ pub fn plan_of(app: &App, prober: bool, services: &[ProbeService]) -> Plan {
     let services = services.iter().filter(|_| prober).take(MAX_SERVICES).map(|s| s.service.clone()).collect();
     let seconds = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
     let (delta_s, keyframe_s) = (seconds(app.pace.report), seconds(app.pace.keyframe));
-    Plan { prober, services, delta_s, keyframe_s, ..Plan::default() }
+    Plan { prober, services, delta_s, keyframe_s, binary: true, ..Plan::default() }
 }
 
 /// Names a prober at sites whose prober isn't heard; how many. Running it again right away names none.

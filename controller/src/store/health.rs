@@ -14,7 +14,7 @@ use crate::domain::time::Time;
 use crate::nudge::Kind;
 
 #[derive(sqlx::FromRow)]
-struct LatestRow {
+pub(super) struct LatestRow {
     boot: String,
     seq: i64,
     at: i64,
@@ -98,6 +98,8 @@ impl From<ServiceRow> for ProbeService {
     }
 }
 
+/// Columns of what is known of an endpoint.
+pub(super) const LATEST_COLUMNS: &str = "boot, seq, at, gauges, inventory, probes, checks";
 const LATEST: &str =
     "SELECT boot, seq, at, gauges, inventory, probes, checks FROM endpoint_health WHERE endpoint_id = $1";
 

@@ -29,6 +29,7 @@ pub mod desktops;
 pub mod endpoints;
 pub mod gateways;
 pub mod health;
+pub mod health_batch;
 pub mod hosts;
 pub mod images;
 pub mod incidents;

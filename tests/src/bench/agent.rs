@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use tram_wire::packed;
 
 use super::Row;
 use crate::world::{World, free_address};
@@ -79,7 +80,8 @@ fn measure() -> Result<Vec<Row>> {
     let hour = Duration::from_secs(3600).as_secs_f64() / began.elapsed().as_secs_f64();
     let ledger = std::fs::read_to_string(state.join("ledger.jsonl")).unwrap_or_default();
     // A minute has no keyframe in it, an hour has four.
-    let keyframe = ledger.lines().filter(|l| l.contains("\"key\":true")).map(str::len).max().unwrap_or(0);
+    let keyframe = ledger.lines().filter(|l| l.contains("key\\\":true") || l.contains("\"key\":true"));
+    let keyframe = keyframe.map(|l| packed::pack(l).map_or(l.len(), |p| p.len())).max().unwrap_or(0);
     let kb_h = ((wan.bytes() - bytes0) as f64 * hour + 4.0 * keyframe as f64) / 1e3;
     let begun = Instant::now();
     let doctor = quiet(Command::new(&binary).args(["doctor", "--json"]).arg("--state").arg(&state))?.wait()?;

@@ -11,12 +11,14 @@ pub mod backend;
 pub mod client;
 pub mod control;
 pub mod gateway_process;
+pub mod ingest;
 pub mod line;
 pub mod relay;
 pub mod rfb;
 pub mod sessions;
 pub mod site;
 pub mod storm;
+pub mod swarm;
 pub mod thin;
 pub mod tunnel;
 

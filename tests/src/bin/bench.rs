@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use tram_tests::bench::{self, agent, control, gateway_process, line, relay, rfb, sessions, site, storm, thin, tunnel};
+use tram_tests::bench::{
+    self, agent, control, gateway_process, ingest, line, relay, rfb, sessions, site, storm, swarm, thin, tunnel,
+};
 
 #[derive(Parser)]
 struct Args {
@@ -58,6 +60,8 @@ async fn main() -> Result<ExitCode> {
     rows.extend(thin::rows(wanted).await);
     rows.extend(site::rows(wanted).await);
     rows.extend(tokio::task::block_in_place(|| agent::rows(wanted)));
+    rows.extend(ingest::rows(wanted).await);
+    rows.extend(swarm::rows(wanted).await);
     let ok = bench::report(&rows)?;
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

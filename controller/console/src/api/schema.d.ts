@@ -1707,6 +1707,12 @@ export interface components {
             probes: components["schemas"]["HealthProbe"][];
             /** @description What its checks changed, newest first. */
             transitions: components["schemas"]["HealthTransition"][];
+            /**
+             * Format: float
+             * @description What 19 of 20 round trips from its office to the data centre usually stay below, milliseconds; absent: not
+             *     measured for half a day yet.
+             */
+            usual_ms?: number | null;
         };
         /**
          * @description What we know of an endpoint's presence.

@@ -224,7 +224,7 @@ fn desktops_are_their_hosts_where_several_share_one() {
 fn a_missing_token_is_a_peripheral_and_a_dying_disk_is_the_computer() {
     let mut p = fleet(10, 2);
     let fault = |check: &str| Fault { check: check.into(), code: check.into(), params: Default::default(), crit: true };
-    p.endpoints[3].faults = vec![fault("signing_token"), fault("disk_health"), fault("controller")];
+    p.endpoints[3].faults = ["token", "disk_health", "controller", "packet_loss", "line", "names", "captive_portal"].map(fault).into();
     let found = look(&p);
     assert_eq!(found.iter().map(|j| j.cause).collect::<Vec<_>>(), [Cause::Peripheral, Cause::Computer]);
     assert_eq!(found[1].severity, Severity::Crit);
