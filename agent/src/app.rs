@@ -337,9 +337,8 @@ impl<H: Host + Send + 'static> App<H> {
         }
         self.line.began(now, plan);
         let host = self.host.again();
-        self.measuring = Some(Box::pin(async move {
-            (to, host.burst(to.ip(), &[to.port()], line::PACKETS, line::WITHIN).await)
-        }));
+        self.measuring =
+            Some(Box::pin(async move { (to, host.burst(to.ip(), &[to.port()], line::PACKETS, line::WITHIN).await) }));
     }
 
     fn measured(&mut self, to: SocketAddr, burst: Option<Burst>) {
@@ -488,6 +487,7 @@ impl<H: Host + Send + 'static> App<H> {
                 note(&format!("linked to {}", self.to));
                 self.status = LinkStatus::Up { since_ms: wall };
                 self.up = Some((now, false));
+                self.line.back();
                 self.schedule_renewal(self.identity.issued.renew_at_ms());
                 self.save_status();
             }

@@ -173,7 +173,7 @@ async fn enrol(
 }
 
 /// How long it may take to learn whether the computer is going down; it may be gone sooner.
-const SYSTEMD: Duration = Duration::from_secs(2);
+const SYSTEMD: Duration = Duration::from_secs(3);
 
 async fn run(config: &Config) -> Result<ExitCode, Failure> {
     let mut seed = [0_u8; 8];

@@ -239,7 +239,8 @@ impl Province {
     /// # Errors
     /// If it can't.
     pub fn portal(&self, s: usize) -> Result<Server> {
-        let server = self.serve_at(s, "HTTP/1.1 302 Found\r\nLocation: http://wifi/login\r\nContent-Length: 0\r\n\r\n")?;
+        let server =
+            self.serve_at(s, "HTTP/1.1 302 Found\r\nLocation: http://wifi/login\r\nContent-Length: 0\r\n\r\n")?;
         self.tables(&format!("r{s}"), "-t nat -A PREROUTING -i lan -p tcp --dport 80 -j REDIRECT --to-ports 80")?;
         Ok(server)
     }
@@ -297,16 +298,27 @@ fn within<T: Send>(space: &str, work: impl FnOnce() -> Result<T> + Send) -> Resu
     })
 }
 
-/// Puts a program into a folder of an endpoint's own programs.
+/// Puts a program into a folder of an endpoint's own programs, before the endpoint is started. In its script `$says`
+/// is the file that [`says`] writes.
 ///
 /// # Errors
 /// If it can't be written.
 pub fn program(device: &Device, name: &str, script: &str) -> Result<()> {
     let at: PathBuf = device.state().with_file_name("sbin").join(name);
-    // By a rename: nobody runs half of it.
+    let says = device.state().with_file_name(name);
+    std::fs::write(&at, format!("#!/bin/sh\nsays={}\n{script}\n", says.display()))?;
+    Ok(std::fs::set_permissions(&at, std::fs::Permissions::from_mode(0o755))?)
+}
+
+/// What such a program says from now on.
+///
+/// # Errors
+/// If it can't be written.
+pub fn says(device: &Device, name: &str, text: &str) -> Result<()> {
+    let at = device.state().with_file_name(name);
+    // By a rename: nobody reads half of it.
     let new = at.with_extension("new");
-    std::fs::write(&new, format!("#!/bin/sh\n{script}\n"))?;
-    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
+    std::fs::write(&new, text)?;
     Ok(std::fs::rename(new, at)?)
 }
 
@@ -400,4 +412,3 @@ impl Drop for Names {
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
-

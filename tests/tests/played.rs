@@ -63,12 +63,16 @@ impl Played {
     }
 
     /// Enrols and starts all computers of all offices, after `prepare` was done to each.
-    fn staff(&mut self, offices: usize, computers: usize, prepare: impl Fn(usize, &Device) -> Result<()> + Sync) -> Result<()> {
+    fn staff(
+        &mut self,
+        offices: usize,
+        computers: usize,
+        prepare: impl Fn(usize, &Device) -> Result<()> + Sync,
+    ) -> Result<()> {
         let (world, province, prepare) = (&self.world, &self.province, &prepare);
         let office = |s: usize| -> Result<Vec<Computer>> {
             let count = computers.to_string();
-            let made =
-                world.json(&["admin", "endpoint", "token", "--site", CODES[s], "--count", &count, "--json"])?;
+            let made = world.json(&["admin", "endpoint", "token", "--site", CODES[s], "--count", &count, "--json"])?;
             let token = made["token"].as_str().context("no token")?;
             (0..computers)
                 .map(|e| {
@@ -158,7 +162,8 @@ impl Played {
                 for e in 0..self.offices[s].len() {
                     let h = self.health(s, e)?;
                     let services = h["probes"].as_array().into_iter().flatten();
-                    let good = services.filter(|p| p["kind"] != "icmp" && p["name"] != "controller" && p["state"] == "ok");
+                    let good =
+                        services.filter(|p| p["kind"] != "icmp" && p["name"] != "controller" && p["state"] == "ok");
                     measured |= h["gauges"]["controller_loss"].is_number() && good.count() >= probes;
                 }
                 if !measured {
@@ -246,8 +251,18 @@ fn each_office_has_a_trouble_of_its_own_and_each_is_named() -> Result<()> {
         p.staff(offices.len(), 2, |s, device| {
             // One office's electricity is out already: its UPS carries it for a while.
             let said = if s == POWER { "OB DISCHRG" } else { "OL" };
-            province::program(device, "upsc", &format!("[ \"$1\" = -l ] && echo ups && exit\necho ups.status: {said}"))?;
-            province::program(device, "systemctl", "echo running")
+            province::program(
+                device,
+                "upsc",
+                "[ \"$1\" = -l ] && echo ups && exit\necho \"ups.status: $(cat \"$says\")\"",
+            )?;
+            province::says(device, "upsc", said)?;
+            if s == CABLE {
+                // A disk that hangs takes smartctl with it, and nothing else.
+                province::program(device, "smartctl", "exec sleep 600")?;
+            }
+            province::program(device, "systemctl", "cat \"$says\"")?;
+            province::says(device, "systemctl", "running")
         })?;
         p.ready(4)?;
         let battery = [p.one("peripheral", POWER, 0), p.one("peripheral", POWER, 1)];
@@ -265,9 +280,10 @@ fn each_office_has_a_trouble_of_its_own_and_each_is_named() -> Result<()> {
         let captive = p.province.portal(CAPTIVE)?;
         p.offices[CAPTIVE][1].device.stop()?;
         drop(paper);
-        let _empty =
-            p.province.at_computer(PRINTER, 0, || Server::saying("127.0.0.1:631".parse()?, cups(5, "media-empty-error")))?;
-        province::program(&p.offices[PRINTER][1].device, "systemctl", "echo stopping")?;
+        let _empty = p
+            .province
+            .at_computer(PRINTER, 0, || Server::saying("127.0.0.1:631".parse()?, cups(5, "media-empty-error")))?;
+        province::says(&p.offices[PRINTER][1].device, "systemctl", "stopping")?;
         p.offices[PRINTER][1].device.stop()?;
         drop(egov);
         let wanted = [
@@ -301,11 +317,16 @@ fn each_office_has_a_trouble_of_its_own_and_each_is_named() -> Result<()> {
             ensure!(i["party"] == party && i["evidence"].to_string().contains(evidence), "{}", brief(i));
         }
 
+        let disks = p.health(CABLE, 0)?["inventory"]["disks"].clone();
+        let hang = |d: &Value| d["kind"] != "disk" || d["facts"]["smart"] == "no_answer";
+        ensure!(disks.as_array().is_none_or(|all| all.iter().all(hang)), "{disks}");
+
         // All is mended; what the offices kept meanwhile tells more.
         p.province.mend_line(LINE)?;
         for (s, e) in [(POWER, 0), (POWER, 1), (CRASH, 1), (CAPTIVE, 1), (PRINTER, 1)] {
             let device = &mut p.offices[s][e].device;
-            province::program(device, "upsc", "[ \"$1\" = -l ] && echo ups && exit\necho ups.status: OL")?;
+            province::says(device, "upsc", "OL")?;
+            province::says(device, "systemctl", "running")?;
             device.start()?;
         }
         for s in [LOSSY, CABLE, WALL, CAPTIVE] {

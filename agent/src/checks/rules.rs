@@ -154,7 +154,11 @@ fn captive_portal(f: &Facts<'_>) -> Outcome {
 }
 
 fn services(f: &Facts<'_>) -> Outcome {
-    let mut all = f.probes.values().filter(|p| !WAYS.contains(&p.name.as_str()) && !["dns", "captive"].contains(&p.kind.as_str())).peekable();
+    let mut all = f
+        .probes
+        .values()
+        .filter(|p| !WAYS.contains(&p.name.as_str()) && !["dns", "captive"].contains(&p.kind.as_str()))
+        .peekable();
     if all.peek().is_none() {
         return Outcome::unknown("services_unprobed");
     }

@@ -106,6 +106,12 @@ impl Line {
         self.window.trips().and_then(|_| self.window.probe("controller"))
     }
 
+    /// The line is back after it was gone: what was lost meanwhile is known to be, and says nothing of now.
+    pub fn back(&mut self) {
+        self.window.bursts.clear();
+        self.doubts = 0;
+    }
+
     /// Somebody else measures from now on.
     pub fn rest(&mut self) {
         *self = Self::default();
@@ -149,6 +155,18 @@ mod tests {
         assert_eq!(w.trips().map(|t| (t.sent, t.lost)), Some((100, 100)));
         w.took("10.0.0.1".parse().unwrap(), 20, None);
         assert_eq!(w.trips(), None, "another router");
+    }
+
+    #[test]
+    fn what_an_outage_lost_is_not_held_against_the_line_that_is_back() {
+        let (mut line, plan) = (Line::default(), Plan::default());
+        line.took(S, &plan, TO, burst(20, 20));
+        line.took(S, &plan, TO, None);
+        assert_eq!(line.probe().and_then(|p| p.trips).map(|t| t.lost), Some(20));
+        line.back();
+        assert_eq!(line.probe(), None);
+        line.took(S, &plan, TO, burst(20, 20));
+        assert_eq!(line.probe().map(|p| p.state), Some(CheckState::Ok));
     }
 
     #[test]

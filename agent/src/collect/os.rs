@@ -28,7 +28,7 @@ pub fn collect(host: &impl Host) -> Vec<Item> {
 pub fn is_going_down(host: &impl Host) -> bool {
     // Sign-ins are closed early at a shutdown; the bus may be gone by the time we are told to stop.
     let closed = host.read("/run/nologin").is_some();
-    closed || host.run("systemctl", &["is-system-running"], DEADLINE / 4).out().is_some_and(|o| o.trim() == "stopping")
+    closed || host.run("systemctl", &["is-system-running"], DEADLINE / 2).out().is_some_and(|o| o.trim() == "stopping")
 }
 
 fn system(host: &impl Host) -> Item {

@@ -63,13 +63,7 @@ pub trait Host {
     fn ping(&self, to: IpAddr, within: Duration) -> impl Future<Output = Option<Duration>>;
 
     /// Sends several packets to a host, by ICMP or as handshakes with one of `ports`; `None` if nothing answers.
-    fn burst(
-        &self,
-        to: IpAddr,
-        ports: &[u16],
-        packets: u16,
-        within: Duration,
-    ) -> impl Future<Output = Option<Burst>>;
+    fn burst(&self, to: IpAddr, ports: &[u16], packets: u16, within: Duration) -> impl Future<Output = Option<Burst>>;
 
     /// Milliseconds since boot, sleep included.
     fn boot_ms(&self) -> u64 {

@@ -285,7 +285,8 @@ impl Machine {
     /// Full jitter: anything from almost nothing to the doubling bound.
     fn backoff(&mut self) -> Duration {
         // Where many come back at once, who found the door closed still leaves room for the others.
-        let bound = BACKOFF_BASE.saturating_mul(1 << self.failures.min(16)).max(self.reconnect_window / 2).min(BACKOFF_CAP);
+        let bound =
+            BACKOFF_BASE.saturating_mul(1 << self.failures.min(16)).max(self.reconnect_window / 2).min(BACKOFF_CAP);
         self.failures = self.failures.saturating_add(1);
         Duration::from_millis(200) + self.jitter.below(bound)
     }

@@ -19,8 +19,8 @@ use tram_wire::report::Report as HealthReport;
 use super::registry::Registry;
 use crate::domain::endpoint::SHUT_DOWN;
 use crate::domain::time::Time;
-use crate::services::health::{self, Arrival};
 use crate::services::App;
+use crate::services::health::{self, Arrival};
 use crate::store::StoreError;
 use crate::store::endpoints::{Heard, Report};
 

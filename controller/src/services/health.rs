@@ -15,8 +15,8 @@ use crate::domain::access::Role;
 use crate::domain::health::{KEEP_SAMPLES, KEEP_TRANSITIONS, LIVE, Latest, Sample, bound, elect};
 use crate::domain::path;
 use crate::domain::time::Time;
-use crate::store::health::{ProbeService, Turn};
 use crate::store::StoreError;
+use crate::store::health::{ProbeService, Turn};
 
 mod keep;
 

@@ -77,7 +77,8 @@ impl Tx {
                         .await?;
                 let mut all: HashMap<EndpointId, Latest> =
                     there.into_iter().map(|id| (EndpointId(id), Latest::default())).collect();
-                let sql = format!("SELECT endpoint_id, {LATEST_COLUMNS} FROM endpoint_health WHERE endpoint_id = ANY($1)");
+                let sql =
+                    format!("SELECT endpoint_id, {LATEST_COLUMNS} FROM endpoint_health WHERE endpoint_id = ANY($1)");
                 let rows: Vec<OfEndpoint> =
                     sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&ids).fetch_all(&mut **t).await?;
                 for r in rows {

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{Result, Store, Tx, TxInner, exec_tx, on_read, on_tx};
 use crate::domain::incident::damping::Course;
+use crate::domain::incident::picture::Wide;
 use crate::domain::incident::{Cause, Confidence, Evidence, Judgement, Party, Severity};
 use crate::domain::time::Time;
 use crate::nudge::Kind;
@@ -251,6 +252,27 @@ impl Store {
              CASE WHEN e.state = 'silent' THEN (SELECT v.detail FROM endpoint_events v WHERE v.endpoint_id = e.id ORDER BY v.id DESC LIMIT 1) END AS last_detail \
              FROM endpoints e LEFT JOIN endpoint_health h ON h.endpoint_id = e.id WHERE e.state IN ('online', 'silent') AND e.last_seen_at IS NOT NULL ORDER BY e.id")
             .fetch_all(c))?)
+    }
+
+    /// Incidents that silence offices, open or over since a time: cause, when each was opened, and its offices.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn wide_incidents(&self, over_since: Time) -> Result<Vec<Wide>> {
+        let rows: Vec<(Uuid, String, i64, String)> = on_read!(self, c => sqlx::query_as(
+            "SELECT i.id, i.cause, i.opened_at, s.site_code FROM incidents i JOIN incident_sites s ON s.incident_id = i.id \
+             WHERE i.cause IN ('data_centre', 'carrier', 'site_line', 'site_power') AND i.merged_into IS NULL \
+             AND (i.state = 'open' OR i.over_at >= $1) ORDER BY i.id, s.site_code")
+            .bind(over_since.micros()).fetch_all(c))?;
+        let mut all: Vec<(Uuid, Wide)> = Vec::new();
+        for (id, cause, opened, site) in rows {
+            let Ok(cause) = cause.parse() else { continue };
+            match all.last_mut().filter(|(last, _)| *last == id) {
+                Some((_, wide)) => wide.sites.push(site),
+                None => all.push((id, Wide { cause, opened: Time::from_micros(opened), sites: vec![site] })),
+            }
+        }
+        Ok(all.into_iter().map(|(_, wide)| wide).collect())
     }
 
     /// Desktops that fail although they are wanted.

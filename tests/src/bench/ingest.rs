@@ -60,7 +60,8 @@ async fn measure(db: &TestDb) -> Result<(f64, Duration)> {
     ids.sort_unstable();
     let mut tx = db.store.begin().await?;
     for (n, id) in ids.iter().enumerate() {
-        tx.add_endpoint(*id, &format!("pc-{n}"), "00004", &json!({}), now.plus(Duration::from_secs(86_400)), now).await?;
+        tx.add_endpoint(*id, &format!("pc-{n}"), "00004", &json!({}), now.plus(Duration::from_secs(86_400)), now)
+            .await?;
     }
     tx.commit().await?;
     let first = keyframe(1);

@@ -147,7 +147,8 @@ async fn enrol(world: &World, many: usize) -> Result<Vec<(EndpointId, Arc<rustls
     let mut members = Vec::new();
     for n in 0..many {
         let id = EndpointId(Uuid::now_v7());
-        tx.add_endpoint(id, &format!("pc-{n}"), "00004", &json!({}), now.plus(Duration::from_secs(86_400)), now).await?;
+        tx.add_endpoint(id, &format!("pc-{n}"), "00004", &json!({}), now.plus(Duration::from_secs(86_400)), now)
+            .await?;
         let identity = Identity {
             controller: format!("https://{}", world.agents),
             endpoint_id: id,
@@ -168,7 +169,11 @@ async fn until(seen: &Seen, many: usize) -> Result<()> {
         if n >= many {
             return Ok(());
         }
-        ensure!(began.elapsed() < PATIENCE, "{n} of {many} came, {} were refused", seen.refused.load(Ordering::Relaxed));
+        ensure!(
+            began.elapsed() < PATIENCE,
+            "{n} of {many} came, {} were refused",
+            seen.refused.load(Ordering::Relaxed)
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -191,14 +196,16 @@ async fn member(id: EndpointId, to: &Address, config: Arc<rustls::ClientConfig>,
     loop {
         while let Some(due) = machine.due(begun.elapsed()) {
             let sent = match (due, &mut link) {
-                (Due::Open, _) => match tokio::time::timeout(Duration::from_secs(20), Link::open(to, config.clone())).await {
-                    Ok(Ok(open)) => {
-                        link = Some(open);
-                        machine.opened(begun.elapsed());
-                        true
+                (Due::Open, _) => {
+                    match tokio::time::timeout(Duration::from_secs(20), Link::open(to, config.clone())).await {
+                        Ok(Ok(open)) => {
+                            link = Some(open);
+                            machine.opened(begun.elapsed());
+                            true
+                        }
+                        Ok(Err(_)) | Err(_) => false,
                     }
-                    Ok(Err(_)) | Err(_) => false,
-                },
+                }
                 (Due::Drop(_), _) => {
                     link = None;
                     true

@@ -19,6 +19,9 @@ pub mod hours;
 pub mod picture;
 mod rules;
 
+/// How long offices may take to come back after what covered many of them.
+pub const SETTLE: std::time::Duration = std::time::Duration::from_secs(300);
+
 pub use self::picture::Picture;
 
 text_enum! {

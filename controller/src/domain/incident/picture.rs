@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tram_wire::ids::{DesktopId, EndpointId};
 
 use super::super::time::Time;
+use super::IncidentCause;
 
 /// All of it.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,19 @@ pub struct Picture {
     pub endpoints: Vec<Endpoint>,
     /// Desktops and hosts that do not work.
     pub desktops: Vec<DesktopFault>,
+    /// What covered offices and is not long over: computers come back one by one.
+    pub wide: Vec<Wide>,
+}
+
+/// An incident of one office or many, open or not long over.
+#[derive(Clone, Debug)]
+pub struct Wide {
+    /// Its cause: the data centre, a carrier, a line, electricity.
+    pub cause: IncidentCause,
+    /// When it was opened.
+    pub opened: Time,
+    /// The offices it covers.
+    pub sites: Vec<String>,
 }
 
 /// One probe of the controller itself.

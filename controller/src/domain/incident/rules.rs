@@ -62,10 +62,13 @@ impl<'a> Look<'a> {
 
     pub(super) fn all(mut self) -> Vec<Judgement> {
         self.centre();
+        self.settle(Cause::DataCentre);
         self.carriers();
+        self.settle(Cause::Carrier);
         self.silent_sites();
         self.bad_lines();
         self.bad_lans();
+        self.settle_computers();
         self.silent_endpoints();
         self.services();
         self.desktops();
@@ -170,6 +173,33 @@ impl<'a> Look<'a> {
     /// When the last computer of an office was heard.
     fn fell_silent(&self, site: &str) -> i64 {
         self.by_site[site].iter().filter_map(|e| e.silence.map(|s| s.since.micros())).max().unwrap_or(0)
+    }
+
+    /// Offices that fell silent with many others come back one by one. Those that are still on their way are nobody
+    /// else's fault, for a while.
+    fn settle(&mut self, cause: Cause) {
+        for wide in self.picture.wide.iter().filter(|w| w.cause == cause) {
+            let sites = wide.sites.iter().map(String::as_str);
+            let on_their_way = |s: &&'a str| {
+                let there = self.by_site.contains_key(s) && self.quiet(s) == Quiet::Unexplained;
+                there && self.fell_silent(s) <= wide.opened.micros()
+            };
+            let sites: Vec<&'a str> = sites.filter(on_their_way).collect();
+            self.taken.extend(sites.iter().flat_map(|s| &self.by_site[s]).map(|e| e.id));
+            self.taken_sites.extend(sites);
+        }
+    }
+
+    /// The same for computers of an office that is back: each comes when its own wait is over.
+    fn settle_computers(&mut self) {
+        for wide in &self.picture.wide {
+            for site in wide.sites.iter().filter_map(|s| self.by_site.get(s.as_str())) {
+                if site.iter().any(|e| e.silence.is_none()) {
+                    let late = site.iter().filter(|e| e.silence.is_some_and(|s| s.since <= wide.opened));
+                    self.taken.extend(late.map(|e| e.id));
+                }
+            }
+        }
     }
 
     /// Rule 2: most offices of one carrier, else of one region.

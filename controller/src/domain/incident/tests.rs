@@ -6,7 +6,7 @@ use tram_wire::ids::{DesktopId, EndpointId};
 use uuid::Uuid;
 
 use super::super::time::Time;
-use super::picture::{DesktopFault, Endpoint, Fault, LastWord, Path, Picture, Probe, Service, Silence, Site};
+use super::picture::{DesktopFault, Endpoint, Fault, LastWord, Path, Picture, Probe, Service, Silence, Site, Wide};
 use super::{Cause, Confidence, Judgement, Scope, Severity, Thresholds, judge};
 
 const NOW: Time = Time::from_micros(1_000_000_000_000);
@@ -101,6 +101,22 @@ fn the_offices_of_one_carrier_are_one_ticket() {
     let found = look(&p);
     assert_eq!(found.iter().map(|j| j.scope.clone()).collect::<Vec<_>>(), [Scope::Carrier("Viettel".into())]);
     assert_eq!(found[0].sites.len(), 15);
+}
+
+#[test]
+fn offices_that_are_still_on_their_way_back_are_nobodys_fault_for_a_while() {
+    let mut p = fleet(40, 2);
+    silence(&mut p, |n| n / 2 < 4, 400, LastWord::None);
+    // Four of sixteen are still silent; a fifth fell silent afterwards.
+    silence(&mut p, |n| n / 2 == 20, 100, LastWord::None);
+    let sites: Vec<String> = (0..16).map(|s| format!("{s:05}")).collect();
+    for cause in [Cause::DataCentre, Cause::Carrier] {
+        let opened = NOW.minus(Duration::from_secs(310));
+        p.wide = vec![Wide { cause, opened, sites: Vec::clone(&sites) }];
+        assert_eq!(causes(&p), [(Cause::SiteLine, "site:00020".into())], "{cause}");
+    }
+    p.wide.clear();
+    assert_eq!(causes(&p).len(), 5, "the while is over");
 }
 
 #[test]
@@ -224,7 +240,8 @@ fn desktops_are_their_hosts_where_several_share_one() {
 fn a_missing_token_is_a_peripheral_and_a_dying_disk_is_the_computer() {
     let mut p = fleet(10, 2);
     let fault = |check: &str| Fault { check: check.into(), code: check.into(), params: Default::default(), crit: true };
-    p.endpoints[3].faults = ["token", "disk_health", "controller", "packet_loss", "line", "names", "captive_portal"].map(fault).into();
+    p.endpoints[3].faults =
+        ["token", "disk_health", "controller", "packet_loss", "line", "names", "captive_portal"].map(fault).into();
     let found = look(&p);
     assert_eq!(found.iter().map(|j| j.cause).collect::<Vec<_>>(), [Cause::Peripheral, Cause::Computer]);
     assert_eq!(found[1].severity, Severity::Crit);

@@ -12,6 +12,7 @@ use super::super::{App, Result};
 use crate::domain::day::Day;
 use crate::domain::health::Probed;
 use crate::domain::host::HostState;
+use crate::domain::incident::SETTLE;
 use crate::domain::incident::backlog::Account;
 use crate::domain::incident::hours::Hours;
 use crate::domain::incident::picture::{
@@ -100,6 +101,7 @@ pub(super) async fn read(app: &App, seen: Vec<Seen>, centre: Vec<OwnProbe>, hour
         }
         fleet.endpoints.push(e);
     }
+    fleet.wide = app.store.wide_incidents(now.minus(SETTLE)).await?;
     fleet.desktops = app
         .store
         .failed_desktops()
