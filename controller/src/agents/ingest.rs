@@ -27,7 +27,7 @@ use crate::store::endpoints::{Heard, Report};
 /// Reports waiting at most.
 const QUEUE: usize = 8192;
 /// Reports in one commit at most.
-const BATCH: usize = 2000;
+const BATCH: usize = 1000;
 /// How long the first report of a batch waits for others.
 const GATHER: Duration = Duration::from_millis(200);
 /// How often who was heard is written. Well below the time after which silence is called.
@@ -237,7 +237,7 @@ impl Writer {
         let Some(newest) = heard.iter().map(|h| h.at).max() else { return };
         heard.sort_by_key(|h| h.id);
         let done = async {
-            for part in heard.chunks(BATCH * 3) {
+            for part in heard.chunks(BATCH * 5) {
                 let mut tx = self.app.store.begin().await?;
                 tx.endpoints_heard(part, self.app.pace.back_since(self.app.clock.now())).await?;
                 tx.commit().await?;

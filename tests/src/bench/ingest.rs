@@ -16,7 +16,7 @@ use crate::db::{self, TestDb};
 
 const ENDPOINTS: usize = 10_000;
 /// As the writer's.
-const BATCH: usize = 2000;
+const BATCH: usize = 1000;
 const LENGTH: Duration = Duration::from_secs(15);
 const ROWS: [(&str, &str, f64); 2] = [
     ("ingest.sqlite_per_s", ">= 5000/s, p99 < 250 ms", 5000.0),
