@@ -14,7 +14,7 @@ use crate::domain::endpoint;
 use crate::domain::incident::damping::{Course, Step};
 use crate::domain::incident::hours::Hours;
 use crate::domain::incident::picture::Probe;
-use crate::domain::incident::{Judgement, Party, Severity, Thresholds, backlog, judge};
+use crate::domain::incident::{Cause, Judgement, Party, Severity, Thresholds, backlog, judge};
 use crate::domain::notify::{Facts, Occasion};
 use crate::domain::time::Time;
 use crate::services::notify::Readers;
@@ -167,7 +167,13 @@ async fn end(
 ) -> Result<()> {
     let covers = |j: &Judgement| {
         let site = i.scope.strip_prefix("site:").is_some_and(|s| j.sites.iter().any(|c| c == s));
-        site || (!i.endpoints.is_empty() && i.endpoints.iter().all(|e| j.endpoints.contains(e)))
+        // A service that fails at an office too does not explain why nobody heard it.
+        let explains = match j.cause {
+            Cause::DataCentre | Cause::Carrier | Cause::SitePower | Cause::SiteLine => true,
+            Cause::Service | Cause::LineDegraded => i.cause == Cause::SiteService,
+            _ => false,
+        };
+        (site && explains) || (!i.endpoints.is_empty() && i.endpoints.iter().all(|e| j.endpoints.contains(e)))
     };
     if let Some((owner, j)) = owners.iter().find(|(_, j)| covers(j)) {
         tx.end_incident(i.id, Some(*owner), now).await?;
