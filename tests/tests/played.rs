@@ -20,7 +20,7 @@ const FAST: [(&str, &str); 7] = [
     ("TRAM_HEALTH_BEAT_SECONDS", "2"),
     ("TRAM_HEALTH_REPORT_SECONDS", "3"),
     ("TRAM_HEALTH_KEYFRAME_SECONDS", "60"),
-    ("TRAM_HEALTH_LOOK_SECONDS", "2"),
+    ("TRAM_HEALTH_LOOK_SECONDS", "3"),
 ];
 /// Generous: the machine is shared, and probes of services come every 30 s.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -148,7 +148,7 @@ impl Played {
             }
             Ok(told == wanted)
         })?;
-        std::thread::sleep(Duration::from_secs(8));
+        std::thread::sleep(Duration::from_secs(10));
         let after = self.told()?;
         ensure!(after == wanted, "{what}: it did not stay so: {after:?}");
         Ok(())
