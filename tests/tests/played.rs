@@ -369,7 +369,7 @@ fn carriers_the_data_centre_and_its_controller() -> Result<()> {
         })?;
         p.ready(0)?;
         let clock = p.one("computer", 5, 0);
-        p.exactly("a wrong clock", &[clock.clone()])?;
+        p.exactly("a wrong clock", std::slice::from_ref(&clock))?;
 
         p.province.cut_carrier(1)?;
         let carrier = blame("carrier", "carrier:Viettel");
@@ -378,7 +378,7 @@ fn carriers_the_data_centre_and_its_controller() -> Result<()> {
         let i = p.incidents("open=true")?.into_iter().find(|i| i["cause"] == "carrier").context("there")?;
         ensure!(i["party"] == "carrier" && i["evidence"].to_string().contains("silent_sites_of"), "{}", brief(&i));
         p.province.mend_carrier(1)?;
-        p.exactly("a carrier is back", &[clock.clone()])?;
+        p.exactly("a carrier is back", std::slice::from_ref(&clock))?;
 
         // The controller dies and comes back: its own absence is nobody's fault.
         p.world.kill9()?;
@@ -392,7 +392,7 @@ fn carriers_the_data_centre_and_its_controller() -> Result<()> {
         p.province.cut_carrier(0)?;
         p.province.cut_carrier(1)?;
         let centre = blame("data_centre", "centre");
-        p.exactly("the data centre", &[centre.clone()])?;
+        p.exactly("the data centre", std::slice::from_ref(&centre))?;
         p.province.mend_carrier(0)?;
         p.province.mend_carrier(1)?;
         // They come back one by one, and meanwhile nobody is blamed for those who are still on their way.

@@ -31,7 +31,7 @@ impl Measured {
         #[allow(clippy::cast_possible_truncation)] // milliseconds of a round trip, bounded here
         let read = |name: &str, times: f32| {
             let v = gauges.get(name).copied().flatten()?;
-            (v.is_finite() && (0.0..100_000.0).contains(&v)).then(|| (v * times) as i64)
+            (v.is_finite() && (0.0..100_000.0).contains(&v)).then_some((v * times) as i64)
         };
         Some(Self {
             p50_us: read("controller_p50_ms", 1000.0)?,
