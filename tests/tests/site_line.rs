@@ -14,10 +14,11 @@ use tokio_tungstenite::tungstenite::Message;
 use tram_controller::domain::session::Policy;
 use tram_controller::services::{Ctx, sites};
 use tram_tests::db;
-use tram_tests::endless::{Display, KEY};
+use tram_tests::endless::{Display, KEY, spice, spice_key};
 use tram_tests::gate::{Gate, Viewer};
 use tram_tests::office::{Plan, SITE};
 use tram_tests::tunnels::{Commune, shake_hands};
+use tram_tunnel::Stream;
 use tram_wire::session::Protocol;
 use tram_wire::tunnel::Class;
 
@@ -61,6 +62,49 @@ async fn at_endpoint(commune: &Commune, n: usize) -> Result<Watcher> {
                     _ => return,
                 },
                 Some(()) = typed.recv() => if stream.write_all(&KEY).await.is_err() { return },
+            }
+        }
+    });
+    Ok(Watcher { got, keys, task: task.abort_handle() })
+}
+
+/// The n-th officer at an endpoint with a SPICE viewer: MAIN, pictures that are read as they come, and a keyboard.
+async fn by_spice(commune: &Commune, n: usize) -> Result<Watcher> {
+    let (_, session) = commune.session(n).await?;
+    let open = async |kind: u8, id: u32, class: Class| -> Result<Stream> {
+        let mut stream = session.stream(Protocol::Spice, Class::Input, class)?;
+        let mut link = b"REDQ".to_vec();
+        [2, 2, 22, id].iter().for_each(|n| link.extend_from_slice(&u32::to_le_bytes(*n)));
+        link.extend_from_slice(&[kind, 0]);
+        [1, 0, 18, 0b1011].iter().for_each(|n| link.extend_from_slice(&u32::to_le_bytes(*n)));
+        stream.write_all(&link).await?;
+        let mut reply = [0; 16 + 182];
+        stream.read_exact(&mut reply).await?;
+        stream.write_all(&[&[1, 0, 0, 0][..], &[0; 128]].concat()).await?;
+        let mut result = [9; 4];
+        stream.read_exact(&mut result).await?;
+        ensure!(result == [0; 4], "not let in: {result:?}");
+        Ok(stream)
+    };
+    let mut main = open(1, 0, Class::Control).await?;
+    let mut init = [0; 6 + 32];
+    main.read_exact(&mut init).await?;
+    let id = u32::from_le_bytes([init[6], init[7], init[8], init[9]]);
+    let mut pictures = open(2, id, Class::Display).await?;
+    pictures.write_all(&spice(101, &[1, 0, 0, 0x50, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0])).await?;
+    let mut inputs = open(3, id, Class::Input).await?;
+    let (got, (keys, mut typed)) = (Arc::new(AtomicU64::new(0)), mpsc::channel::<()>(1));
+    let count = got.clone();
+    let task = tokio::spawn(async move {
+        let _all = (session, main);
+        let mut piece = vec![0; 65_536];
+        loop {
+            tokio::select! {
+                n = pictures.read(&mut piece) => match n {
+                    Ok(n @ 1..) => drop(count.fetch_add(n as u64, Ordering::Relaxed)),
+                    _ => return,
+                },
+                Some(()) = typed.recv() => if inputs.write_all(&spice_key()).await.is_err() { return },
             }
         }
     });
@@ -179,11 +223,7 @@ async fn gateways_share_a_line_by_the_sessions_each_carries() -> Result<()> {
         // One here and one there, then a third here and a fourth there: nobody gets more for being alone at a gateway.
         let mut all = vec![in_browser(&commune, 0).await?];
         for n in 1..4 {
-            all.push(if n % 2 == 1 {
-                in_browser_at(&commune, n, second).await?
-            } else {
-                in_browser(&commune, n).await?
-            });
+            all.push(if n % 2 == 1 { in_browser_at(&commune, n, second).await? } else { in_browser(&commune, n).await? });
             // A newcomer has its site's whole budget until its gateway has looked again.
             until(&all, "together they keep to the line", |sum| sum <= budget * 1.1).await?;
             let each = rates(&all).await;
@@ -199,6 +239,42 @@ async fn gateways_share_a_line_by_the_sessions_each_carries() -> Result<()> {
         until(&[last], "one is left", |sum| (budget * 0.6..=budget * 1.1).contains(&sum)).await?;
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spice_keeps_to_the_line_and_shares_it_and_its_keys_pass() -> Result<()> {
+    let db = db::sqlite().await?;
+    let folder = tempfile::tempdir()?;
+    let display = Display::serve(folder.path())?;
+    display.serve_spice(folder.path())?;
+    let display_of = format!("picture&displays={}", folder.path().display());
+    let plan = Plan { desktops: 3, officers: 3, ..Plan::default() };
+    let commune = Commune::open(&db.store, plan, &display_of, Policy::default()).await?;
+    let app = &commune.gate.office.app;
+    let operator = || Ctx::local_admin(app.clock.now());
+    let budget = 212_500.0;
+    sites::set_line(app, &operator(), SITE, Some(2_000)).await?;
+
+    // One alone, then two, then one of them beside a browser's pictures.
+    let mut all = vec![by_spice(&commune, 0).await?];
+    for n in 1..=3 {
+        let each = rates(&all).await;
+        let sum: f64 = each.iter().sum();
+        ensure!(sum <= budget * 1.1, "{} sessions get {each:?}, together more than {budget}", all.len());
+        ensure!(sum >= budget * 0.5, "{} sessions get only {each:?}", all.len());
+        let fair = sum / all.len() as f64;
+        ensure!(each.iter().all(|r| (0.6..1.5).contains(&(r / fair))), "they do not share: {each:?}");
+        // Keys are not pictures: they pass while those queue.
+        all[0].keys.send(()).await?;
+        display.until_spice_key().await?;
+        match n {
+            1 => all.push(by_spice(&commune, 1).await?),
+            2 => all.push(in_browser(&commune, 2).await?),
+            _ => {}
+        }
+    }
+    sites::set_line(app, &operator(), SITE, None).await?;
+    until(&all, "no cap", |sum| sum > budget * 3.0).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
