@@ -223,7 +223,11 @@ async fn gateways_share_a_line_by_the_sessions_each_carries() -> Result<()> {
         // One here and one there, then a third here and a fourth there: nobody gets more for being alone at a gateway.
         let mut all = vec![in_browser(&commune, 0).await?];
         for n in 1..4 {
-            all.push(if n % 2 == 1 { in_browser_at(&commune, n, second).await? } else { in_browser(&commune, n).await? });
+            all.push(if n % 2 == 1 {
+                in_browser_at(&commune, n, second).await?
+            } else {
+                in_browser(&commune, n).await?
+            });
             // A newcomer has its site's whole budget until its gateway has looked again.
             until(&all, "together they keep to the line", |sum| sum <= budget * 1.1).await?;
             let each = rates(&all).await;
