@@ -5,16 +5,20 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::time::{Instant, sleep_until};
+use tram_wire::check::Finding;
+use tram_wire::diagnosis::OrderNews;
 use tram_wire::enrol::{Issued, Renew};
 use tram_wire::heartbeat::{Beat, Goodbye, GoodbyeReason};
 use tram_wire::plan::{Live, MAX_LIVE_S, Plan};
 use tram_wire::report::{Note, Record};
 use tram_wire::{AgentMessage, ControllerMessage};
 
+use crate::actions::{Here, Orders};
 use crate::checks::Reach;
 use crate::collect::keeper::Keeper;
 use crate::collect::line::{self, Line};
@@ -110,6 +114,12 @@ struct App<H> {
     measuring: Option<Measuring>,
     /// Where the last link led.
     peer: Option<SocketAddr>,
+    /// What the checks found last; the reporter that knows may be away.
+    findings: Vec<Finding>,
+    /// What support asked for.
+    orders: Orders,
+    /// Set by an order that wants everything told anew.
+    resend: Arc<AtomicBool>,
 }
 
 /// What the loop woke up for.
@@ -121,6 +131,7 @@ enum Woke {
     Reported(Said),
     Looked(bool),
     Measured(SocketAddr, Option<Burst>),
+    Ordered(OrderNews),
     Stop(GoodbyeReason),
 }
 
@@ -137,6 +148,9 @@ pub async fn run<H: Host + Send + 'static>(
     let mut app = App {
         state: config.state.clone(),
         to: identity.controller.parse()?,
+        orders: Orders::new(&config.state, &config.deny, identity.endpoint_id),
+        resend: Arc::default(),
+        findings: Vec::new(),
         tls: tls::link(&identity).map_err(RunError::Tls)?,
         identity,
         machine: Machine::new(Duration::ZERO, seed),
@@ -181,6 +195,7 @@ pub async fn run<H: Host + Send + 'static>(
             Woke::Reported(said) => app.reported(said).await,
             Woke::Looked(new) => app.looked(new),
             Woke::Measured(to, burst) => app.measured(to, burst),
+            Woke::Ordered(news) => app.ordered(news).await,
             Woke::Stop(reason) => {
                 app.stop(reason).await;
                 return Ok(());
@@ -208,7 +223,7 @@ impl<H: Host + Send + 'static> App<H> {
         }
         let wake = self.begun + wake.max(self.now());
         let begun = self.begun;
-        let Self { opening, link, desk, keeper, measuring, .. } = self;
+        let Self { opening, link, desk, keeper, measuring, orders, .. } = self;
         let opened = async {
             match opening {
                 Some(o) => o.await,
@@ -250,6 +265,7 @@ impl<H: Host + Send + 'static> App<H> {
                 Woke::Measured(to, burst)
             }
             new = keeper.news(|| begun.elapsed()) => Woke::Looked(new),
+            news = orders.next() => Woke::Ordered(news),
             () = sleep_until(wake) => Woke::Timer,
         }
     }
@@ -453,6 +469,9 @@ impl<H: Host + Send + 'static> App<H> {
     }
 
     async fn reported(&mut self, said: Said) {
+        if let Some(r) = self.reporter() {
+            self.findings = r.findings().to_vec();
+        }
         match said {
             Said::Record(None) | Said::Message(None) => return,
             Said::Message(Some(message)) => self.send(&message).await,
@@ -482,12 +501,17 @@ impl<H: Host + Send + 'static> App<H> {
 
     fn heard(&mut self, message: ControllerMessage) {
         let (now, wall) = (self.now(), self.wall_ms());
+        let keys = match &message {
+            ControllerMessage::HelloAck(ack) => ack.order_keys.clone(),
+            _ => Vec::new(),
+        };
         match self.machine.heard(now, wall, message) {
             Heard::Welcome => {
                 note(&format!("linked to {}", self.to));
                 self.status = LinkStatus::Up { since_ms: wall };
                 self.up = Some((now, false));
                 self.line.back();
+                self.orders.keys(&keys);
                 self.schedule_renewal(self.identity.issued.renew_at_ms());
                 self.save_status();
             }
@@ -496,6 +520,7 @@ impl<H: Host + Send + 'static> App<H> {
                 self.link = None;
                 self.up = None;
                 self.outbox.cut();
+                self.orders.cut();
                 self.status = LinkStatus::Refused { code: refusal.code().to_owned(), reason: refusal.to_string() };
                 self.save_status();
             }
@@ -506,8 +531,31 @@ impl<H: Host + Send + 'static> App<H> {
                 self.ledger.note(wall, "asked", &format!("{{\"live_s\":{}}}", live.for_s));
                 self.live(live);
             }
+            Heard::Order(order) => {
+                let entry = self.orders.take(&order, &self.host, self.here(), wall);
+                self.ledger.note(wall, "asked", &entry);
+            }
+            Heard::Cancel(order) => self.orders.cancel(order),
             Heard::Answered | Heard::Stale => {}
         }
+    }
+
+    /// What orders may know without looking.
+    fn here(&self) -> Here {
+        Here {
+            controller: (self.to.host.clone(), self.to.port),
+            rtt: self.machine.rtt(),
+            skew_ms: self.machine.skew_ms(),
+            findings: self.findings.clone(),
+            resend: self.resend.clone(),
+        }
+    }
+
+    async fn ordered(&mut self, news: OrderNews) {
+        if self.resend.swap(false, Ordering::Relaxed) {
+            self.next_key = self.now();
+        }
+        self.send(&AgentMessage::OrderNews(news)).await;
     }
 
     /// The certificate's times are the controller's, so the skew counts.
@@ -582,6 +630,8 @@ impl<H: Host + Send + 'static> App<H> {
             self.next_delta = self.next_delta.min(self.now() + AFTER_CUT);
         }
         self.outbox.cut();
+        // Nobody listens to what was asked for.
+        self.orders.cut();
         // A refusal explains more than the closing that follows it.
         if !matches!(self.status, LinkStatus::Refused { .. }) {
             let news = self.status != LinkStatus::Down { reason: why.to_owned() };

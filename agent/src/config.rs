@@ -15,6 +15,9 @@ pub const DEFAULT_FILE: &str = "/etc/tram/agent.toml";
 /// Where identity and status are kept unless told otherwise.
 pub const DEFAULT_STATE: &str = "/var/lib/tram-agent";
 
+/// What stands there is never done for a controller: an action, a class or a bundle a line, or `all`.
+pub const DEFAULT_DENY: &str = "/etc/tram/deny";
+
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -28,6 +31,8 @@ pub struct Config {
     pub celsius: (f32, f32),
     /// What `tram-agent desk` works with.
     pub desk: Desk,
+    /// What remote diagnosis may not do here.
+    pub deny: PathBuf,
 }
 
 /// The screen of an endpoint.
@@ -63,6 +68,13 @@ struct File {
     state: Option<PathBuf>,
     checks: Checks,
     desk: DeskFile,
+    diagnosis: DiagnosisFile,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct DiagnosisFile {
+    deny: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -158,6 +170,13 @@ impl Config {
             memory_free_percent: falling("checks.memory_free_percent", file.checks.memory_free_percent, (10, 4))?,
             celsius,
             desk: file.desk.validate()?,
+            deny: match file.diagnosis.deny {
+                None => DEFAULT_DENY.into(),
+                Some(path) if path.is_absolute() => path,
+                Some(_) => {
+                    return Err(ConfigError::Value { key: "diagnosis.deny", why: "write the whole path, from /" });
+                }
+            },
         })
     }
 }
@@ -234,6 +253,7 @@ mod tests {
             ("state = 5", "state"),
             ("[desk]\nbrowser = [\"chromium\"]", "desk.browser"),
             ("[desk]\nremote_viewer = \"viewer\"", "desk.remote_viewer"),
+            ("[diagnosis]\ndeny = \"deny\"", "diagnosis.deny"),
             ("[desk]\ngateways = [\"gw1\"]", "gw1"),
         ] {
             assert!(parse(bad).unwrap_err().contains(names), "{bad}");

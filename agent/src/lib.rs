@@ -1,9 +1,10 @@
 //! The Tram endpoint agent.
 //!
 //! One process, one thread, one outbound link. Floors, bottom up; a floor uses only those below it:
-//! `wire` | `host`, `config` | `identity`, `collect`, `queue`, `ledger`, `checks`, `link::machine` | `link`, `report` | `status`,
+//! `wire` | `host`, `config` | `identity`, `collect`, `queue`, `ledger`, `checks`, `link::machine` | `link`, `report`, `actions` | `status`,
 //! `doctor` | `session`, `app` | `main`.
 
+pub mod actions;
 pub mod app;
 pub mod checks;
 pub mod collect;

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tram_agent::collect::keeper::aside;
 use tram_agent::collect::os;
+use tram_agent::actions::keep_keys;
 use tram_agent::config::{Address, Config};
 use tram_agent::host::{System, wall_ms};
 use tram_agent::identity::{Identity, Request};
@@ -168,6 +169,7 @@ async fn enrol(
         connects: 0,
     }
     .save(&config.state)?;
+    keep_keys(&config.state, &answer.order_keys);
     println!("enrolled as endpoint {}", answer.endpoint_id);
     Ok(ExitCode::SUCCESS)
 }

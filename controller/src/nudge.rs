@@ -29,11 +29,13 @@ pub enum Kind {
     Notify,
     /// A gateway.
     Gateway,
+    /// Something support has an endpoint do.
+    Diagnosis,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Host,
         Self::Image,
         Self::Pool,
@@ -43,6 +45,7 @@ impl Kind {
         Self::Incident,
         Self::Notify,
         Self::Gateway,
+        Self::Diagnosis,
     ];
 
     /// The name used in events and database notifications.
@@ -58,6 +61,7 @@ impl Kind {
             Self::Incident => "incident",
             Self::Notify => "notify",
             Self::Gateway => "gateway",
+            Self::Diagnosis => "diagnosis",
         }
     }
 

@@ -89,6 +89,7 @@ pub(super) async fn reach(host: &str, port: u16, within: Duration) -> Option<Dur
 
 pub use service::service;
 
+pub mod path;
 mod service;
 
 #[cfg(test)]

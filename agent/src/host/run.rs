@@ -48,6 +48,11 @@ impl Ran {
 
 /// Runs it in a process group of its own, without input and in English.
 pub(super) fn run(program: &str, args: &[&str], within: Duration) -> Ran {
+    run_until(program, args, within, MOST, &|| false)
+}
+
+/// As [`run`], with so many bytes of what it writes, and killed as soon as `stop` says so.
+pub(super) fn run_until(program: &str, args: &[&str], within: Duration, most: u64, stop: &dyn Fn() -> bool) -> Ran {
     let mut command = Command::new(program);
     command.args(args).env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8").process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -59,7 +64,7 @@ pub(super) fn run(program: &str, args: &[&str], within: Duration) -> Ran {
     let reader = move || {
         let mut bytes = Vec::new();
         if let Some(out) = out {
-            let _ = out.take(MOST).read_to_end(&mut bytes);
+            let _ = out.take(most).read_to_end(&mut bytes);
         }
         let _ = send.send(bytes);
     };
@@ -70,7 +75,7 @@ pub(super) fn run(program: &str, args: &[&str], within: Duration) -> Ran {
     let code = loop {
         match child.try_wait() {
             Ok(Some(status)) => break status.code().unwrap_or(-1),
-            Ok(None) if Instant::now() < until => thread::sleep(LOOK),
+            Ok(None) if Instant::now() < until && !stop() => thread::sleep(LOOK),
             Ok(None) | Err(_) => {
                 let _ = group.map(|g| killpg(g, Signal::SIGKILL));
                 // One that hangs in the kernel can't be waited for; it is left to init.
@@ -132,6 +137,16 @@ mod tests {
         let ran = run("sh", &["-c", "trap '' TERM; sleep 600 & sleep 600"], Duration::from_millis(300));
         assert_eq!(ran, Ran::TimedOut);
         assert!(begun.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn who_is_told_to_stop_is_killed_and_long_answers_are_cut() {
+        let begun = Instant::now();
+        let stop = || begun.elapsed() > Duration::from_millis(100);
+        assert_eq!(run_until("sleep", &["600"], Duration::from_secs(600), MOST, &stop), Ran::TimedOut);
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        let ran = run_until("yes", &[], Duration::from_secs(60), 1000, &|| false);
+        assert_eq!(ran.out().map(str::len), Some(1000), "{ran:?}");
     }
 
     #[test]

@@ -101,6 +101,10 @@ impl Host for System {
         run::run(program, args, within)
     }
 
+    fn run_until(&self, program: &str, args: &[&str], within: Duration, most: usize, stop: &dyn Fn() -> bool) -> Ran {
+        run::run_until(program, args, within, u64::try_from(most).unwrap_or(u64::MAX), stop)
+    }
+
     fn ask(&self, at: &str, request: &[u8], within: Duration) -> Option<Vec<u8>> {
         run::ask(at, request, within)
     }

@@ -14,8 +14,10 @@
 use std::time::Duration;
 
 use tram_wire::ControllerMessage;
+use tram_wire::diagnosis::SignedOrder;
 use tram_wire::enrol::Issued;
 use tram_wire::hello::HelloAck;
+use tram_wire::ids::OrderId;
 use tram_wire::plan::{Live, Plan};
 use tram_wire::refusal::{Refusal, Retry};
 
@@ -73,6 +75,10 @@ pub enum Heard {
     Plan(Plan),
     /// Somebody looks.
     Live(Live),
+    /// Something to do, once.
+    Order(SignedOrder),
+    /// It is not wanted any more.
+    Cancel(OrderId),
     /// The controller ends the link. The machine is waiting again.
     Refused(Refusal),
 }
@@ -255,6 +261,14 @@ impl Machine {
             (ControllerMessage::Live(live), State::Up(up)) => {
                 up.heard = now;
                 Heard::Live(live)
+            }
+            (ControllerMessage::Order(order), State::Up(up)) => {
+                up.heard = now;
+                Heard::Order(*order)
+            }
+            (ControllerMessage::OrderCancel(cancel), State::Up(up)) => {
+                up.heard = now;
+                Heard::Cancel(cancel.order)
             }
             (ControllerMessage::Renewed(issued), State::Up(up)) => {
                 up.heard = now;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::diagnosis::OrderKey;
 use crate::hello::Hello;
 use crate::ids::EndpointId;
 
@@ -33,6 +34,9 @@ pub struct EnrolResponse {
     /// The certificate, and what else a TLS stack and its owner need to know.
     #[serde(flatten)]
     pub issued: Issued,
+    /// What proves orders.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub order_keys: Vec<OrderKey>,
 }
 
 /// A certificate fresh from the controller's CA.

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::diagnosis::{OrderCancel, OrderNews, SignedOrder};
 use crate::enrol::{Issued, Renew};
 use crate::heartbeat::{Beat, BeatAck, Change, Goodbye, Snapshot};
 use crate::hello::{Hello, HelloAck};
@@ -152,6 +153,8 @@ direction! {
         "renew" => Renew(Renew),
         /// A clean end.
         "goodbye" => Goodbye(Goodbye),
+        /// What becomes of an order.
+        "order_news" => OrderNews(OrderNews),
     }
 }
 
@@ -172,6 +175,10 @@ direction! {
         "renewed" => Renewed(Issued),
         /// The controller ends the link, and why.
         "refused" => Refused(Refusal),
+        /// Something to do, once.
+        "order" => Order(Box<SignedOrder>),
+        /// It is not wanted any more.
+        "order_cancel" => OrderCancel(OrderCancel),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::diagnosis::OrderKey;
 use crate::version::Versions;
 
 /// Who is calling and what it speaks. First message of the agent; also part of enrolment.
@@ -45,4 +46,7 @@ pub struct HelloAck {
     pub snapshot_s: u32,
     /// If the link drops, wait a random part of this many seconds before the first try.
     pub reconnect_window_s: u32,
+    /// What proves orders from now on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub order_keys: Vec<OrderKey>,
 }

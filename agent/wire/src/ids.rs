@@ -51,6 +51,8 @@ id! {
     LeaseId,
     /// One look of support at a session.
     AssistId,
+    /// One order of remote diagnosis; an endpoint obeys each once.
+    OrderId,
     /// Something that is wrong somewhere, from when it is noticed until it is over.
     IncidentId,
     /// A set of alike desktops made from one image for one site.

@@ -20,6 +20,8 @@
 //!                                  ←   plan: from here on `report` instead of snapshot and change
 //!   report (60 s, if any)          →   report_ack: [`report`], [`plan`]
 //!                                  ←   live: deltas every second for a while
+//!                                  ←   order: [`diagnosis`]
+//!   order_news                     →
 //!   renew (at 2/3 of the life)     →   renewed
 //!   goodbye                        →
 //!   GET  /agent/v1/tunnel (mTLS)   →   streams of a session: [`tunnel`], [`session`]
@@ -31,6 +33,7 @@ pub mod assist;
 pub mod call;
 pub mod check;
 pub mod desk;
+pub mod diagnosis;
 pub mod enrol;
 pub mod frame;
 pub mod heartbeat;

@@ -11,6 +11,10 @@ use serde_json::Value;
 use tram_wire::call::{self, Call};
 use tram_wire::check::{CheckState, Finding};
 use tram_wire::desk;
+use tram_wire::diagnosis::{
+    Action, Bundle, Listed, ListedKind, News, Order, OrderCancel, OrderKey, OrderNews, Outcome, Refused, SignedOrder,
+    Step, Work,
+};
 use tram_wire::enrol::{EnrolRequest, EnrolResponse, Issued, Renew};
 use tram_wire::heartbeat::*;
 use tram_wire::hello::{Hello, HelloAck};
@@ -180,6 +184,7 @@ fn controller_messages() {
             beat_s: 30,
             snapshot_s: 900,
             reconnect_window_s: 120,
+            order_keys: Vec::new(),
         }),
     );
     controller("beat_ack", ControllerMessage::BeatAck(BeatAck { seq: 7, server_ms: 1_795_000_030_250 }));
@@ -370,7 +375,11 @@ fn enrolment() {
     );
     holds(
         "enrol_response",
-        &EnrolResponse { endpoint_id: "01992f3c-7a10-7c3e-8a41-5f0c7d1e2b3a".parse().unwrap(), issued: issued() },
+        &EnrolResponse {
+            endpoint_id: "01992f3c-7a10-7c3e-8a41-5f0c7d1e2b3a".parse().unwrap(),
+            issued: issued(),
+            order_keys: Vec::new(),
+        },
     );
 }
 
@@ -516,4 +525,59 @@ fn every_kind_has_a_sample_and_every_sample_a_kind() {
 #[test]
 fn a_snapshot_stays_far_below_the_limit() {
     assert!(sample("snapshot").len() < 8 * 1024);
+}
+
+#[test]
+fn orders() {
+    let id = "01992f3c-7a10-7c3e-8a41-5f0c7d1e2b3a";
+    let action = Work::Action(Action::Capture { seconds: 20 });
+    let order = |agreed: Option<&str>, work| Order {
+        version: 1,
+        id: id.parse().unwrap(),
+        installation: id.parse().unwrap(),
+        endpoint: id.parse().unwrap(),
+        by: "Trần Thị Hoa".into(),
+        agreed: agreed.map(str::to_owned),
+        why: "mở cổng chậm".into(),
+        work,
+        issued_ms: 1_795_000_000_000,
+        expires_ms: 1_795_000_030_000,
+    };
+    holds("order_text", &order(Some("an"), action));
+    let host = "dichvucong.hanoi.gov.vn".to_owned().try_into().unwrap();
+    let listed = vec![Listed { host, port: 443, kind: ListedKind::Https }];
+    holds("order_text_bundle", &order(None, Work::Bundle { bundle: Bundle::Line, listed }));
+    let key = "0011223344556677".to_owned();
+    let signed =
+        SignedOrder { id: id.parse().unwrap(), key: key.clone(), order: "{}".into(), signature: "00ff".into() };
+    controller("order", ControllerMessage::Order(Box::new(signed)));
+    controller("order_cancel", ControllerMessage::OrderCancel(OrderCancel { order: id.parse().unwrap() }));
+    controller(
+        "hello_ack_keys",
+        ControllerMessage::HelloAck(HelloAck {
+            version: 1,
+            server_ms: 1_795_000_000_250,
+            beat_s: 30,
+            snapshot_s: 900,
+            reconnect_window_s: 120,
+            order_keys: vec![OrderKey { id: key, public: "00ff".into() }],
+        }),
+    );
+    let news = |n, news| AgentMessage::OrderNews(OrderNews { order: id.parse().unwrap(), n, news });
+    let step = Step {
+        step: 1,
+        action: "ping".into(),
+        state: CheckState::Warn,
+        code: "lossy".into(),
+        facts: [("lost".to_owned(), "2".to_owned())].into(),
+        took_ms: 1200,
+        cut: false,
+    };
+    agent("order_news", news(3, News::Step(step)));
+    agent("order_news_begun", news(0, News::Begun));
+    agent("order_news_asking", news(0, News::Asking));
+    agent("order_news_refused", news(0, News::Refused { code: Refused::NobodyThere }));
+    agent("order_news_progress", news(1, News::Progress { step: 0, text: "1 0.5 ms".into() }));
+    agent("order_news_text", news(2, News::Text { step: 0, text: "0.51 ms\n".into() }));
+    agent("order_news_ended", news(4, News::Ended { outcome: Outcome::TimedOut }));
 }

@@ -15,6 +15,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
+use tram_wire::diagnosis::MAX_NEWS;
 use tram_wire::frame::MAX_FRAME;
 use tram_wire::heartbeat::{Beat, BeatAck, GoodbyeReason};
 use tram_wire::hello::{Hello, HelloAck};
@@ -27,7 +28,7 @@ use super::Agents;
 use super::ingest::Update;
 use super::registry::Seat;
 use crate::domain::endpoint::reconnect_window;
-use crate::services::{endpoints, health};
+use crate::services::{diagnosis, endpoints, health};
 
 /// From the upgrade to `hello`.
 const GREETING: Duration = Duration::from_secs(15);
@@ -40,6 +41,8 @@ const LINGER_BYTES: u64 = 1024 * 1024;
 /// a minute.
 const BURST: u32 = 60;
 const REFILL: Duration = Duration::from_secs(1);
+/// The same for news of orders: two with all they may say.
+const NEWS_BURST: u32 = 2 * MAX_NEWS;
 /// Batches of records on their way into the database; an agent waits for the answers to a few.
 const BATCHES: usize = 64;
 
@@ -108,6 +111,7 @@ async fn greet(
         beat_s: u32::try_from(agents.app.pace.beat.as_secs()).unwrap_or(30),
         snapshot_s: u32::try_from(agents.app.pace.keyframe.as_secs()).unwrap_or(900),
         reconnect_window_s: reconnect_window(agents.registry.expected()),
+        order_keys: diagnosis::public_keys(&agents.app),
     };
     send(socket, &ControllerMessage::HelloAck(ack)).await?;
     // Without a plan it reports as older agents do, until the next look brings one.
@@ -128,6 +132,7 @@ async fn linked(agents: &Agents, id: EndpointId, hello: &Hello, peer: SocketAddr
     let end = listen(agents, id, peer, &seat, socket).await;
     // A newer link of the same endpoint speaks for it now.
     if !matches!(end, End::Refused(Refusal::Superseded)) {
+        agents.orders.lost(id);
         agents.ingest.send(Update::heard(id, seat.last_heard(), seat.skew_ms())).await;
         if let End::Goodbye(reason) = end {
             agents.ingest.send(Update::left(id, agents.app.clock.now(), reason)).await;
@@ -137,7 +142,7 @@ async fn linked(agents: &Agents, id: EndpointId, hello: &Hello, peer: SocketAddr
 }
 
 async fn listen(agents: &Agents, id: EndpointId, peer: SocketAddr, seat: &Seat, socket: &mut Socket) -> End {
-    let mut budget = Budget::new();
+    let (mut budget, mut news) = (Budget::new(BURST), Budget::new(NEWS_BURST));
     let (keep, mut kept) = mpsc::channel(BATCHES);
     loop {
         let message = tokio::select! {
@@ -164,6 +169,14 @@ async fn listen(agents: &Agents, id: EndpointId, peer: SocketAddr, seat: &Seat, 
             Ok(m) => m,
             Err(end) => return end,
         };
+        if let AgentMessage::OrderNews(n) = message {
+            // What comes of an order has a measure of its own; more than that is not listened to.
+            if news.take() {
+                seat.heard(agents.app.clock.now(), None);
+                agents.orders.news(id, n);
+            }
+            continue;
+        }
         if !budget.take() {
             let detail = "too many messages".to_owned();
             return End::Refused(Refusal::Malformed { detail });
@@ -217,6 +230,8 @@ async fn heard(
             let issued = endpoints::renew(&agents.app, &ctx, &agents.ca, id, &r.csr_pem).await.map_err(End::Refused)?;
             send(socket, &ControllerMessage::Renewed(issued)).await
         }
+        // Taken out before it comes here.
+        AgentMessage::OrderNews(_) => Ok(()),
         AgentMessage::Goodbye(g) => Err(End::Goodbye(g.reason)),
         AgentMessage::Hello(_) => Err(End::Refused(Refusal::Malformed { detail: "hello came twice".to_owned() })),
     }
@@ -292,19 +307,20 @@ fn skew(at_ms: i64, server_ms: i64, rtt_us: Option<u32>) -> i64 {
 
 /// A bound on messages a second, so that one mad agent can't fill the writer's queue.
 struct Budget {
+    most: u32,
     left: u32,
     since: tokio::time::Instant,
 }
 
 impl Budget {
-    fn new() -> Self {
-        Self { left: BURST, since: tokio::time::Instant::now() }
+    fn new(most: u32) -> Self {
+        Self { most, left: most, since: tokio::time::Instant::now() }
     }
 
     fn take(&mut self) -> bool {
         let periods = self.since.elapsed().as_secs() / REFILL.as_secs();
         if periods > 0 {
-            self.left = self.left.saturating_add(u32::try_from(periods).unwrap_or(BURST)).min(BURST);
+            self.left = self.left.saturating_add(u32::try_from(periods).unwrap_or(self.most)).min(self.most);
             self.since = tokio::time::Instant::now();
         }
         let ok = self.left > 0;

@@ -23,6 +23,7 @@ mod conn;
 mod desk;
 mod ingest;
 mod limit;
+mod orders;
 mod registry;
 mod tls;
 mod tunnel;
@@ -37,6 +38,7 @@ pub struct Agents {
     ca: Arc<DeviceCa>,
     registry: Registry,
     ingest: ingest::Sender,
+    orders: orders::Sender,
     stop: CancellationToken,
     greetings: Arc<tokio::sync::Semaphore>,
     limits: limit::Limits,
@@ -62,7 +64,8 @@ pub async fn serve(
     let registry = Registry::default();
     let (ingest, writer) = ingest::channel(app.clone(), registry.clone());
     let ca = endpoints::open_ca(&app, app.clock.now())?;
-    let (agents, config) = prepare(&app, ca, registry.clone(), ingest, carrier, &stop)?;
+    let (orders, heard) = orders::channel();
+    let (agents, config) = prepare(&app, ca, registry.clone(), (ingest, orders), carrier, &stop)?;
     let writing = tokio::spawn(writer.run(stop.clone()));
     if let Err(e) = leases::publish(&app).await {
         tracing::warn!(error = %e, "the key of leases could not be made known yet");
@@ -70,6 +73,8 @@ pub async fn serve(
     tokio::select! {
         () = registry::watch_revocations(&app, &registry) => {}
         () = asks::watch(&app, &registry) => {}
+        () = orders::watch(&app, &registry) => {}
+        () = heard.run(&app) => {}
         () = accept::run(agents, listener, config) => {}
     }
     // What was heard in the last seconds is written before the process ends.
@@ -90,7 +95,8 @@ pub async fn serve_tunnels(
     let registry = Registry::default();
     let (ingest, _) = ingest::channel(app.clone(), registry.clone());
     let ca = endpoints::open_ca_to_serve(&app, app.clock.now())?;
-    let (agents, config) = prepare(&app, ca, registry, ingest, Some(carrier), &stop)?;
+    let (orders, _) = orders::channel();
+    let (agents, config) = prepare(&app, ca, registry, (ingest, orders), Some(carrier), &stop)?;
     accept::run(Agents { only_tunnels: true, ..agents }, listener, config).await;
     Ok(())
 }
@@ -99,7 +105,7 @@ fn prepare(
     app: &App,
     ca: DeviceCa,
     registry: Registry,
-    ingest: ingest::Sender,
+    (ingest, orders): (ingest::Sender, orders::Sender),
     carrier: Option<Carrier>,
     stop: &CancellationToken,
 ) -> Result<(Agents, Arc<rustls::ServerConfig>), Error> {
@@ -109,6 +115,7 @@ fn prepare(
         ca: Arc::new(ca),
         registry,
         ingest,
+        orders,
         stop: stop.clone(),
         greetings: Arc::new(tokio::sync::Semaphore::new(GREETINGS)),
         limits: limit::Limits::default(),

@@ -105,6 +105,11 @@ impl Registry {
         self.map().get(&id).is_some_and(|live| live.orders.try_send(message).is_ok())
     }
 
+    /// Whether an endpoint is linked here.
+    pub(super) fn has(&self, id: EndpointId) -> bool {
+        self.map().contains_key(&id)
+    }
+
     /// Who is linked here.
     pub(super) fn ids(&self) -> Vec<EndpointId> {
         self.map().keys().copied().collect()

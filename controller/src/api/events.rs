@@ -146,6 +146,7 @@ async fn read(app: &App, kind: Kind, ids: &[Uuid]) -> Result<Rows, Error> {
         Kind::Endpoint => out = v1::endpoints::changed(app, &ctx, ids).await?,
         Kind::Session => out = v1::sessions::changed(app, &ctx, ids).await?,
         Kind::Incident => out = v1::incidents::changed(app, &ctx, ids).await?,
+        Kind::Diagnosis => out = v1::diagnosis::changed(app, ids).await?,
         // Its page asks for itself: a log that moves under the reader helps nobody.
         Kind::Notify => {}
         Kind::Gateway => {

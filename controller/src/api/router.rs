@@ -63,6 +63,7 @@ fn v1_routes() -> OpenApiRouter<Api> {
             .merge(v1::calls::routes())
             .merge(v1::runbooks::routes())
             .merge(v1::health::routes())
+            .merge(v1::diagnosis::routes())
             .merge(v1::notify::routes())
             .merge(v1::sites::routes())
             .merge(v1::support::routes())

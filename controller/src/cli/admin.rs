@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tram_wire::ids::{HostId, PoolId};
 
-use super::{admin_people, calls, endpoint, gateways, lease, open};
+use super::{admin_people, calls, diagnose, endpoint, gateways, lease, open};
 use crate::config::Config;
 use crate::domain::assist::Consent;
 use crate::domain::host::{AccelSetting, Usage};
@@ -60,6 +60,9 @@ pub(super) enum Admin {
     /// Calls of officers for support.
     #[command(subcommand)]
     Call(calls::Calls),
+    /// What office computers are asked to do: a closed list, without a shell.
+    #[command(subcommand)]
+    Diagnosis(diagnose::Diagnosis),
     /// What lets officers in while the database is away.
     #[command(subcommand)]
     Lease(lease::Lease),
@@ -280,6 +283,7 @@ pub(super) async fn run(config: &Config, admin: Admin) -> Result<()> {
         Admin::Endpoint(e) => endpoint::run(&app, &ctx, e).await,
         Admin::Probe(p) => endpoint::run_probe(&app, &ctx, p).await,
         Admin::Call(c) => calls::run(&app, &ctx, c).await,
+        Admin::Diagnosis(d) => diagnose::run(&app, &ctx, d).await,
         Admin::Lease(l) => lease::run(&app, &ctx, l).await,
     }
 }

@@ -80,7 +80,7 @@ pub(super) async fn run(app: &App, ctx: &Ctx, e: Endpoint) -> Result<()> {
     }
 }
 
-async fn find(app: &App, ctx: &Ctx, endpoint: &str) -> Result<EndpointId> {
+pub(super) async fn find(app: &App, ctx: &Ctx, endpoint: &str) -> Result<EndpointId> {
     match endpoint.parse() {
         Ok(id) => Ok(id),
         Err(_) => by_name(app, ctx, endpoint).await,

@@ -20,6 +20,7 @@ mod admin;
 mod admin_people;
 mod calls;
 mod clock;
+mod diagnose;
 mod doctor;
 mod endpoint;
 mod gateway;

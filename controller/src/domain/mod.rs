@@ -9,6 +9,7 @@ pub mod call;
 pub mod credential;
 pub mod day;
 pub mod desktop;
+pub mod diagnosis;
 pub mod endpoint;
 pub mod experience;
 pub mod gateway;

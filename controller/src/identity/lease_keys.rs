@@ -5,19 +5,14 @@
 //! needs no restart. Gateways get the public halves through the database.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io;
 use std::path::Path;
 
-use rcgen::{KeyPair, PKCS_ED25519, SigningKey};
 use ring::signature::{ED25519, UnparsedPublicKey};
-use rustls::pki_types::PrivatePkcs8KeyDer;
-use rustls::pki_types::pem::PemObject;
-use sha2::{Digest, Sha256};
 use tram_wire::lease::{Lease, Signed};
 
-use super::authority::{CaError, create, replace};
-use crate::domain::lease::{Fault, hex};
+use super::authority::CaError;
+use super::key_file::KeyFile;
+use crate::domain::lease::Fault;
 
 const FILE: &str = "lease-keys.pem";
 
@@ -25,7 +20,7 @@ const FILE: &str = "lease-keys.pem";
 pub type PublicKeys = HashMap<String, Vec<u8>>;
 
 /// The keys, opened.
-pub struct LeaseKeys(Vec<KeyPair>);
+pub struct LeaseKeys(KeyFile);
 
 impl LeaseKeys {
     /// Opens the keys of a data folder; makes one if there is none.
@@ -33,18 +28,7 @@ impl LeaseKeys {
     /// # Errors
     /// [`CaError::File`], [`CaError::Damaged`].
     pub fn open(data: &Path) -> Result<Self, CaError> {
-        let path = data.join(FILE);
-        let fault = |e| CaError::File(path.clone(), e);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                create(data, FILE, &KeyPair::generate_for(&PKCS_ED25519)?.serialize_pem()).map_err(fault)?;
-                // Whoever won the race: this is the one that counts.
-                fs::read_to_string(&path).map_err(fault)?
-            }
-            Err(e) => return Err(fault(e)),
-        };
-        Self::from_pem(&text).map_err(|why| CaError::Damaged(path, why))
+        KeyFile::open(data, FILE).map(Self)
     }
 
     /// Puts a new key before the one that signs now; older ones go, and all of them if `forget`.
@@ -52,28 +36,13 @@ impl LeaseKeys {
     /// # Errors
     /// [`CaError::File`], [`CaError::Damaged`].
     pub fn renew(data: &Path, forget: bool) -> Result<Self, CaError> {
-        let mut keys = vec![KeyPair::generate_for(&PKCS_ED25519)?];
-        if !forget {
-            keys.extend(Self::open(data)?.0.into_iter().take(1));
-        }
-        let text: String = keys.iter().map(KeyPair::serialize_pem).collect();
-        replace(data, FILE, &text).map_err(|e| CaError::File(data.join(FILE), e))?;
-        Ok(Self(keys))
-    }
-
-    fn from_pem(text: &str) -> Result<Self, String> {
-        let keys = PrivatePkcs8KeyDer::pem_slice_iter(text.as_bytes()).map(|der| {
-            let der = der.map_err(|e| e.to_string())?;
-            KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519).map_err(|e| e.to_string())
-        });
-        let keys = keys.collect::<Result<Vec<_>, String>>()?;
-        if keys.is_empty() { Err("no key in it".to_owned()) } else { Ok(Self(keys)) }
+        KeyFile::renew(data, FILE, forget).map(Self)
     }
 
     /// What proves leases.
     #[must_use]
     pub fn public(&self) -> PublicKeys {
-        self.0.iter().map(|k| (id(k.public_key_raw()), k.public_key_raw().to_vec())).collect()
+        self.0.public().into_iter().collect()
     }
 
     /// Signs a lease.
@@ -81,16 +50,11 @@ impl LeaseKeys {
     /// # Errors
     /// [`CaError::Make`].
     pub fn sign(&self, lease: &Lease) -> Result<Signed, CaError> {
-        let key = self.0.first().ok_or(CaError::Request("there is no key"))?;
         let text = serde_json::to_string(lease).map_err(|_| CaError::Request("the lease can't be written"))?;
-        let mut signed = Signed { key: id(key.public_key_raw()), lease: text, signature: String::new() };
-        signed.signature = hex(&key.sign(&signed.signed_bytes())?);
+        let mut signed = Signed { key: self.0.id()?, lease: text, signature: String::new() };
+        signed.signature = self.0.sign(&signed.signed_bytes())?;
         Ok(signed)
     }
-}
-
-fn id(public: &[u8]) -> String {
-    hex(&Sha256::digest(public)[..8])
 }
 
 /// What a lease says, if one of these keys signed exactly that.
@@ -115,12 +79,16 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
+    use rcgen::{KeyPair, PKCS_ED25519, SigningKey};
     use tram_wire::lease::Limits;
     use uuid::Uuid;
 
+    use super::super::key_file::id;
     use super::*;
+    use crate::domain::lease::hex;
 
     fn lease() -> Lease {
         let nil = Uuid::nil();
@@ -170,7 +138,7 @@ mod tests {
         let forged = Signed { signature: hex(&other.sign(&good.signed_bytes()).unwrap()), ..good.clone() };
         assert_eq!(prove(&forged, &keys.public()), Err(Fault::Signature));
         assert_eq!(prove(&Signed { key: id(other.public_key_raw()), ..forged }, &keys.public()), Err(Fault::Key));
-        let bare = hex(&keys.0[0].sign(good.lease.as_bytes()).unwrap());
+        let bare = hex(&keys.0.first().unwrap().sign(good.lease.as_bytes()).unwrap());
         assert_eq!(prove(&Signed { signature: bare, ..good }, &keys.public()), Err(Fault::Signature));
     }
 

@@ -2,9 +2,11 @@
 
 mod authority;
 pub mod ca;
+mod key_file;
 pub mod lease_keys;
 pub mod node_certificate;
 pub mod nodes;
+pub mod order_keys;
 pub mod papers;
 mod pass;
 pub mod password;

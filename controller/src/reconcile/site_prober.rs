@@ -1,11 +1,11 @@
-//! Who probes for each site, and what of health is old.
+//! Who probes for each site, and what of health and diagnosis is old.
 
 use std::time::Duration;
 
 use super::World;
 use super::driver::Reconciler;
 use crate::nudge::Kind;
-use crate::services::health;
+use crate::services::{diagnosis, health};
 
 /// The reconciler.
 pub struct SiteProber;
@@ -23,6 +23,7 @@ impl Reconciler for SiteProber {
             tracing::info!(sites = named, "probers were named");
         }
         health::prune(&world.app, now).await?;
+        diagnosis::prune(&world.app, now).await?;
         Ok(())
     }
 }

@@ -126,7 +126,7 @@ pub async fn enrol(app: &App, ctx: &Ctx, ca: &DeviceCa, r: &EnrolRequest) -> Res
     })?;
     keep_enrolment(app, ctx, &token, id, &issued, &r.hello).await.map_err(|e| busy(&e))?.ok_or(Refusal::Token)?;
     tracing::info!(endpoint = %id, "enrolled");
-    Ok(EnrolResponse { endpoint_id: id, issued })
+    Ok(EnrolResponse { endpoint_id: id, issued, order_keys: super::diagnosis::public_keys(app) })
 }
 
 async fn keep_enrolment(

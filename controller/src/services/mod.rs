@@ -21,6 +21,7 @@ pub mod broker;
 pub mod calls;
 pub mod desk;
 pub mod desktops;
+pub mod diagnosis;
 pub mod endpoints;
 pub mod gateways;
 pub mod health;

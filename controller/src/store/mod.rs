@@ -26,6 +26,7 @@ pub mod assists;
 pub mod audit;
 pub mod calls;
 pub mod desktops;
+pub mod diagnosis;
 pub mod endpoints;
 pub mod gateways;
 pub mod health;

@@ -7,6 +7,7 @@ pub mod assists;
 pub mod audit;
 pub mod calls;
 pub mod desktops;
+pub mod diagnosis;
 pub mod endpoints;
 pub mod gateways;
 pub mod health;
