@@ -13,6 +13,7 @@ use axum::http::{Request, StatusCode, header};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use tram_controller::domain::access::Role;
+use tram_controller::domain::diagnosis::DiagnosisState;
 use tram_controller::domain::incident::{Cause, Confidence, Judgement, Scope, Severity};
 use tram_controller::domain::notify::{Channel, When};
 use tram_controller::domain::ticket::Binding;
@@ -22,12 +23,14 @@ use tram_controller::services::notify::{self, NewRule};
 use tram_controller::services::runbooks::{self, Subject};
 use tram_controller::store::Store;
 use tram_controller::store::calls::NewCall;
+use tram_controller::store::diagnosis::NewDiagnosis;
 use tram_controller::store::gateways::Me;
 use tram_tests::db;
 use tram_tests::http::{Browser, COMMUNE, DISTRICT, ORIGIN, PASSWORD, TestApi};
 use tram_tests::office::{Office, Plan};
 use tram_wire::call::code;
-use tram_wire::ids::{EndpointId, IncidentId, UserId};
+use tram_wire::diagnosis::Work;
+use tram_wire::ids::{EndpointId, IncidentId, OrderId, UserId};
 use uuid::Uuid;
 
 /// As whom, in the order of the table's letters: nobody; the officer whose session it is; support of another
@@ -38,7 +41,7 @@ const CALLERS: [&str; 5] = ["nobody", "officer", "support elsewhere", "support",
 /// first (401), `3` not for this role (403), `4` not there for this caller (404), `2` names what is not there
 /// for this caller (422). What destroys comes last,
 /// since all callers share one world.
-const TABLE: [(&str, &str); 93] = [
+const TABLE: [(&str, &str); 100] = [
     ("audit_list", "1333y"),
     ("desktops_get_one", "134yy"),
     ("desktops_list", "13yyy"),
@@ -51,6 +54,13 @@ const TABLE: [(&str, &str); 93] = [
     ("endpoints_get_samples", "134yy"),
     ("endpoints_list_services", "13yyy"),
     ("endpoints_look", "134yy"),
+    ("endpoints_ask_diagnosis", "134yy"),
+    ("diagnoses_catalogue", "13yyy"),
+    ("diagnoses_list", "13yyy"),
+    ("diagnoses_get_one", "134yy"),
+    ("diagnoses_approve", "134yy"),
+    ("diagnoses_deny", "134yy"),
+    ("diagnoses_cancel", "134yy"),
     ("sessions_course", "134yy"),
     ("events_stream", "1yyyy"),
     ("hosts_get_one", "13yyy"),
@@ -146,6 +156,7 @@ struct World {
     run: Uuid,
     rule: Uuid,
     gateway: Uuid,
+    diagnosis: Uuid,
     session: Uuid,
     user: UserId,
 }
@@ -255,9 +266,23 @@ async fn furnish(api: &TestApi, store: &Store, user: UserId) -> Result<World> {
         run: runbook_run(api, incident).await?,
         rule: notify_rule(api).await?,
         gateway: gateway(store).await?,
+        diagnosis: diagnosis(store, endpoint, api.app().clock.now()).await?,
         session: Uuid::nil(),
         user,
     })
+}
+
+/// Something that was asked of it, and waits for a second person.
+async fn diagnosis(store: &Store, endpoint: EndpointId, now: Time) -> Result<Uuid> {
+    let id = OrderId(Uuid::now_v7());
+    let work = Work::parse("capture", serde_json::Map::new(), Vec::new())?;
+    let due = now.plus(std::time::Duration::from_secs(600));
+    let (by, state) = ("somebody", DiagnosisState::Asked);
+    let new = NewDiagnosis { id, endpoint, work: &work, state, by, name: by, reason: "why", due };
+    let mut tx = store.begin().await?;
+    tx.add_diagnosis(&new, now).await?;
+    tx.commit().await?;
+    Ok(id.0)
 }
 
 /// Something wrong at [`COMMUNE`].
@@ -352,6 +377,7 @@ async fn ask(api: &TestApi, caller: &Browser<'_>, operation: &Operation, w: &Wor
         Some("runbooks") => w.run.to_string(),
         Some("notify") => w.rule.to_string(),
         Some("gateways") => w.gateway.to_string(),
+        Some("diagnoses") => w.diagnosis.to_string(),
         _ => w.user.0.to_string(),
     };
     let mut path = operation.path.replace("{id}", &id).replace("{code}", COMMUNE);
@@ -386,6 +412,7 @@ fn body_of(operation: &str, w: &World) -> Option<Value> {
         "sign_in_login" => json!({"username": "officer", "password": PASSWORD}),
         "sign_in_change_me" => json!({"language": "en"}),
         "endpoints_create_token" => json!({"site_code": COMMUNE}),
+        "endpoints_ask_diagnosis" => json!({"action": "clock"}),
         "endpoints_revoke" => json!({"reason": "lost"}),
         "hosts_change" => json!({"enabled": true}),
         "hosts_create" => json!({"name": "another", "uri": "node://another.example"}),

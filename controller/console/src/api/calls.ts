@@ -93,6 +93,16 @@ export const endpointSamples = (id: string, from: string) =>
   body(api.GET('/api/v1/endpoints/{id}/samples', { params: { path: { id }, query: { from } } }))
 export const lookAtEndpoint = (id: string) =>
   body(api.POST('/api/v1/endpoints/{id}/live', { params: { path: { id } } }))
+export const diagnosisCatalogue = () => body(api.GET('/api/v1/diagnosis-catalogue'))
+export const diagnoses = (endpoint: string) => body(api.GET('/api/v1/diagnoses', { params: { query: { endpoint } } }))
+export const diagnosesWaiting = () => body(api.GET('/api/v1/diagnoses', { params: { query: { waiting: true } } }))
+export const diagnosis = (id: string) => body(api.GET('/api/v1/diagnoses/{id}', { params: { path: { id } } }))
+export const askDiagnosis = (id: string, action: string, values: Record<string, string | number>, reason: string) =>
+  body(api.POST('/api/v1/endpoints/{id}/diagnoses', { params: { path: { id } }, body: { action, arguments: values, reason } }))
+export const approveDiagnosis = (id: string) =>
+  body(api.POST('/api/v1/diagnoses/{id}/approve', { params: { path: { id } } }))
+export const denyDiagnosis = (id: string) => body(api.POST('/api/v1/diagnoses/{id}/deny', { params: { path: { id } } }))
+export const cancelDiagnosis = (id: string) => body(api.POST('/api/v1/diagnoses/{id}/cancel', { params: { path: { id } } }))
 export const tokens = () => body(api.GET('/api/v1/endpoint-tokens'))
 export const createToken = (token: TokenCreate) => body(api.POST('/api/v1/endpoint-tokens', { body: token }))
 

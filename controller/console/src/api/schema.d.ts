@@ -281,6 +281,108 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/diagnoses": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The newest 50, of one office computer or of all in scope. */
+        get: operations["diagnoses_list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/diagnoses/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One, with what its steps found so far. */
+        get: operations["diagnoses_get_one"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/diagnoses/{id}/approve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Agrees, as another person than the one who asked. */
+        post: operations["diagnoses_approve"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/diagnoses/{id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Stops it, wherever it is; what runs at the computer is killed. Stopping what is over does nothing. */
+        post: operations["diagnoses_cancel"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/diagnoses/{id}/deny": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Does not agree. */
+        post: operations["diagnoses_deny"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/diagnosis-catalogue": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What an office computer can be asked to do. There is nothing else: no shell, no script, no path. */
+        get: operations["diagnoses_catalogue"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/endpoint-tokens": {
         parameters: {
             query?: never;
@@ -327,6 +429,23 @@ export interface paths {
         get: operations["endpoints_get_one"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/endpoints/{id}/diagnoses": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Asks an office computer to do something of the catalogue. Progress comes with `/events` (`diagnosis`). */
+        post: operations["endpoints_ask_diagnosis"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1380,6 +1499,11 @@ export interface components {
             /** @description To what. */
             target: string;
         };
+        /**
+         * @description Where the fault is.
+         * @enum {string}
+         */
+        Blame: "fine" | "pc" | "office_line" | "carrier" | "data_centre" | "service" | "unknown";
         /** @description A day that is not as its weekday. */
         CalendarDay: {
             /** @description The day. */
@@ -1628,6 +1752,176 @@ export interface components {
          * @enum {string}
          */
         DesktopState: "planned" | "creating" | "defined" | "starting" | "booting" | "running" | "stopping" | "stopped" | "rebuilding" | "failed" | "deleting";
+        /** @description Where. */
+        DiagnosedEndpoint: {
+            /**
+             * Format: uuid
+             * @description Id.
+             */
+            id: string;
+            /** @description Name. */
+            name: string;
+            /** @description Code of its site. */
+            site_code: string;
+        };
+        /** @description Something an endpoint was asked to do. */
+        Diagnosis: {
+            /** @description Who agreed. */
+            approved_by?: string | null;
+            /** @description Its arguments. */
+            arguments: {
+                [key: string]: string;
+            };
+            /** @description When it was asked for. */
+            asked_at: components["schemas"]["Time"];
+            /** @description Who asked for it. */
+            asked_by: string;
+            began_at?: components["schemas"]["Time"] | null;
+            /** @description It is being stopped, or was. */
+            cancelled: boolean;
+            /** @description `silent`, `active` or `disruptive`. */
+            class: string;
+            /** @description Why the endpoint refused it: `denied`, `replayed`, `declined`, `nobody_there` and others. */
+            code?: string | null;
+            /** @description When the state it is in runs out. */
+            due_at: components["schemas"]["Time"];
+            ended_at?: components["schemas"]["Time"] | null;
+            /** @description Who ended it, if somebody did. */
+            ended_by?: string | null;
+            /** @description Where. */
+            endpoint: components["schemas"]["DiagnosedEndpoint"];
+            /**
+             * Format: uuid
+             * @description Id.
+             */
+            id: string;
+            /** @description What: an action or a bundle. */
+            name: string;
+            outcome?: components["schemas"]["DiagnosisEnd"] | null;
+            /** @description How far it is. */
+            progress?: string | null;
+            /** @description Why. */
+            reason: string;
+            /** @description Where it is. */
+            state: components["schemas"]["DiagnosisState"];
+            /** @description A second person has to agree. */
+            two_persons: boolean;
+            verdict?: components["schemas"]["DiagnosisVerdict"] | null;
+        };
+        /** @description Something an endpoint can be asked to do. */
+        DiagnosisAction: {
+            /** @description What there is to fill in. */
+            arguments: components["schemas"]["DiagnosisArgument"][];
+            /** @description Several actions with one verdict. */
+            bundle: boolean;
+            /** @description `silent` reads; `active` changes something, and the officer is told; `disruptive` interrupts, and they are asked. */
+            class: string;
+            /**
+             * Format: int32
+             * @description Seconds it may take.
+             */
+            deadline_s: number;
+            /** @description Its word. */
+            name: string;
+            /** @description `support` or `operator`. */
+            right: string;
+            /** @description A second person must agree. */
+            two_persons: boolean;
+        };
+        /** @description What there is to fill in. */
+        DiagnosisArgument: {
+            /**
+             * @description `number`, `word`, `target` (`gateway`, `resolver`, `controller` or a host), `host`, `listed` (a host of the
+             *     list of services) or `printer`.
+             */
+            kind: string;
+            /**
+             * Format: int32
+             * @description Largest number.
+             */
+            max?: number | null;
+            /**
+             * Format: int32
+             * @description Least number.
+             */
+            min?: number | null;
+            /** @description Its name. */
+            name: string;
+            /**
+             * Format: int32
+             * @description The number if nothing is said.
+             */
+            usual?: number | null;
+            /** @description The words there are. */
+            words: string[];
+        };
+        /** @description One with its steps. */
+        DiagnosisDetail: components["schemas"]["Diagnosis"] & {
+            /** @description The caller may agree to it. */
+            may_agree: boolean;
+            /** @description What its steps found. */
+            steps: components["schemas"]["DiagnosisStep"][];
+        };
+        /**
+         * @description How one ended.
+         * @enum {string}
+         */
+        DiagnosisEnd: "done" | "timed_out" | "cancelled" | "refused" | "denied" | "expired" | "unreachable" | "lost";
+        /** @description Asks for one. */
+        DiagnosisRequest: {
+            /** @description An action or a bundle of the catalogue. */
+            action: string;
+            /** @description Its arguments; numbers that are left out are as usual. */
+            arguments?: {
+                [key: string]: unknown;
+            };
+            /** @description Why: one line of at most 200 characters. May be left out for what only reads. */
+            reason?: string;
+        };
+        /**
+         * @description Where one is.
+         * @enum {string}
+         */
+        DiagnosisState: "asked" | "queued" | "sent" | "asking" | "running" | "ended";
+        /** @description What a step found. */
+        DiagnosisStep: {
+            /** @description What it did. */
+            action: string;
+            /** @description To what: its arguments. */
+            arguments: {
+                [key: string]: string;
+            };
+            /** @description It wrote more than that. */
+            cut: boolean;
+            /** @description The evidence. */
+            facts: {
+                [key: string]: string;
+            };
+            state?: components["schemas"]["Verdict"] | null;
+            /**
+             * Format: int32
+             * @description Its number.
+             */
+            step: number;
+            /** @description What it wrote. */
+            text: string;
+            /** @description In one word. */
+            text_code?: string | null;
+            /**
+             * Format: int32
+             * @description Milliseconds it took.
+             */
+            took_ms?: number | null;
+        };
+        /** @description What the steps of a bundle come to. */
+        DiagnosisVerdict: {
+            /** @description Where the fault is. */
+            blame: components["schemas"]["Blame"];
+            /** @description Which rule held. */
+            code: string;
+            /** @description The steps that speak for it. */
+            evidence: number[];
+        };
         /** @description A disk. */
         Disk: {
             /** @description Model. */
@@ -2707,6 +3001,90 @@ export interface components {
                 step_started_at: components["schemas"]["Time"];
                 /** @description Last change. */
                 updated_at: components["schemas"]["Time"];
+            }[];
+            /** @description Pass as `cursor` for the next page; absent on the last. */
+            next?: string | null;
+            /**
+             * Format: int64
+             * @description Rows that match in all.
+             */
+            total: number;
+        };
+        /** @description A page of a list. */
+        Page_Diagnosis: {
+            /** @description The rows. */
+            items: {
+                /** @description Who agreed. */
+                approved_by?: string | null;
+                /** @description Its arguments. */
+                arguments: {
+                    [key: string]: string;
+                };
+                /** @description When it was asked for. */
+                asked_at: components["schemas"]["Time"];
+                /** @description Who asked for it. */
+                asked_by: string;
+                began_at?: components["schemas"]["Time"] | null;
+                /** @description It is being stopped, or was. */
+                cancelled: boolean;
+                /** @description `silent`, `active` or `disruptive`. */
+                class: string;
+                /** @description Why the endpoint refused it: `denied`, `replayed`, `declined`, `nobody_there` and others. */
+                code?: string | null;
+                /** @description When the state it is in runs out. */
+                due_at: components["schemas"]["Time"];
+                ended_at?: components["schemas"]["Time"] | null;
+                /** @description Who ended it, if somebody did. */
+                ended_by?: string | null;
+                /** @description Where. */
+                endpoint: components["schemas"]["DiagnosedEndpoint"];
+                /**
+                 * Format: uuid
+                 * @description Id.
+                 */
+                id: string;
+                /** @description What: an action or a bundle. */
+                name: string;
+                outcome?: components["schemas"]["DiagnosisEnd"] | null;
+                /** @description How far it is. */
+                progress?: string | null;
+                /** @description Why. */
+                reason: string;
+                /** @description Where it is. */
+                state: components["schemas"]["DiagnosisState"];
+                /** @description A second person has to agree. */
+                two_persons: boolean;
+                verdict?: components["schemas"]["DiagnosisVerdict"] | null;
+            }[];
+            /** @description Pass as `cursor` for the next page; absent on the last. */
+            next?: string | null;
+            /**
+             * Format: int64
+             * @description Rows that match in all.
+             */
+            total: number;
+        };
+        /** @description A page of a list. */
+        Page_DiagnosisAction: {
+            /** @description The rows. */
+            items: {
+                /** @description What there is to fill in. */
+                arguments: components["schemas"]["DiagnosisArgument"][];
+                /** @description Several actions with one verdict. */
+                bundle: boolean;
+                /** @description `silent` reads; `active` changes something, and the officer is told; `disruptive` interrupts, and they are asked. */
+                class: string;
+                /**
+                 * Format: int32
+                 * @description Seconds it may take.
+                 */
+                deadline_s: number;
+                /** @description Its word. */
+                name: string;
+                /** @description `support` or `operator`. */
+                right: string;
+                /** @description A second person must agree. */
+                two_persons: boolean;
             }[];
             /** @description Pass as `cursor` for the next page; absent on the last. */
             next?: string | null;
@@ -5081,6 +5459,199 @@ export interface operations {
             };
         };
     };
+    diagnoses_list: {
+        parameters: {
+            query?: {
+                /** @description Only of this endpoint. */
+                endpoint?: string | null;
+                /** @description Only those that wait for a second person. */
+                waiting?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Diagnosis"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    diagnoses_get_one: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DiagnosisDetail"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    diagnoses_approve: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Diagnosis"];
+                };
+            };
+            /** @description R-108 who asked can't agree */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description R-109 it does not wait any more */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    diagnoses_cancel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Diagnosis"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    diagnoses_deny: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Diagnosis"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    diagnoses_catalogue: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_DiagnosisAction"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     endpoints_list_tokens: {
         parameters: {
             query?: never;
@@ -5196,6 +5767,48 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Endpoint"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    endpoints_ask_diagnosis: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DiagnosisRequest"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Diagnosis"];
+                };
+            };
+            /** @description R-104 it is not linked; R-106 asked too often; R-107 it is busy */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
             "4XX": {

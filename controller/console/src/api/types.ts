@@ -24,6 +24,11 @@ export type UserCreate = Schemas['UserCreate']
 // A field with a default is written as required by the generator; none is.
 export type UserPatch = Partial<Schemas['UserPatch']>
 export type Endpoint = Schemas['Endpoint']
+export type Diagnosis = Schemas['Diagnosis']
+export type DiagnosisDetail = Schemas['DiagnosisDetail']
+export type DiagnosisStep = Schemas['DiagnosisStep']
+export type DiagnosisAction = Schemas['DiagnosisAction']
+export type DiagnosisArgument = Schemas['DiagnosisArgument']
 export type Token = Schemas['Token']
 export type TokenCreate = Schemas['TokenCreate']
 export type TokenCreated = Schemas['TokenCreated']

@@ -35,7 +35,7 @@ export default function StaffRoutes({ role }: { role: 'operator' | 'support' }) 
         <Route path="/calls" element={<CallsPage />} />
         <Route path="/calls/:id" element={<CallPage />} />
         <Route path="/endpoints" element={<EndpointsPage />} />
-        <Route path="/endpoints/:id" element={<EndpointPage />} />
+        <Route path="/endpoints/:id" element={<EndpointPage operator={operator} />} />
         <Route path="/tokens" element={<TokensPage />} />
         <Route path="/sessions" element={<SessionsPage />} />
         <Route path="/desktops" element={<DesktopsPage />} />

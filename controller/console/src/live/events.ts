@@ -16,6 +16,7 @@ const LISTS: Record<Kind, string> = {
   session: 'sessions',
   incident: 'incidents',
   gateway: 'gateways',
+  diagnosis: 'diagnoses',
 }
 
 export type LinkState = 'connecting' | 'open' | 'lost'
@@ -40,6 +41,8 @@ export function follow(client: QueryClient, report: (state: LinkState) => void):
         applyToList(old as Parameters<typeof applyToList>[0], changes),
       )
       for (const [id, row] of changes.rows) {
+        // Its steps and their texts are not in the row.
+        if (kind === 'diagnosis') void client.invalidateQueries({ queryKey: [kind, id] })
         client.setQueryData([kind, id], (old: object | undefined) => (old ? { ...old, ...row } : old))
       }
     }

@@ -1,5 +1,5 @@
 /** The kinds of rows the controller's event stream speaks of. */
-export type Kind = 'desktop' | 'pool' | 'host' | 'image' | 'endpoint' | 'session' | 'incident' | 'gateway'
+export type Kind = 'desktop' | 'pool' | 'host' | 'image' | 'endpoint' | 'session' | 'incident' | 'gateway' | 'diagnosis'
 
 interface Row {
   id: string

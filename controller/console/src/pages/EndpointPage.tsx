@@ -13,9 +13,10 @@ import { Facts, Page, Section } from '../ui/page'
 import { sentence } from '../ui/sentence'
 import { StatePill } from '../ui/state'
 import { Ago, Exact } from '../ui/time'
+import { Diagnosis } from './Diagnosis'
 import { EndpointHealth } from './EndpointHealth'
 
-export function EndpointPage() {
+export function EndpointPage({ operator }: { operator: boolean }) {
   const { id = '' } = useParams()
   const { t } = useTranslation()
   const query = useQuery({ queryKey: keys.endpoint(id), queryFn: () => calls.endpoint(id), refetchInterval: 30_000 })
@@ -29,12 +30,12 @@ export function EndpointPage() {
       }
       actions={query.data && query.data.state !== 'revoked' && <Revoke endpoint={query.data} />}
     >
-      <Answer query={query}>{(endpoint) => <Detail endpoint={endpoint} />}</Answer>
+      <Answer query={query}>{(endpoint) => <Detail endpoint={endpoint} operator={operator} />}</Answer>
     </Page>
   )
 }
 
-function Detail({ endpoint }: { endpoint: Endpoint }) {
+function Detail({ endpoint, operator }: { endpoint: Endpoint; operator: boolean }) {
   const { t } = useTranslation()
   const format = useFormat()
   const { hardware, vitals, network } = endpoint
@@ -62,6 +63,9 @@ function Detail({ endpoint }: { endpoint: Endpoint }) {
             ))}
           </Stack>
         </Section>
+      )}
+      {endpoint.state !== 'revoked' && (
+        <Diagnosis id={endpoint.id} online={endpoint.state === 'online'} operator={operator} />
       )}
       <EndpointHealth id={endpoint.id} />
       <SimpleGrid cols={{ base: 1, md: 2 }}>

@@ -14,6 +14,7 @@ import { StatePill } from '../ui/state'
 import { byText, DataTable, Two } from '../ui/table'
 import { matches } from '../ui/text'
 import { Ago } from '../ui/time'
+import { DiagnosesWaiting } from './DiagnosesWaiting'
 
 export function EndpointsPage() {
   const { t } = useTranslation()
@@ -108,6 +109,7 @@ export function EndpointsPage() {
         </>
       }
     >
+      <DiagnosesWaiting />
       <Answer query={query}>
         {(list) =>
           list.items.length === 0 ? (
