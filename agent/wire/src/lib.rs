@@ -41,6 +41,7 @@ pub mod hello;
 pub mod ids;
 pub mod lease;
 pub mod packed;
+mod order;
 pub mod plan;
 pub mod refusal;
 pub mod report;

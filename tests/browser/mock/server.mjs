@@ -6,6 +6,7 @@ import { createServer } from 'node:http'
 import { extname, join, normalize } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { consoleRequire } from '../lib/deps.mjs'
+import { CATALOGUE } from './diagnoses.mjs'
 import { serveRfb } from './rfb.mjs'
 import { course, sites, World, runbook } from './world.mjs'
 
@@ -174,6 +175,28 @@ export async function startMock(port = 0) {
     ['GET', '/endpoints', () => page(world.endpoints)],
     ['GET', '/endpoints/:id', ({ id }) => found(world.endpoints, id)],
     ['POST', '/endpoints/:id/revoke', ({ id }) => Object.assign(found(world.endpoints, id), { state: 'revoked' })],
+    ['GET', '/diagnosis-catalogue', () => page(CATALOGUE)],
+    ['GET', '/diagnoses', ({ url }) => {
+      const [of, waiting] = [url.searchParams.get('endpoint'), url.searchParams.get('waiting') === 'true']
+      const rows = world.diagnoses.rows.filter((d) => (!of || d.endpoint.id === of) && (!waiting || d.state === 'asked'))
+      return page(rows.map(({ steps, ...row }) => row))
+    }],
+    ['POST', '/endpoints/:id/diagnoses', ({ id, who, body }) => {
+      if (body.arguments.to === '-f') {
+        throw new Refusal(422, 'R-101', 'no host', { errors: [{ at: 'to', code: 'R-101', message: 'give a host name or an address' }] })
+      }
+      return world.diagnoses.ask(found(world.endpoints, id), who.user, body)
+    }],
+    ['GET', '/diagnoses/:id', ({ id, who }) => world.diagnoses.detail(found(world.diagnoses.rows, id), who.user)],
+    ['POST', '/diagnoses/:id/approve', ({ id, who }) => {
+      const row = found(world.diagnoses.rows, id)
+      row.approved_by = who.user.username
+      world.diagnoses.run(row)
+      return row
+    }],
+    ['POST', '/diagnoses/:id/deny', ({ id }) => world.diagnoses.end(found(world.diagnoses.rows, id), 'denied')],
+    ['POST', '/diagnoses/:id/cancel', ({ id, who }) =>
+      world.diagnoses.end(found(world.diagnoses.rows, id), 'cancelled', { ended_by: who.user.username })],
     ['GET', '/notify-rules', () => page(world.notifyRules)],
     ['POST', '/notify-rules', ({ body }) => {
       if (!body.target.includes('@') && body.channel === 'email') {

@@ -1,6 +1,7 @@
 // A small world behind the mock API: rows, a clock that moves desktops along, and a change feed.
 import { randomUUID } from 'node:crypto'
 import { Assists } from './assists.mjs'
+import { Diagnoses } from './diagnoses.mjs'
 
 const now = () => new Date().toISOString()
 const ago = (seconds) => new Date(Date.now() - seconds * 1000).toISOString()
@@ -60,6 +61,7 @@ export class World {
     this.desktops = []
     this.sessions = []
     this.assists = new Assists(this)
+    this.diagnoses = new Diagnoses(this)
     this.endpoints = [endpoint('may-co-loa-01', 'online', 'ok'), endpoint('may-co-loa-02', 'silent', 'crit')]
     this.notifyRules = []
     this.notifyLog = []
