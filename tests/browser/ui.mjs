@@ -504,7 +504,7 @@ const noSideways = async (page, name) => {
     await panel.getByLabel('Việc cần làm').selectOption('ping')
     await panel.getByLabel('Tới').fill('-f')
     await panel.getByRole('button', { name: 'Thực hiện' }).click()
-    await panel.getByRole('alert').getByText('R-101').first().waitFor()
+    await panel.getByRole('alert').getByText('Q-101').first().waitFor()
     await panel.getByLabel('Tới').fill('controller')
     await page.keyboard.press('Enter')
     await result.getByText('Ping controller 5').waitFor()

@@ -189,14 +189,14 @@ async fn two_persons_agree_and_the_officer_is_asked() -> Result<()> {
         assert_eq!(s.one(&id)?["state"], "asked");
         assert_eq!(s.one(&id)?["may_agree"], false);
         let (status, e) = s.hoa.post(&format!("/api/v1/diagnoses/{id}/approve"), &Value::Null)?;
-        assert_eq!((status, &e["code"]), (403, &json!("R-108")), "{e}");
+        assert_eq!((status, &e["code"]), (403, &json!("Q-108")), "{e}");
         let (_, waiting) = s.an.get("/api/v1/diagnoses?waiting=true")?;
         assert_eq!(waiting["items"][0]["id"], json!(id));
         let (status, e) = s.an.post(&format!("/api/v1/diagnoses/{id}/approve"), &Value::Null)?;
         assert_eq!((status, &e["approved_by"]), (200, &json!("operator")), "{e}");
         assert_eq!(s.until(&id, "ended")?["code"], "declined", "two of support do not stand for the officer");
         let (status, e) = s.an.post(&format!("/api/v1/diagnoses/{id}/approve"), &Value::Null)?;
-        assert_eq!((status, &e["code"]), (409, &json!("R-109")), "{e}");
+        assert_eq!((status, &e["code"]), (409, &json!("Q-109")), "{e}");
         let id = s.asked("capture", json!({}))?;
         let (status, e) = s.an.post(&format!("/api/v1/diagnoses/{id}/deny"), &Value::Null)?;
         assert_eq!((status, &e["outcome"]), (200, &json!("denied")), "{e}");
@@ -228,7 +228,7 @@ async fn two_persons_agree_and_the_officer_is_asked() -> Result<()> {
         let mut answers = Vec::new();
         for _ in 0..13 {
             let (status, e) = s.ask("clock", json!({}))?;
-            if status == 409 && e["code"] == "R-106" {
+            if status == 409 && e["code"] == "Q-106" {
                 answers.push(e);
                 break;
             }
@@ -239,14 +239,14 @@ async fn two_persons_agree_and_the_officer_is_asked() -> Result<()> {
         }
         assert_eq!(answers.len(), 1, "somebody asks without end");
         let (status, e) = s.ask("tcp", json!({"host": "10.0.0.1", "port": 22}))?;
-        assert_eq!((status, &e["code"]), (422, &json!("R-102")), "{e}");
+        assert_eq!((status, &e["code"]), (422, &json!("Q-102")), "{e}");
         let body = json!({"action": "flush_dns"});
         let (status, e) = s.hoa.post(&format!("/api/v1/endpoints/{}/diagnoses", s.id), &body)?;
-        assert_eq!((status, &e["code"]), (422, &json!("R-103")), "{e}");
+        assert_eq!((status, &e["code"]), (422, &json!("Q-103")), "{e}");
         let (status, e) = s.ask("reboot", json!({}))?;
-        assert_eq!((status, &e["code"]), (403, &json!("R-105")), "{e}");
+        assert_eq!((status, &e["code"]), (403, &json!("Q-105")), "{e}");
         let (status, e) = s.ask("shell", json!({"command": "id"}))?;
-        assert_eq!((status, &e["code"]), (422, &json!("R-101")), "{e}");
+        assert_eq!((status, &e["code"]), (422, &json!("Q-101")), "{e}");
         Ok(())
     })
     .await

@@ -53,16 +53,16 @@ pub async fn ask(app: &App, ctx: &Ctx, endpoint: EndpointId, r: &Request) -> Res
     let (row, _) = endpoints::get(app, ctx, endpoint).await?;
     let work = understand(app, r).await?;
     if !may(&ctx.caller, &work) {
-        return Err(Error::Forbidden("R-105", "this is for operators".into()));
+        return Err(Error::Forbidden("Q-105", "this is for operators".into()));
     }
     let reason = r.reason.trim();
     let silent = work.class() == Class::Silent;
     if reason.is_empty() && !silent || reason.chars().count() > REASON_MOST || reason.chars().any(char::is_control) {
         let wanted = format!("say why, in one line of at most {REASON_MOST} characters: the officer reads it");
-        return Err(Error::field("reason", "R-103", wanted));
+        return Err(Error::field("reason", "Q-103", wanted));
     }
     if row.state != EndpointState::Online {
-        return Err(Error::Conflict("R-104", format!("{} is not linked now; nothing can be asked of it", row.name)));
+        return Err(Error::Conflict("Q-104", format!("{} is not linked now; nothing can be asked of it", row.name)));
     }
     let state = if work.two_persons() { DiagnosisState::Asked } else { DiagnosisState::Queued };
     let id = OrderId(Uuid::now_v7());
@@ -84,7 +84,7 @@ async fn understand(app: &App, r: &Request) -> Result<Work> {
     let known: Vec<Listed> = app.store.probe_services().await?.iter().filter_map(|s| listed(&s.service)).collect();
     let of_bundle = known.iter().take(MAX_LISTED).cloned().collect();
     let work =
-        Work::parse(&r.name, r.arguments.clone(), of_bundle).map_err(|w| Error::field(w.argument, "R-101", w.why))?;
+        Work::parse(&r.name, r.arguments.clone(), of_bundle).map_err(|w| Error::field(w.argument, "Q-101", w.why))?;
     // A port is asked only where the controller's list has it: nobody scans an office from here.
     let fits_list = |name: &str| {
         let spec = ACTIONS.iter().find(|a| a.name == name)?;
@@ -95,7 +95,7 @@ async fn understand(app: &App, r: &Request) -> Result<Work> {
         let port = r.arguments.get("port").and_then(Value::as_u64).unwrap_or(443);
         if !known.iter().any(|l| Some(l.host.as_str()) == host && u64::from(l.port) == port) {
             let why = "this host and port are not on the list of services; an operator adds them there";
-            return Err(Error::field("host", "R-102", why));
+            return Err(Error::field("host", "Q-102", why));
         }
     }
     Ok(work)
@@ -118,10 +118,10 @@ async fn room(tx: &mut Tx, endpoint: EndpointId, name: &str, now: Time) -> Resul
     let (recent, open) = tx.diagnosis_counts(endpoint, now.minus(minute)).await?;
     if recent >= PER_MINUTE {
         let why = format!("{name} was asked for {PER_MINUTE} things within a minute; wait a moment");
-        return Err(Error::Conflict("R-106", why));
+        return Err(Error::Conflict("Q-106", why));
     }
     if open >= i64::try_from(tram_wire::diagnosis::AT_ONCE).unwrap_or(2) {
-        return Err(Error::Conflict("R-107", format!("{name} is busy with what it was asked for; wait for that")));
+        return Err(Error::Conflict("Q-107", format!("{name} is busy with what it was asked for; wait for that")));
     }
     Ok(())
 }
@@ -146,7 +146,7 @@ pub async fn approve(app: &App, ctx: &Ctx, id: OrderId) -> Result<Diagnosis> {
     }
     if !may_agree(&ctx.caller, &d.work, &d.asked_by) {
         let why = "another person than the one who asked has to agree, signed in under their own name";
-        return Err(Error::Forbidden("R-108", why.into()));
+        return Err(Error::Forbidden("Q-108", why.into()));
     }
     tx.approve_diagnosis(id, ctx.caller.name()).await?;
     let due = ctx.now.plus(DiagnosisState::Queued.lasts(&d.work));
@@ -325,7 +325,7 @@ pub async fn deliver(app: &App, here: impl Fn(EndpointId) -> bool) -> Result<Del
             issued_ms: now.micros() / 1000,
             expires_ms: now.plus(GOOD_FOR).micros() / 1000,
         };
-        let keys = OrderKeys::open(&app.data_dir).map_err(|e| Error::Unavailable("R-503", e.to_string()))?;
+        let keys = OrderKeys::open(&app.data_dir).map_err(|e| Error::Unavailable("Q-503", e.to_string()))?;
         let signed = keys.sign(&order).map_err(|e| Error::Internal(Box::new(e)))?;
         let due = now.plus(DiagnosisState::Sent.lasts(&d.work));
         let mut tx = app.store.begin().await?;
@@ -446,9 +446,9 @@ pub async fn prune(app: &App, now: Time) -> Result<u64> {
 }
 
 fn over() -> Error {
-    Error::Conflict("R-109", "this does not wait for an agreement any more; nothing was changed".into())
+    Error::Conflict("Q-109", "this does not wait for an agreement any more; nothing was changed".into())
 }
 
 fn not_found() -> Error {
-    Error::NotFound("R-404", "there is no such diagnosis, or it isn't in your sites".into())
+    Error::NotFound("Q-404", "there is no such diagnosis, or it isn't in your sites".into())
 }

@@ -183,7 +183,7 @@ export async function startMock(port = 0) {
     }],
     ['POST', '/endpoints/:id/diagnoses', ({ id, who, body }) => {
       if (body.arguments.to === '-f') {
-        throw new Refusal(422, 'R-101', 'no host', { errors: [{ at: 'to', code: 'R-101', message: 'give a host name or an address' }] })
+        throw new Refusal(422, 'Q-101', 'no host', { errors: [{ at: 'to', code: 'Q-101', message: 'give a host name or an address' }] })
       }
       return world.diagnoses.ask(found(world.endpoints, id), who.user, body)
     }],
@@ -286,7 +286,7 @@ export async function startMock(port = 0) {
     }],
     ['POST', '/runbook-runs/:id/answers', ({ id, body, who }) => {
       const run = found(world.runs, id)
-      if (run.turn !== body.step) throw new Refusal(409, 'R-101', "another question's turn has come")
+      if (run.turn !== body.step) throw new Refusal(409, 'Q-101', "another question's turn has come")
       run.answers.push({ ...body, actor: who.user.username, at: new Date().toISOString() })
       run.turn = run.answers.length < 2 ? 'colour' : null
       if (!run.turn) run.state = 'answered'

@@ -354,7 +354,7 @@ async fn list(
 /// Asks an office computer to do something of the catalogue. Progress comes with `/events` (`diagnosis`).
 #[utoipa::path(post, path = "/endpoints/{id}/diagnoses", tag = "endpoints", operation_id = "ask_diagnosis", params(("id" = Uuid, Path)), request_body = DiagnosisRequest, responses(
     (status = 200, body = Diagnosis),
-    (status = 409, body = Problem, description = "R-104 it is not linked; R-106 asked too often; R-107 it is busy"),
+    (status = 409, body = Problem, description = "Q-104 it is not linked; Q-106 asked too often; Q-107 it is busy"),
     (status = "4XX", body = Problem)))]
 async fn ask(
     State(api): State<Api>,
@@ -380,8 +380,8 @@ async fn get_one(
 /// Agrees, as another person than the one who asked.
 #[utoipa::path(post, path = "/diagnoses/{id}/approve", tag = "diagnoses", params(("id" = Uuid, Path)), responses(
     (status = 200, body = Diagnosis),
-    (status = 403, body = Problem, description = "R-108 who asked can't agree"),
-    (status = 409, body = Problem, description = "R-109 it does not wait any more"),
+    (status = 403, body = Problem, description = "Q-108 who asked can't agree"),
+    (status = 409, body = Problem, description = "Q-109 it does not wait any more"),
     (status = "4XX", body = Problem)))]
 async fn approve(
     State(api): State<Api>,
