@@ -5539,7 +5539,7 @@ export interface operations {
                     "application/json": components["schemas"]["Diagnosis"];
                 };
             };
-            /** @description R-108 who asked can't agree */
+            /** @description Q-108 who asked can't agree */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5548,7 +5548,7 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description R-109 it does not wait any more */
+            /** @description Q-109 it does not wait any more */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -5802,7 +5802,7 @@ export interface operations {
                     "application/json": components["schemas"]["Diagnosis"];
                 };
             };
-            /** @description R-104 it is not linked; R-106 asked too often; R-107 it is busy */
+            /** @description Q-104 it is not linked; Q-106 asked too often; Q-107 it is busy */
             409: {
                 headers: {
                     [name: string]: unknown;
