@@ -72,10 +72,10 @@ impl Gate {
     ///
     /// # Errors
     /// Why not, with the order if it is surely the controller's.
-    pub fn prove(&mut self, signed: &SignedOrder, now_ms: i64) -> Result<Order, (Option<Order>, Refused)> {
+    pub fn prove(&mut self, signed: &SignedOrder, now_ms: i64) -> Result<Order, (Option<Box<Order>>, Refused)> {
         let order = self.signed(signed, now_ms).map_err(|e| (None, e))?;
         if let Err(code) = self.once(&order, now_ms).and_then(|()| allowed(&order, &self.deny)) {
-            return Err((Some(order), code));
+            return Err((Some(Box::new(order)), code));
         }
         Ok(order)
     }

@@ -218,7 +218,7 @@ impl Orders {
         let server_ms = now_ms.saturating_sub(here.skew_ms.unwrap_or(0));
         let order = self.gate.prove(signed, server_ms).and_then(|order| {
             let busy = self.running.len() >= AT_ONCE || self.alive.load(Ordering::Relaxed) >= THREADS;
-            if busy { Err((Some(order), Refused::Busy)) } else { Ok(order) }
+            if busy { Err((Some(Box::new(order)), Refused::Busy)) } else { Ok(order) }
         });
         match order {
             Ok(order) => {
@@ -230,7 +230,7 @@ impl Orders {
                 let news = OrderNews { order: signed.id, n: 0, news: News::Refused { code } };
                 // A full channel means a controller that floods us; it hears of this one by its own deadline.
                 let _ = self.send.try_send(news);
-                entry(order.as_ref(), signed.id, code.code())
+                entry(order.as_deref(), signed.id, code.code())
             }
         }
     }

@@ -69,7 +69,7 @@ fn gate(state: &Path) -> (Gate, Controller) {
     (g, c)
 }
 
-fn code(r: Result<Order, (Option<Order>, Refused)>) -> &'static str {
+fn code(r: Result<Order, (Option<Box<Order>>, Refused)>) -> &'static str {
     r.map_or_else(|(_, e)| e.code(), |_| "good")
 }
 

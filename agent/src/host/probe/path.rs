@@ -54,13 +54,12 @@ fn complaint(socket: &UdpSocket) -> Option<(Ipv4Addr, u8, u8)> {
     let mut parts = [IoSliceMut::new(&mut data)];
     let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
     let message = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags).ok()?;
-    let found = message.cmsgs().ok()?.find_map(|m| match m {
+    message.cmsgs().ok()?.find_map(|m| match m {
         ControlMessageOwned::Ipv4RecvErr(e, Some(from)) => {
             Some((Ipv4Addr::from(u32::from_be(from.sin_addr.s_addr)), e.ee_type, e.ee_code))
         }
         _ => None,
-    });
-    found
+    })
 }
 
 /// The largest packet that passes all the way, as far as the kernel learns; and whether the host was seen to get one
