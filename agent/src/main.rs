@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+use tram_agent::actions::keep_keys;
 use tram_agent::collect::keeper::aside;
 use tram_agent::collect::os;
-use tram_agent::actions::keep_keys;
 use tram_agent::config::{Address, Config};
 use tram_agent::host::{System, wall_ms};
 use tram_agent::identity::{Identity, Request};
