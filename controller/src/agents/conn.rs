@@ -169,7 +169,7 @@ async fn listen(agents: &Agents, id: EndpointId, peer: SocketAddr, seat: &Seat, 
             Ok(m) => m,
             Err(end) => return end,
         };
-        if let AgentMessage::OrderNews(n) = message {
+        if let Said::Long(AgentMessage::OrderNews(n)) = message {
             // What comes of an order has a measure of its own; more than that is not listened to.
             if news.take() {
                 seat.heard(agents.app.clock.now(), None);
