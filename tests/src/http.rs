@@ -76,6 +76,7 @@ impl TestApi {
             policy: Policy::default(),
             support_phone: "024 1022".into(),
             runbooks: tram_controller::identity::shelf::Shelf::default(),
+            hours: tram_controller::domain::incident::hours::Hours::default(),
             embedded: true,
             cookie_domain: String::new(),
             pace: Pace::default(),

@@ -131,6 +131,7 @@ impl Office {
             policy: Policy::default(),
             support_phone: "024 1022".into(),
             runbooks: tram_controller::identity::shelf::Shelf::default(),
+            hours: tram_controller::domain::incident::hours::Hours::default(),
             embedded: true,
             cookie_domain: String::new(),
             pace: Pace::default(),

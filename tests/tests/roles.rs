@@ -41,7 +41,7 @@ const CALLERS: [&str; 5] = ["nobody", "officer", "support elsewhere", "support",
 /// first (401), `3` not for this role (403), `4` not there for this caller (404), `2` names what is not there
 /// for this caller (422). What destroys comes last,
 /// since all callers share one world.
-const TABLE: [(&str, &str); 100] = [
+const TABLE: [(&str, &str); 103] = [
     ("audit_list", "1333y"),
     ("desktops_get_one", "134yy"),
     ("desktops_list", "13yyy"),
@@ -92,6 +92,9 @@ const TABLE: [(&str, &str); 100] = [
     ("calls_step", "134yy"),
     ("calls_attach", "134yy"),
     ("calls_note", "134yy"),
+    ("time_travel_look", "134yy"),
+    ("sla_report", "134yy"),
+    ("sla_export", "134yy"),
     ("runbooks_list", "13yyy"),
     ("runbooks_runs", "134yy"),
     ("runbooks_start", "134yy"),
@@ -381,9 +384,12 @@ async fn ask(api: &TestApi, caller: &Browser<'_>, operation: &Operation, w: &Wor
         _ => w.user.0.to_string(),
     };
     let mut path = operation.path.replace("{id}", &id).replace("{code}", COMMUNE);
-    if operation.id == "runbooks_runs" {
-        path = format!("{path}?incident={}", w.incident);
-    }
+    path += &match operation.id.as_str() {
+        "runbooks_runs" | "time_travel_look" => format!("?incident={}", w.incident),
+        "sla_report" => "?month=2016-10".to_owned(),
+        "sla_export" => "?month=2016-10&format=csv".to_owned(),
+        _ => String::new(),
+    };
     let mut request = Request::builder().method(operation.method.as_str()).uri(path).header(header::ORIGIN, ORIGIN);
     if let Some(cookie) = &caller.cookie {
         request = request.header(header::COOKIE, format!("tram_session={cookie}"));

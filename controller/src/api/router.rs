@@ -61,6 +61,8 @@ fn v1_routes() -> OpenApiRouter<Api> {
             .merge(v1::endpoints::routes())
             .merge(v1::incidents::routes())
             .merge(v1::calls::routes())
+            .merge(v1::time_travel::routes())
+            .merge(v1::sla::routes())
             .merge(v1::runbooks::routes())
             .merge(v1::health::routes())
             .merge(v1::diagnosis::routes())

@@ -32,6 +32,7 @@ mod node;
 mod place;
 mod runbook;
 mod server;
+mod sla;
 mod status;
 
 /// Virtual desktops for public offices: the controller.
@@ -79,6 +80,9 @@ enum Command {
     /// Make, sign and check runbooks.
     #[command(subcommand)]
     Runbook(runbook::Runbook),
+    /// Evidence of a line's outages for its carrier.
+    #[command(subcommand)]
+    Sla(sla::Sla),
     /// Print the OpenAPI 3.1 document.
     Openapi,
     /// Work on the installation with a shell on this machine; every change is audited.
@@ -138,6 +142,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Doctor { json } => return doctor::run(&config, json).await,
         Command::Status { json } => status::run(&open(&config).await?, json).await?,
         Command::Runbook(what) => runbook::run(&config, what)?,
+        Command::Sla(what) => sla::run(&config, what).await?,
         Command::Admin(admin) => {
             telemetry::logging(&config.log_format, "warn");
             admin::run(&config, admin).await?;
@@ -169,6 +174,7 @@ async fn app(config: &Config, store: Store) -> Result<App> {
         policy: config.sessions.clone(),
         support_phone: config.support_phone.clone(),
         runbooks: config.runbooks.clone(),
+        hours: config.health.hours.clone(),
         embedded: config.gateway.embedded,
         cookie_domain: config.cookie_domain.clone(),
         pace: config.health.pace,

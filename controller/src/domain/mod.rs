@@ -30,6 +30,8 @@ pub mod runbook;
 pub mod session;
 pub mod site;
 pub mod site_import;
+pub mod sla;
 pub mod text;
+pub mod then;
 pub mod ticket;
 pub mod time;

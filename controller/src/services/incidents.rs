@@ -126,6 +126,7 @@ async fn settle(
 async fn start(tx: &mut Tx, j: &Judgement, course: &Course, readers: &Readers, now: Time) -> Result<IncidentId> {
     let id = IncidentId(Uuid::now_v7());
     tx.open_incident(id, j, course.is_flapping(), now).await?;
+    tx.remember_judgement(id, now).await?;
     let detail = json!({"cause": j.cause, "confidence": j.confidence, "evidence": j.evidence, "sites": j.sites.len(),
         "endpoints": j.endpoints.len()});
     tx.incident_event(id, "opened", "system", detail, now).await?;
@@ -144,6 +145,7 @@ async fn keep(tx: &mut Tx, i: &Incident, j: &Judgement, step: Step, course: &Cou
     let same = evidence && grown == 0 && i.severity == j.severity && i.flapping == course.is_flapping();
     if !same {
         tx.refresh_incident(i.id, j, course.is_flapping(), now).await?;
+        tx.remember_judgement(i.id, now).await?;
     }
     if grown > 0 {
         let detail = json!({"endpoints": j.endpoints.len(), "more": grown, "sites": j.sites.len()});
@@ -186,6 +188,7 @@ async fn end(
         && (cause != i.cause || confidence != i.confidence)
     {
         tx.judge_incident_again(i.id, cause, confidence, &evidence, now).await?;
+        tx.remember_judgement(i.id, now).await?;
         let detail = json!({"from": i.cause, "to": cause, "confidence": confidence, "evidence": evidence});
         tx.incident_event(i.id, "cause", "system", detail, now).await?;
         counter!("incidents_judged_again_total").increment(u64::from(cause != i.cause));
@@ -321,7 +324,13 @@ pub async fn set_site_facts(app: &App, ctx: &Ctx, facts: SiteFacts) -> Result<Si
         return Err(Error::field("maintenance_reason", "I-105", "give at most 200 characters on one line"));
     }
     let mut tx = app.store.begin().await?;
+    let before = app.store.site_facts().await?.into_iter().find(|f| f.site_code == facts.site_code).unwrap_or_default();
     tx.put_site_facts(&facts).await?;
+    let until = facts.maintenance_until.map(Time::from_micros);
+    if before.maintenance_until != facts.maintenance_until {
+        let (by, reason) = (ctx.caller.name(), &facts.maintenance_reason);
+        tx.announce_work(&facts.site_code, until, reason, by, ctx.now).await?;
+    }
     let detail = json!({"carrier": facts.carrier, "maintenance_until": facts.maintenance_until.map(Time::from_micros),
         "reason": facts.maintenance_reason});
     audit(&mut tx, ctx, "site.facts", &facts.site_code, detail).await?;

@@ -36,6 +36,8 @@ pub mod pools;
 pub mod runbooks;
 pub mod sign_in;
 pub mod sites;
+pub mod sla;
+pub mod time_travel;
 pub mod tunnels;
 pub mod users;
 
@@ -62,6 +64,8 @@ pub struct App {
     pub support_phone: String,
     /// Runbooks, and whose signatures count.
     pub runbooks: crate::identity::shelf::Shelf,
+    /// Office hours, without the days that are not as their weekday.
+    pub hours: crate::domain::incident::hours::Hours,
     /// Whether this process carries connections itself, at `public_url`.
     pub embedded: bool,
     /// How often endpoints speak, and how often what they say is judged.

@@ -47,6 +47,7 @@ pub mod sessions;
 pub mod site_lines;
 pub mod site_paths;
 pub mod sites;
+pub mod then;
 pub mod tickets;
 pub mod users;
 

@@ -274,6 +274,8 @@ export async function startMock(port = 0) {
       world.services = world.services.filter((s) => s.id !== id)
       return undefined
     }],
+    ['GET', '/time-travel', ({ url }) => world.then(url.searchParams.get('at') ?? new Date().toISOString())],
+    ['GET', '/sites/:id/sla', ({ url }) => world.sla(url.searchParams.get('month'))],
     ['GET', '/runbooks', () => ({ items: [{ ...runbook, file: null, key: null, used: 4, fixed: 3 }], refused: [] })],
     ['GET', '/runbook-runs', ({ url }) => page(world.runs.filter((r) => r.of === (url.searchParams.get('incident') ?? url.searchParams.get('call'))))],
     ['POST', '/runbook-runs', ({ body, who }) => {

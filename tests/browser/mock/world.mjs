@@ -192,6 +192,30 @@ export class World {
     return incident
   }
 
+  /** A moment of Cổ Loa: the line then, the power now. */
+  then(at) {
+    const i = this.incidents[0]
+    const judged = (cause, evidence) => ({ at: i.opened_at, cause, severity: 'crit', confidence: 'medium', evidence: [evidence], doubts: [] })
+    return {
+      at, site: coLoa.code,
+      incidents: [{ incident: i, then: judged('site_line', { code: 'all_silent', params: { count: '2' } }), now: judged('site_power', { code: 'backlog_power_lost', params: { count: '2', of: '2' } }) }],
+      computers: [{ id: this.endpoints[0].id, name: 'may-co-loa-01', then: 'silent', since: i.opened_at, truth: 'off', learnt_at: now(), findings_then: [], findings_now: [{ check: 'gateway', state: 'crit', code: 'gateway_silent', params: {} }] }],
+      stops: [{ at: ago(3600), what: 'endpoint.silent' }, { at: i.opened_at, what: 'incident.site_line' }],
+    }
+  }
+
+  /** A month of Cổ Loa's line. */
+  sla(month) {
+    const figures = { counted_s: 2_678_400, down_s: 3705, outages: 1, availability: 99.862 }
+    const span = { begin: '2026-10-05T01:58:00Z', end: '2026-10-05T02:59:45Z' }
+    return {
+      installation: randomUUID(), site: coLoa.code, site_name: 'Xã Cổ Loa, Huyện Đông Anh', carrier: 'VNPT', month, from: '2026-09-30T17:00:00Z',
+      until: '2026-10-31T17:00:00Z', complete: true, made_at: now(), around_the_clock: figures, office_hours: figures,
+      outages: [{ ...span, incident: this.incidents[0].id, cause: 'site_line', first_cause: 'site_line', confidence: 'high', evidence: [{ code: 'all_silent', params: { count: '2' } }], seconds: 3705, counted_s: 3705, office_s: 3705 }],
+      excluded: [{ ...span, incident: randomUUID(), cause: 'site_power', why: 'not_the_line' }], works: [{ from: span.begin, until: span.end, reason: 'thay cáp' }],
+    }
+  }
+
   /** Somebody in front got a desktop: everybody's page hears of it. */
   moveUp() {
     this.ahead -= 1

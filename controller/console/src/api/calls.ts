@@ -154,6 +154,11 @@ export const attachCall = (id: string, incident: string | null) =>
 export const noteCall = (id: string, text: string) =>
   body(api.POST('/api/v1/calls/{id}/notes', { params: { path: { id } }, body: { text } }))
 
+export const timeTravel = (of: { site?: string; endpoint?: string; incident?: string; at?: string }) =>
+  body(api.GET('/api/v1/time-travel', { params: { query: of } }))
+export const sla = (code: string, month: string) =>
+  body(api.GET('/api/v1/sites/{code}/sla', { params: { path: { code }, query: { month } } }))
+
 export const siteFacts = () => body(api.GET('/api/v1/site-facts'))
 export const setSiteFacts = (code: string, facts: SiteFacts) =>
   body(api.PUT('/api/v1/site-facts/{code}', { params: { path: { code } }, body: facts }))

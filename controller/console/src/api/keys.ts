@@ -15,6 +15,8 @@ export const keys = {
   sessions: ['sessions'] as const,
   incidents: ['incidents'] as const,
   calls: (which: string) => ['calls', which] as const,
+  then: (kind: string, id: string, at: string) => ['then', kind, id, at] as const,
+  sla: (site: string, month: string) => ['sla', site, month] as const,
   siteFacts: ['site-facts'] as const,
   calendar: ['calendar'] as const,
   services: ['services'] as const,

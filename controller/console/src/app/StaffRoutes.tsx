@@ -18,6 +18,8 @@ import { PoolPage } from '../pages/PoolPage'
 import { PoolsPage } from '../pages/PoolsPage'
 import { SessionsPage } from '../pages/SessionsPage'
 import { SitesPage } from '../pages/SitesPage'
+import { SlaPage } from '../pages/SlaPage'
+import { TimeTravelPage } from '../pages/TimeTravelPage'
 import { TokensPage } from '../pages/TokensPage'
 import { UsersPage } from '../pages/UsersPage'
 import { Shell } from './Shell'
@@ -41,6 +43,8 @@ export default function StaffRoutes({ role }: { role: 'operator' | 'support' }) 
         <Route path="/desktops" element={<DesktopsPage />} />
         <Route path="/gateways" element={<GatewaysPage operator={operator} />} />
         <Route path="/offices" element={<OfficesPage operator={operator} />} />
+        <Route path="/time-travel" element={<TimeTravelPage />} />
+        <Route path="/sla" element={<SlaPage />} />
         <Route path="/sites" element={<SitesPage />} />
         {operator && (
           <>

@@ -16,6 +16,8 @@ const desktops: NavItem = { to: '/desktops', label: 'nav.desktops', icon: 'scree
 const incidents: NavItem = { to: '/incidents', label: 'nav.incidents', icon: 'alarm' }
 const calls: NavItem = { to: '/calls', label: 'nav.calls', icon: 'headset' }
 const offices: NavItem = { to: '/offices', label: 'nav.offices', icon: 'map' }
+const then: NavItem = { to: '/time-travel', label: 'nav.then', icon: 'refresh' }
+const sla: NavItem = { to: '/sla', label: 'nav.sla', icon: 'list' }
 const endpoints: NavItem = { to: '/endpoints', label: 'nav.endpoints', icon: 'device' }
 const tokens: NavItem = { to: '/tokens', label: 'nav.tokens', icon: 'key' }
 const sessions: NavItem = { to: '/sessions', label: 'nav.sessions', icon: 'link' }
@@ -26,7 +28,7 @@ const audit: NavItem = { to: '/audit', label: 'nav.audit', icon: 'list' }
 
 /** What each role finds in the side bar; the controller refuses the rest anyway. */
 export const navigation: Record<Role, NavItem[]> = {
-  operator: [home, incidents, calls, hosts, gateways, images, pools, desktops, sessions, endpoints, tokens, sites, offices, notify, users, audit],
-  support: [incidents, calls, endpoints, tokens, sessions, desktops, gateways, sites, offices],
+  operator: [home, incidents, calls, hosts, gateways, images, pools, desktops, sessions, endpoints, tokens, sites, offices, then, sla, notify, users, audit],
+  support: [incidents, calls, endpoints, tokens, sessions, desktops, gateways, sites, offices, then, sla],
   officer: [{ to: '/', label: 'nav.desktop', icon: 'screen' }],
 }

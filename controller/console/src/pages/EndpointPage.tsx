@@ -49,6 +49,9 @@ function Detail({ endpoint, operator }: { endpoint: Endpoint; operator: boolean 
         <Text size="sm">
           {t('endpoint.lastSeen')}: <Ago at={endpoint.last_seen_at} both />
         </Text>
+        <Anchor component={Link} className="link" size="sm" to={`/time-travel?endpoint=${endpoint.id}`}>
+          {t('then.link')}
+        </Anchor>
       </Group>
       {endpoint.verdict_reasons.length > 0 && (
         <Section title={t('endpoint.reasons')}>

@@ -89,6 +89,9 @@ function Detail({ incident }: { incident: IncidentDetail }) {
             })}
           </Text>
         )}
+        <Anchor component={Link} className="link" size="sm" to={`/time-travel?incident=${incident.id}&at=${encodeURIComponent(incident.opened_at)}`}>
+          {t('then.link')}
+        </Anchor>
         {incident.merged_into && (
           <Anchor component={Link} className="link" to={`/incidents/${incident.merged_into}`}>
             {t('incident.mergedInto')}

@@ -88,7 +88,7 @@ function SiteFacts() {
           list.items.length === 0 ? (
             <Text size="sm">{t('offices.noFacts')}</Text>
           ) : (
-            <Rows label={t('offices.facts')} head={[t('site.one'), t('offices.carrier'), t('offices.until'), t('offices.reason'), t('offices.change')]}>
+            <Rows label={t('offices.facts')} head={[t('site.one'), t('sla.carrier'), t('offices.until'), t('offices.reason'), t('offices.change')]}>
               {list.items.map((f) => (
                 <Table.Tr key={f.site}>
                   <Table.Td>{f.site}</Table.Td>
@@ -109,7 +109,7 @@ function SiteFacts() {
       <form onSubmit={(event) => void submit(event)}>
         <Group align="flex-end" gap="sm">
           <SiteSelect label={t('site.one')} value={site} onChange={choose} />
-          <TextInput label={t('offices.carrier')} maxLength={60} value={carrier} onChange={(e) => setCarrier(e.currentTarget.value)} />
+          <TextInput label={t('sla.carrier')} maxLength={60} value={carrier} onChange={(e) => setCarrier(e.currentTarget.value)} />
           <TextInput type="datetime-local" label={t('offices.until')} value={until} onChange={(e) => setUntil(e.currentTarget.value)} />
           <TextInput label={t('offices.reason')} maxLength={200} value={reason} onChange={(e) => setReason(e.currentTarget.value)} />
           <Button type="submit" disabled={!site}>

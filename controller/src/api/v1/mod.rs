@@ -21,7 +21,9 @@ pub mod pools;
 pub mod runbooks;
 pub mod sessions;
 pub mod sites;
+pub mod sla;
 pub mod support;
+pub mod time_travel;
 pub mod users;
 
 pub use pools::SiteRef;
