@@ -1357,6 +1357,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/sites/{code}/sla": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Outages of a site's line in a month. */
+        get: operations["sla_report"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sites/{code}/sla/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The same as a file: a table, or JSON with a signature that `tram-controller sla verify` checks. */
+        get: operations["sla_export"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/support": {
         parameters: {
             query?: never;
@@ -1366,6 +1400,23 @@ export interface paths {
         };
         /** Whom to call. */
         get: operations["support_get_one"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/time-travel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Looks back at a site, a computer or an incident. */
+        get: operations["time_travel_look"];
         put?: never;
         post?: never;
         delete?: never;
@@ -3965,6 +4016,11 @@ export interface components {
              */
             usb: boolean | null;
         };
+        /**
+         * @description How a computer was known to be.
+         * @enum {string}
+         */
+        Presence: "online" | "silent" | "gone" | "revoked" | "unknown";
         /** @description A service that one endpoint of each site probes. */
         ProbedService: {
             /**
@@ -4570,6 +4626,118 @@ export interface components {
             /** @description Full name. */
             name: string;
         };
+        /** @description Something that is not the line's fault, or is told elsewhere. */
+        SlaExcluded: {
+            /** @description From. */
+            begin: components["schemas"]["Time"];
+            /** @description Why it happened. */
+            cause: components["schemas"]["IncidentCause"];
+            end?: components["schemas"]["Time"] | null;
+            /**
+             * Format: uuid
+             * @description The incident.
+             */
+            incident: string;
+            /** @description Why it does not count: `not_the_line`, `degraded`, `merged`. */
+            why: string;
+        };
+        /** @description How much of a time a line was there. */
+        SlaFigures: {
+            /**
+             * Format: double
+             * @description Percent of the counted time with a line, to a thousandth.
+             */
+            availability: number;
+            /**
+             * Format: int64
+             * @description Seconds that count: the time less announced work.
+             */
+            counted_s: number;
+            /**
+             * Format: int64
+             * @description Seconds of these without a line.
+             */
+            down_s: number;
+            /** @description Outages that count. */
+            outages: number;
+        };
+        /** @description An outage of the line. */
+        SlaOutage: {
+            /** @description From: when the last computer of the office was heard last. */
+            begin: components["schemas"]["Time"];
+            /** @description Why, as judged in the end. */
+            cause: components["schemas"]["IncidentCause"];
+            /** @description How sure. */
+            confidence: components["schemas"]["Confidence"];
+            /**
+             * Format: int64
+             * @description Seconds that count: without announced work.
+             */
+            counted_s: number;
+            end?: components["schemas"]["Time"] | null;
+            /** @description What speaks for it. */
+            evidence: components["schemas"]["Evidence"][];
+            /** @description Why, as judged at first. */
+            first_cause: components["schemas"]["IncidentCause"];
+            /**
+             * Format: uuid
+             * @description The incident.
+             */
+            incident: string;
+            /**
+             * Format: int64
+             * @description Seconds of these in office hours.
+             */
+            office_s: number;
+            /**
+             * Format: int64
+             * @description Seconds in this month.
+             */
+            seconds: number;
+        };
+        /** @description A month of an office's line. */
+        SlaReport: {
+            /** @description Around the clock. */
+            around_the_clock: components["schemas"]["SlaFigures"];
+            /** @description Whose line. */
+            carrier?: string | null;
+            /** @description The month is over. */
+            complete: boolean;
+            /** @description What does not count. */
+            excluded: components["schemas"]["SlaExcluded"][];
+            /** @description From. */
+            from: components["schemas"]["Time"];
+            /**
+             * Format: uuid
+             * @description The installation that saw it.
+             */
+            installation: string;
+            /** @description When this was reckoned. */
+            made_at: components["schemas"]["Time"];
+            /** @description The month by the clock of the offices, such as `2026-11`. */
+            month: string;
+            /** @description In office hours. */
+            office_hours: components["schemas"]["SlaFigures"];
+            /** @description Outages of the line, in order. */
+            outages: components["schemas"]["SlaOutage"][];
+            /** @description Code of the site. */
+            site: string;
+            /** @description Its name. */
+            site_name: string;
+            /** @description Until: its end, or now. */
+            until: components["schemas"]["Time"];
+            /** @description Announced work. */
+            works: components["schemas"]["SlaWork"][];
+        };
+        /** @description Announced work. */
+        SlaWork: {
+            /** @description From. */
+            from: components["schemas"]["Time"];
+            /** @description What for. */
+            reason: string;
+            /** @description Until. */
+            until: components["schemas"]["Time"];
+        };
         /** @description How to stop. */
         StopRequest: {
             /** @description `true`: cut the power. */
@@ -4596,6 +4764,81 @@ export interface components {
             celsius: number;
             /** @description Which. */
             label: string;
+        };
+        /** @description A computer at that moment. */
+        ThenComputer: {
+            /** @description The same as known now. */
+            findings_now: components["schemas"]["ThenFinding"][];
+            /** @description What its checks complained of, as known then. */
+            findings_then: components["schemas"]["ThenFinding"][];
+            /**
+             * Format: uuid
+             * @description Which.
+             */
+            id: string;
+            learnt_at?: components["schemas"]["Time"] | null;
+            /** @description Its name. */
+            name: string;
+            since?: components["schemas"]["Time"] | null;
+            /** @description As it was known then. */
+            then: components["schemas"]["Presence"];
+            /** @description As is known now. */
+            truth: components["schemas"]["Truth"];
+        };
+        /** @description What a check complained of. */
+        ThenFinding: {
+            /** @description Which check. */
+            check: string;
+            /** @description Which sentence. */
+            code: string;
+            /** @description Its blanks. */
+            params: {
+                [key: string]: string;
+            };
+            /** @description `warn` or `crit`. */
+            state: string;
+        };
+        /** @description An incident at that moment. */
+        ThenIncident: {
+            /** @description As it is now. */
+            incident: components["schemas"]["Incident"];
+            now?: components["schemas"]["ThenJudgement"] | null;
+            then?: components["schemas"]["ThenJudgement"] | null;
+        };
+        /** @description A judgement. */
+        ThenJudgement: {
+            /** @description From then on. */
+            at: components["schemas"]["Time"];
+            /** @description Why. */
+            cause: components["schemas"]["IncidentCause"];
+            /** @description How sure. */
+            confidence: components["schemas"]["Confidence"];
+            /** @description What would have changed it. */
+            doubts: components["schemas"]["Evidence"][];
+            /** @description What spoke for it. */
+            evidence: components["schemas"]["Evidence"][];
+            /** @description How bad. */
+            severity: components["schemas"]["Severity"];
+        };
+        /** @description A moment, as it was known then and as it is known now. */
+        ThenMoment: {
+            /** @description When. */
+            at: components["schemas"]["Time"];
+            /** @description Its computers. */
+            computers: components["schemas"]["ThenComputer"][];
+            /** @description Its incidents. */
+            incidents: components["schemas"]["ThenIncident"][];
+            /** @description The site. */
+            site: string;
+            /** @description Moments half a day around at which something became known, in order. */
+            stops: components["schemas"]["ThenStop"][];
+        };
+        /** @description A moment at which something became known. */
+        ThenStop: {
+            /** @description When. */
+            at: components["schemas"]["Time"];
+            /** @description What: `endpoint.` and an event, or `incident.` and a cause or `over`. */
+            what: string;
         };
         /** @description Opens the session's display once. */
         Ticket: {
@@ -4670,6 +4913,11 @@ export interface components {
             /** @description What it is and what to do. */
             text: string;
         };
+        /**
+         * @description How it was, as far as is known now.
+         * @enum {string}
+         */
+        Truth: "heard" | "ran_unheard" | "off" | "unknown";
         /**
          * @description What a segment is measured in.
          * @enum {string}
@@ -8162,6 +8410,72 @@ export interface operations {
             };
         };
     };
+    sla_report: {
+        parameters: {
+            query?: {
+                /** @description Such as `2026-11`. */
+                month?: string;
+            };
+            header?: never;
+            path: {
+                code: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SlaReport"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sla_export: {
+        parameters: {
+            query?: {
+                /** @description Such as `2026-11`. */
+                month?: string;
+                /** @description `csv`, or `json`: signed. */
+                format?: string;
+            };
+            header?: never;
+            path: {
+                code: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/csv": string;
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     support_get_one: {
         parameters: {
             query?: never;
@@ -8177,6 +8491,42 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Support"];
+                };
+            };
+        };
+    };
+    time_travel_look: {
+        parameters: {
+            query?: {
+                /** @description The moment; absent: now. */
+                at?: components["schemas"]["Time"];
+                /** @description A site. */
+                site?: string;
+                /** @description Or a computer. */
+                endpoint?: string;
+                /** @description Or an incident: the first of its sites. */
+                incident?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ThenMoment"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
