@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::time::{Instant, sleep_until};
-use tram_wire::enrol::{Issued, Renew};
+use tram_wire::enrol::{EnrolResponse, Issued, Renew};
 use tram_wire::heartbeat::{Beat, Goodbye, GoodbyeReason};
+use tram_wire::hello::Hello;
 use tram_wire::plan::{Live, MAX_LIVE_S, Plan};
 use tram_wire::report::{Note, Record};
 use tram_wire::{AgentMessage, ControllerMessage};
@@ -20,8 +21,9 @@ use crate::collect::keeper::Keeper;
 use crate::collect::line::{self, Line};
 use crate::collect::{self, collectors};
 use crate::config::{Address, Config, ConfigError};
+use crate::generalize;
 use crate::host::{Burst, Host};
-use crate::identity::{Identity, IdentityError, Request};
+use crate::identity::{self, Identity, IdentityError, Request};
 use crate::ledger::Ledger;
 use crate::link::machine::{Due, Heard, Machine};
 use crate::link::{Link, LinkError, tls};
@@ -35,6 +37,12 @@ pub enum RunError {
     /// No usable identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// Its folder can't be written.
+    #[error("the state folder can't be used: {0}")]
+    State(std::io::Error),
+    /// Another agent works with this state folder.
+    #[error("another tram-agent runs with this state folder")]
+    Twice,
     /// The identity names no usable address.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -93,6 +101,10 @@ struct App<H> {
     /// Another handle, for what costs nothing to read.
     host: H,
     boot: String,
+    /// Tells this run from another one with the same identity.
+    nonce: String,
+    /// What is to be done before the next word: a new identity is asked for.
+    rekey: bool,
     outbox: Outbox,
     ledger: Ledger,
     plan: Option<Plan>,
@@ -133,6 +145,8 @@ pub async fn run<H: Host + Send + 'static>(
     stop: impl Future<Output = GoodbyeReason>,
 ) -> Result<(), RunError> {
     let identity = Identity::load(&config.state)?;
+    let held = identity::hold(&config.state).map_err(RunError::State)?;
+    let _held = held.ok_or(RunError::Twice)?;
     let begun = Instant::now();
     let mut app = App {
         state: config.state.clone(),
@@ -143,6 +157,8 @@ pub async fn run<H: Host + Send + 'static>(
         begun,
         keeper: Keeper::new(host.again(), collectors()),
         boot: host.read("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
+        nonce: format!("{seed:016x}"),
+        rekey: false,
         outbox: Outbox::open(&config.state),
         ledger: Ledger::of(&config.state),
         plan: std::fs::read(config.state.join(PLAN_FILE)).ok().and_then(|b| serde_json::from_slice(&b).ok()),
@@ -256,13 +272,16 @@ impl<H: Host + Send + 'static> App<H> {
 
     async fn do_what_is_due(&mut self) {
         self.look_around();
+        if std::mem::take(&mut self.rekey) {
+            self.renew().await;
+        }
         self.ship().await;
         while let Some(due) = self.machine.due(self.now()) {
             match due {
                 Due::Open => self.open(),
                 Due::Drop(why) => self.dropped(why),
                 Due::Hello => {
-                    let hello = collect::hello(&self.host, self.identity.connects);
+                    let hello = self.hello();
                     self.send(&AgentMessage::Hello(hello)).await;
                 }
                 Due::Beat { seq, rtt_us } => {
@@ -488,9 +507,13 @@ impl<H: Host + Send + 'static> App<H> {
                 self.status = LinkStatus::Up { since_ms: wall };
                 self.up = Some((now, false));
                 self.line.back();
+                self.settled();
                 self.schedule_renewal(self.identity.issued.renew_at_ms());
                 self.save_status();
             }
+            Heard::Quarantined => self.quarantined(wall),
+            Heard::NewIdentity => self.rekey = true,
+            Heard::Reborn(answer) => self.reborn(answer),
             Heard::Refused(refusal) => {
                 note(&format!("refused ({}): {refusal}", refusal.code()));
                 self.link = None;
@@ -542,6 +565,61 @@ impl<H: Host + Send + 'static> App<H> {
                 self.save_status();
             }
             Err(e) => note(&format!("the new certificate can't be used: {e}")),
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        let mut hello = collect::hello(&self.host, self.identity.connects);
+        if let Some(instance) = &mut hello.instance {
+            instance.nonce.clone_from(&self.nonce);
+            instance.copy.clone_from(&self.identity.copy);
+        }
+        hello
+    }
+
+    /// Several computers show this identity. From here on this one can be told from the others.
+    fn quarantined(&mut self, wall: i64) {
+        self.status = LinkStatus::Quarantined { since_ms: wall };
+        self.up = Some((self.now(), false));
+        if self.identity.copy.is_some() {
+            note("several computers show this identity; an operator has to say whose it is");
+            self.save_status();
+            return;
+        }
+        let marked = self.identity.mark_as_copy().and_then(|()| self.identity.save(&self.state).map_err(std::io::Error::other));
+        match marked {
+            // The mark is part of hello.
+            Ok(()) => self.lost("several computers show this identity"),
+            Err(e) => note(&format!("this computer can't be told from its copies: {e}")),
+        }
+    }
+
+    /// Whatever was said of copies is over.
+    fn settled(&mut self) {
+        if self.identity.copy.take().is_some()
+            && let Err(e) = self.identity.save(&self.state)
+        {
+            note(&format!("the identity can't be saved: {e}"));
+        }
+    }
+
+    /// This computer was a copy, and is an endpoint of its own now. What waited was made under the other's name.
+    fn reborn(&mut self, answer: EnrolResponse) {
+        let Some(request) = self.renewal.take() else { return };
+        let next = self.identity.reborn(&request, answer.endpoint_id, answer.issued);
+        let usable = tls::link(&next).map_err(|e| e.to_string());
+        match usable.and_then(|tls| next.save(&self.state).map(|()| tls).map_err(|e| e.to_string())) {
+            Ok(tls) => {
+                note(&format!("this computer is endpoint {} from now on", next.endpoint_id));
+                self.tls = tls;
+                self.identity = next;
+                self.plan = None;
+                self.outbox.cut();
+                generalize::forget(&self.state);
+                self.outbox = Outbox::open(&self.state);
+                self.lost("this computer has a new identity");
+            }
+            Err(e) => note(&format!("the new identity can't be used: {e}")),
         }
     }
 

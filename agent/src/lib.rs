@@ -1,7 +1,7 @@
 //! The Tram endpoint agent.
 //!
 //! One process, one thread, one outbound link. Floors, bottom up; a floor uses only those below it:
-//! `wire` | `host`, `config` | `identity`, `collect`, `queue`, `ledger`, `checks`, `link::machine` | `link`, `report` | `status`,
+//! `wire` | `host`, `config` | `identity`, `collect`, `queue`, `ledger`, `generalize`, `checks`, `link::machine` | `link`, `report` | `status`,
 //! `doctor` | `session`, `app` | `main`.
 
 pub mod app;
@@ -9,6 +9,7 @@ pub mod checks;
 pub mod collect;
 pub mod config;
 pub mod doctor;
+pub mod generalize;
 pub mod host;
 pub mod identity;
 pub mod ledger;

@@ -32,6 +32,11 @@ pub enum LinkStatus {
         /// Since when.
         since_ms: i64,
     },
+    /// Open, but several computers show this identity: an operator has to say whose it is.
+    Quarantined {
+        /// Since when.
+        since_ms: i64,
+    },
     /// The agent was stopped.
     Stopped,
 }

@@ -271,5 +271,6 @@ pub fn hello(clock: &Clock) -> Hello {
         arch: String::new(),
         boot_id: String::new(),
         connects: 1,
+        instance: None,
     }
 }

@@ -33,6 +33,7 @@ const AGENT: &[(&str, u8)] = &[
     ("queue", 2),
     ("ledger", 2),
     ("outbox", 3),
+    ("generalize", 3),
     ("collect", 2),
     ("checks", 3),
     ("link", 4),

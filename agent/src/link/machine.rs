@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use tram_wire::ControllerMessage;
-use tram_wire::enrol::Issued;
+use tram_wire::enrol::{EnrolResponse, Issued};
 use tram_wire::hello::HelloAck;
 use tram_wire::plan::{Live, Plan};
 use tram_wire::refusal::{Refusal, Retry};
@@ -61,12 +61,18 @@ pub enum Due {
 pub enum Heard {
     /// The link is open.
     Welcome,
+    /// The link is open, but this identity is shown by several computers.
+    Quarantined,
     /// A beat came back.
     Answered,
     /// It answers nothing that is open: late, doubled or out of place. Ignored.
     Stale,
     /// A new certificate.
     Renewed(Issued),
+    /// This computer is to ask for an identity of its own.
+    NewIdentity,
+    /// The identity of its own.
+    Reborn(EnrolResponse),
     /// A batch of records was kept.
     Kept(u64),
     /// How to report.
@@ -230,7 +236,7 @@ impl Machine {
                 self.failures = 0;
                 self.reconnect_window = Duration::from_secs(ack.reconnect_window_s.clamp(1, 3600).into());
                 self.state = State::Up(Up::new(now, &ack));
-                Heard::Welcome
+                if ack.quarantined { Heard::Quarantined } else { Heard::Welcome }
             }
             (ControllerMessage::BeatAck(ack), State::Up(up)) => {
                 up.heard = now;
@@ -255,6 +261,14 @@ impl Machine {
             (ControllerMessage::Live(live), State::Up(up)) => {
                 up.heard = now;
                 Heard::Live(live)
+            }
+            (ControllerMessage::NewIdentity(_), State::Up(up)) => {
+                up.heard = now;
+                Heard::NewIdentity
+            }
+            (ControllerMessage::Reborn(answer), State::Up(up)) => {
+                up.heard = now;
+                Heard::Reborn(answer)
             }
             (ControllerMessage::Renewed(issued), State::Up(up)) => {
                 up.heard = now;

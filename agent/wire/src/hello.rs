@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::instance::Instance;
 use crate::version::Versions;
 
 /// Who is calling and what it speaks. First message of the agent; also part of enrolment.
@@ -30,6 +31,9 @@ pub struct Hello {
     /// How often this identity has connected; a restored disk image shows an old count.
     #[serde(default)]
     pub connects: u64,
+    /// Which computer and which run of the agent this is; agents that can't tell say nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Instance>,
 }
 
 /// The controller's answer: the link is open, and this is how to behave on it.
@@ -45,4 +49,7 @@ pub struct HelloAck {
     pub snapshot_s: u32,
     /// If the link drops, wait a random part of this many seconds before the first try.
     pub reconnect_window_s: u32,
+    /// Several computers show this identity: reports are kept apart, and nothing is asked of any of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quarantined: bool,
 }

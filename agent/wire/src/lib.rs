@@ -21,6 +21,8 @@
 //!   report (60 s, if any)          →   report_ack: [`report`], [`plan`]
 //!                                  ←   live: deltas every second for a while
 //!   renew (at 2/3 of the life)     →   renewed
+//!                                  ←   new_identity: this was a copy; a renew is answered with
+//!                                  ←   reborn: it is an endpoint of its own from here on
 //!   goodbye                        →
 //!   GET  /agent/v1/tunnel (mTLS)   →   streams of a session: [`tunnel`], [`session`]
 //!   POST /agent/v1/desk/… (mTLS)   →   an officer signs in and asks for a desktop: [`desk`]; a [`lease`] for outages;
@@ -36,6 +38,7 @@ pub mod frame;
 pub mod heartbeat;
 pub mod hello;
 pub mod ids;
+pub mod instance;
 pub mod lease;
 pub mod packed;
 pub mod plan;

@@ -151,29 +151,19 @@ async fn keep_enrolment(
     Ok(Some(()))
 }
 
-fn busy(e: &dyn std::fmt::Display) -> Refusal {
+pub(super) fn busy(e: &dyn std::fmt::Display) -> Refusal {
     tracing::warn!(error = %e, "an endpoint was sent away");
     Refusal::Busy { retry_after_s: 30 }
-}
-
-/// Whether an endpoint with a good certificate may link.
-///
-/// # Errors
-/// [`Refusal::Unknown`], [`Refusal::Revoked`], [`Refusal::Version`], or [`Refusal::Busy`] if the
-/// database is away.
-pub async fn admit(app: &App, id: EndpointId, hello: &Hello) -> Result<u16, Refusal> {
-    let version = tram_wire::version::negotiate(hello.versions)?;
-    standing(app, id).await?;
-    Ok(version)
 }
 
 /// The row of an endpoint that proved its certificate, if it was not withdrawn.
 ///
 /// # Errors
-/// [`Refusal::Unknown`], [`Refusal::Revoked`], or [`Refusal::Busy`] if the database is away.
+/// [`Refusal::Unknown`], [`Refusal::Revoked`], [`Refusal::Clone`], or [`Refusal::Busy`] if the database is away.
 pub async fn standing(app: &App, id: EndpointId) -> Result<Endpoint, Refusal> {
     match app.store.endpoint(id).await {
         Ok(Some(e)) if e.state == EndpointState::Revoked => Err(Refusal::Revoked),
+        Ok(Some(e)) if e.quarantined_at.is_some() => Err(Refusal::Clone),
         Ok(Some(e)) => Ok(e),
         Ok(None) => Err(Refusal::Unknown),
         Err(e) => Err(busy(&e)),

@@ -6,6 +6,7 @@ use tram_wire::ids::EndpointId;
 use uuid::Uuid;
 
 use super::{Result, Store, Tx, TxInner, exec_tx, on_read, on_tx};
+use crate::domain::copies::Suspicion;
 use crate::domain::endpoint::{EndpointState, Verdict};
 use crate::domain::time::Time;
 use crate::nudge::Kind;
@@ -57,6 +58,11 @@ pub struct Endpoint {
     pub cert_not_after: i64,
     /// When it was withdrawn.
     pub revoked_at: Option<i64>,
+    /// Since when several computers are taken to show its identity.
+    pub quarantined_at: Option<i64>,
+    /// Why.
+    #[sqlx(json(nullable))]
+    pub suspicion: Option<Suspicion>,
 }
 
 /// Something that happened to an endpoint.
@@ -160,7 +166,8 @@ pub struct Heard {
 }
 
 const COLUMNS: &str = "e.id, e.name, e.site_code, s.name AS site_name, d.name AS district_name, e.state, e.verdict, e.findings, \
-    e.hello, e.hardware, e.vitals, e.network, e.skew_ms, e.last_seen_at, e.reported_at, e.enrolled_at, e.cert_not_after, e.revoked_at";
+    e.hello, e.hardware, e.vitals, e.network, e.skew_ms, e.last_seen_at, e.reported_at, e.enrolled_at, e.cert_not_after, e.revoked_at, \
+    e.quarantined_at, e.suspicion";
 const SITES: &str = "LEFT JOIN sites s ON s.code = {t}.site_code AND s.valid_to IS NULL \
     LEFT JOIN sites d ON d.code = s.parent_code AND d.valid_to IS NULL";
 /// Binds: 1 sites in scope as `,a,b,`, 2 site, 3 state, 4 text pattern, 5 verdict.

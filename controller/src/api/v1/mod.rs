@@ -7,6 +7,7 @@ pub mod assists;
 pub mod audit;
 pub mod calls;
 pub mod desktops;
+mod endpoint_copies;
 pub mod endpoints;
 pub mod gateways;
 pub mod health;
