@@ -14,7 +14,7 @@ use tram_wire::heartbeat::{Beat, Goodbye, GoodbyeReason};
 use tram_wire::hello::Hello;
 use tram_wire::plan::{Live, MAX_LIVE_S, Plan};
 use tram_wire::report::{Note, Record};
-use tram_wire::{AgentMessage, ControllerMessage};
+use tram_wire::{AgentMessage, ControllerMessage, Refusal};
 
 use crate::checks::Reach;
 use crate::collect::keeper::Keeper;
@@ -26,10 +26,11 @@ use crate::host::{Burst, Host};
 use crate::identity::{self, Identity, IdentityError, Request};
 use crate::ledger::Ledger;
 use crate::link::machine::{Due, Heard, Machine};
-use crate::link::{Link, LinkError, tls};
+use crate::link::{Link, LinkError, renew, time, tls};
 use crate::outbox::Outbox;
 use crate::report::{Gathered, LinkFacts, Reporter, Want};
 use crate::status::{LinkStatus, Status};
+use crate::trusted;
 
 /// Why the agent can't run at all. A link that doesn't work is not such a reason.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +52,19 @@ pub enum RunError {
     Tls(std::io::Error),
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Link, LinkError>>>>;
+type Opening = Pin<Box<dyn Future<Output = Opened>>>;
+
+/// What became of a try.
+#[expect(clippy::large_enum_variant, reason = "made once a try and taken apart at once")]
+enum Opened {
+    Link(Link),
+    /// A certificate for a new key: the old one had ended.
+    Renewed(Request, Issued),
+    /// The ended certificate is not renewed.
+    Refused(Refusal),
+    Failed(LinkError),
+}
+
 /// What a look came to.
 #[expect(clippy::large_enum_variant, reason = "made once a minute and taken apart at once")]
 enum Said {
@@ -105,6 +118,8 @@ struct App<H> {
     nonce: String,
     /// What is to be done before the next word: a new identity is asked for.
     rekey: bool,
+    /// The certificate has ended: the next try asks for a new one.
+    ended: bool,
     outbox: Outbox,
     ledger: Ledger,
     plan: Option<Plan>,
@@ -128,7 +143,7 @@ struct App<H> {
 #[expect(clippy::large_enum_variant, reason = "made once a wake-up and taken apart at once")]
 enum Woke {
     Timer,
-    Opened(Result<Link, LinkError>),
+    Opened(Opened),
     Message(Result<ControllerMessage, LinkError>),
     Reported(Said),
     Looked(bool),
@@ -145,6 +160,7 @@ pub async fn run<H: Host + Send + 'static>(
     stop: impl Future<Output = GoodbyeReason>,
 ) -> Result<(), RunError> {
     let identity = Identity::load(&config.state)?;
+    trusted::recall(&config.state);
     let held = identity::hold(&config.state).map_err(RunError::State)?;
     let _held = held.ok_or(RunError::Twice)?;
     let begun = Instant::now();
@@ -159,6 +175,7 @@ pub async fn run<H: Host + Send + 'static>(
         boot: host.read("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
         nonce: format!("{seed:016x}"),
         rekey: false,
+        ended: false,
         outbox: Outbox::open(&config.state),
         ledger: Ledger::of(&config.state),
         plan: std::fs::read(config.state.join(PLAN_FILE)).ok().and_then(|b| serde_json::from_slice(&b).ok()),
@@ -187,12 +204,8 @@ pub async fn run<H: Host + Send + 'static>(
         let woke = app.wait(stop.as_mut()).await;
         match woke {
             Woke::Timer => {}
-            Woke::Opened(Ok(link)) => {
-                app.peer = link.peer();
-                app.link = Some(link);
-                app.machine.opened(app.now());
-            }
-            Woke::Opened(Err(e)) | Woke::Message(Err(e)) => app.lost(&e.to_string()),
+            Woke::Opened(opened) => app.opened(opened),
+            Woke::Message(Err(e)) => app.lost(&e.to_string()),
             Woke::Message(Ok(message)) => app.heard(message),
             Woke::Reported(said) => app.reported(said).await,
             Woke::Looked(new) => app.looked(new),
@@ -450,7 +463,54 @@ impl<H: Host + Send + 'static> App<H> {
             note(&format!("the connection count can't be saved: {e}"));
         }
         let (to, tls) = (self.to.clone(), self.tls.clone());
-        self.opening = Some(Box::pin(async move { Link::open(&to, tls).await }));
+        let (ca, floor) = (self.identity.issued.ca_pem.clone(), self.identity.issued.issued_ms);
+        let ended = std::mem::take(&mut self.ended);
+        self.opening = Some(Box::pin(async move {
+            if ended {
+                return renew_ended(&to, tls).await;
+            }
+            match Link::open(&to, tls.clone()).await {
+                // This computer's clock says so. The controller's may not.
+                Err(LinkError::Connect(e)) if time::is_about_dates(&e) => {
+                    let trust = tls::Trust::Ca(ca);
+                    if let Err(e) = time::ask(&to, &trust, floor).await {
+                        note(&format!("this computer's clock can't be right, and the controller's time is not known: {e}"));
+                    }
+                    Link::open(&to, tls).await.map_or_else(Opened::Failed, Opened::Link)
+                }
+                other => other.map_or_else(Opened::Failed, Opened::Link),
+            }
+        }));
+    }
+
+    fn opened(&mut self, opened: Opened) {
+        match opened {
+            Opened::Link(link) => {
+                self.peer = link.peer();
+                self.link = Some(link);
+                self.machine.opened(self.now());
+            }
+            Opened::Renewed(request, issued) => {
+                self.renewal = Some(request);
+                self.renewed(issued);
+                self.lost("the certificate had ended and was renewed");
+                self.machine.hurry(self.now());
+            }
+            Opened::Refused(refusal) => {
+                self.machine.rest(self.now(), &refusal);
+                self.refused(&refusal);
+            }
+            Opened::Failed(e) => self.lost(&e.to_string()),
+        }
+    }
+
+    fn refused(&mut self, refusal: &Refusal) {
+        note(&format!("refused ({}): {refusal}", refusal.code()));
+        self.link = None;
+        self.up = None;
+        self.outbox.cut();
+        self.status = LinkStatus::Refused { code: refusal.code().to_owned(), reason: refusal.to_string() };
+        self.save_status();
     }
 
     /// Begins a report beside the loop: its probes wait for the network, beats must not.
@@ -501,6 +561,11 @@ impl<H: Host + Send + 'static> App<H> {
 
     fn heard(&mut self, message: ControllerMessage) {
         let (now, wall) = (self.now(), self.wall_ms());
+        match &message {
+            ControllerMessage::HelloAck(a) => trusted::learn(a.server_ms),
+            ControllerMessage::BeatAck(a) => trusted::learn(a.server_ms),
+            _ => {}
+        }
         match self.machine.heard(now, wall, message) {
             Heard::Welcome => {
                 note(&format!("linked to {}", self.to));
@@ -515,12 +580,12 @@ impl<H: Host + Send + 'static> App<H> {
             Heard::NewIdentity => self.rekey = true,
             Heard::Reborn(answer) => self.reborn(answer),
             Heard::Refused(refusal) => {
-                note(&format!("refused ({}): {refusal}", refusal.code()));
-                self.link = None;
-                self.up = None;
-                self.outbox.cut();
-                self.status = LinkStatus::Refused { code: refusal.code().to_owned(), reason: refusal.to_string() };
-                self.save_status();
+                self.refused(&refusal);
+                if refusal == Refusal::Expired {
+                    // Perhaps it was switched off for weeks: whoever has the key may have it renewed.
+                    self.ended = true;
+                    self.machine.hurry(now);
+                }
             }
             Heard::Renewed(issued) => self.renewed(issued),
             Heard::Kept(batch) => self.outbox.kept(batch),
@@ -697,6 +762,19 @@ impl<H: Host + Send + 'static> App<H> {
         if let Err(e) = status.save(Path::new(&self.state)) {
             note(&format!("the status can't be written: {e}"));
         }
+    }
+}
+
+async fn renew_ended(to: &Address, tls: Arc<ClientConfig>) -> Opened {
+    let failed = |e: String| Opened::Failed(LinkError::Connect(std::io::Error::other(e)));
+    let request = match Request::new() {
+        Ok(request) => request,
+        Err(e) => return failed(e.to_string()),
+    };
+    match renew::renew(to, tls, &request.csr_pem).await {
+        Ok(issued) => Opened::Renewed(request, issued),
+        Err(renew::RenewError::Refused(refusal)) => Opened::Refused(refusal),
+        Err(e) => failed(e.to_string()),
     }
 }
 

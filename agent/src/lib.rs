@@ -1,7 +1,7 @@
 //! The Tram endpoint agent.
 //!
 //! One process, one thread, one outbound link. Floors, bottom up; a floor uses only those below it:
-//! `wire` | `host`, `config` | `identity`, `collect`, `queue`, `ledger`, `generalize`, `checks`, `link::machine` | `link`, `report` | `status`,
+//! `wire` | `host`, `config` | `identity`, `trusted`, `collect`, `queue`, `ledger`, `generalize`, `checks`, `link::machine` | `link`, `report` | `status`,
 //! `doctor` | `session`, `app` | `main`.
 
 pub mod app;
@@ -19,3 +19,4 @@ pub mod queue;
 pub mod report;
 pub mod session;
 pub mod status;
+pub mod trusted;

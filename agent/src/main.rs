@@ -15,7 +15,7 @@ use tram_agent::ledger::Ledger;
 use tram_agent::link::enrol;
 use tram_agent::session::kiosk;
 use tram_agent::status::{LinkStatus, Status};
-use tram_agent::{app, collect, doctor, generalize};
+use tram_agent::{app, collect, doctor, generalize, trusted};
 use tram_wire::enrol::EnrolRequest;
 use tram_wire::heartbeat::GoodbyeReason;
 
@@ -109,6 +109,7 @@ fn main() -> ExitCode {
 
 async fn command(cli: Cli) -> Result<ExitCode, Failure> {
     let config = Config::load(cli.config.as_deref(), cli.state.as_deref())?;
+    trusted::recall(&config.state);
     match cli.command {
         Command::Enrol { controller, token, ca, replace } => enrol(&config, controller, token, ca, replace).await,
         Command::Run => run(&config).await,

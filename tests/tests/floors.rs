@@ -32,6 +32,7 @@ const AGENT: &[(&str, u8)] = &[
     ("identity", 2),
     ("queue", 2),
     ("ledger", 2),
+    ("trusted", 3),
     ("outbox", 3),
     ("generalize", 3),
     ("collect", 2),

@@ -25,6 +25,8 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(20);
 const GREET_DEADLINE: Duration = Duration::from_secs(15);
 /// How often what changed is told: on every second beat at the usual pace.
 const CHANGE_EVERY: Duration = Duration::from_secs(60);
+/// What a try that is worth while waits for at most.
+const HURRY: Duration = Duration::from_secs(3);
 const BACKOFF_BASE: Duration = Duration::from_secs(1);
 const BACKOFF_CAP: Duration = Duration::from_secs(300);
 /// When only a person can help, asking often is noise.
@@ -209,6 +211,18 @@ impl Machine {
     pub fn opened(&mut self, now: Duration) {
         if matches!(self.state, State::Opening { .. }) {
             self.state = State::Greeting { since: now, said: false };
+        }
+    }
+
+    /// A try beside the link was refused.
+    pub fn rest(&mut self, now: Duration, refusal: &Refusal) {
+        self.refused(now, refusal);
+    }
+
+    /// Something changed that makes the next try worth while: it comes soon.
+    pub fn hurry(&mut self, now: Duration) {
+        if let State::Waiting { until } = &mut self.state {
+            *until = (*until).min(now + self.jitter.below(HURRY));
         }
     }
 

@@ -3,6 +3,8 @@
 pub mod enrol;
 pub mod http;
 pub mod machine;
+pub mod renew;
+pub mod time;
 pub mod tls;
 
 use std::io;

@@ -175,7 +175,7 @@ pub async fn rebirth(
     })?;
     let kept: Result<bool> = async {
         let mut tx = app.store.begin().await?;
-        if !tx.renew_endpoint(new, Time::from_micros(issued.not_after_ms * 1000)).await? {
+        if !tx.renew_endpoint(new, Time::from_micros(issued.not_after_ms * 1000), None).await? {
             return Ok(false);
         }
         tx.endpoint_event(new, "reborn", &old.to_string(), ctx.now).await?;

@@ -24,6 +24,7 @@ export type UserCreate = Schemas['UserCreate']
 // A field with a default is written as required by the generator; none is.
 export type UserPatch = Partial<Schemas['UserPatch']>
 export type Endpoint = Schemas['Endpoint']
+export type EndpointCopy = Schemas['EndpointCopy']
 export type Token = Schemas['Token']
 export type TokenCreate = Schemas['TokenCreate']
 export type TokenCreated = Schemas['TokenCreated']

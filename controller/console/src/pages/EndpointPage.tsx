@@ -13,6 +13,7 @@ import { Facts, Page, Section } from '../ui/page'
 import { sentence } from '../ui/sentence'
 import { StatePill } from '../ui/state'
 import { Ago, Exact } from '../ui/time'
+import { EndpointCopies } from './EndpointCopies'
 import { EndpointHealth } from './EndpointHealth'
 
 export function EndpointPage() {
@@ -45,10 +46,12 @@ function Detail({ endpoint }: { endpoint: Endpoint }) {
       <Group gap="sm" className="card" p="lg">
         <StatePill group="endpoint.state" state={endpoint.state} />
         <StatePill group="endpoint.verdict" state={endpoint.verdict} />
+        {endpoint.quarantined_at && <StatePill group="endpoint.state" state="quarantined" />}
         <Text size="sm">
           {t('endpoint.lastSeen')}: <Ago at={endpoint.last_seen_at} both />
         </Text>
       </Group>
+      <EndpointCopies endpoint={endpoint} />
       {endpoint.verdict_reasons.length > 0 && (
         <Section title={t('endpoint.reasons')}>
           <Stack component="ul" gap={6} m={0} pl="lg">
