@@ -120,6 +120,8 @@ struct App<H> {
     rekey: bool,
     /// The certificate has ended: the next try asks for a new one.
     ended: bool,
+    /// What stands in the way, if that is known.
+    blocked: Option<&'static str>,
     outbox: Outbox,
     ledger: Ledger,
     plan: Option<Plan>,
@@ -176,6 +178,7 @@ pub async fn run<H: Host + Send + 'static>(
         nonce: format!("{seed:016x}"),
         rekey: false,
         ended: false,
+        blocked: None,
         outbox: Outbox::open(&config.state),
         ledger: Ledger::of(&config.state),
         plan: std::fs::read(config.state.join(PLAN_FILE)).ok().and_then(|b| serde_json::from_slice(&b).ok()),
@@ -194,7 +197,7 @@ pub async fn run<H: Host + Send + 'static>(
         opening: None,
         link: None,
         renewal: None,
-        status: LinkStatus::Down { reason: "starting".to_owned() },
+        status: LinkStatus::Down { reason: "starting".to_owned(), code: None },
         clock,
     };
     app.save_status();
@@ -317,7 +320,8 @@ impl<H: Host + Send + 'static> App<H> {
 
     /// The controller at the other end gives no plans.
     fn old_fashioned(&self) -> bool {
-        let waits = |since: Duration| self.plan.is_some() && self.now() < since + PLAN_WITHIN;
+        let apart = matches!(self.status, LinkStatus::Quarantined { .. });
+        let waits = |since: Duration| self.plan.is_some() && !apart && self.now() < since + PLAN_WITHIN;
         self.up.is_some_and(|(since, planned)| !planned && !waits(since))
     }
 
@@ -487,6 +491,7 @@ impl<H: Host + Send + 'static> App<H> {
         match opened {
             Opened::Link(link) => {
                 self.peer = link.peer();
+                self.blocked = None;
                 self.link = Some(link);
                 self.machine.opened(self.now());
             }
@@ -500,7 +505,10 @@ impl<H: Host + Send + 'static> App<H> {
                 self.machine.rest(self.now(), &refusal);
                 self.refused(&refusal);
             }
-            Opened::Failed(e) => self.lost(&e.to_string()),
+            Opened::Failed(e) => {
+                self.blocked = e.code();
+                self.lost(&e.to_string());
+            }
         }
     }
 
@@ -549,7 +557,11 @@ impl<H: Host + Send + 'static> App<H> {
     }
 
     fn facts(&self) -> LinkFacts {
-        let controller = if self.machine.is_up() { Reach::Linked } else { Reach::Silent };
+        let controller = match self.blocked {
+            _ if self.machine.is_up() => Reach::Linked,
+            Some(code) => Reach::Blocked(code),
+            None => Reach::Silent,
+        };
         LinkFacts {
             rtt: self.machine.rtt().filter(|_| self.machine.is_up()),
             skew_ms: self.machine.skew_ms(),
@@ -727,8 +739,9 @@ impl<H: Host + Send + 'static> App<H> {
         self.outbox.cut();
         // A refusal explains more than the closing that follows it.
         if !matches!(self.status, LinkStatus::Refused { .. }) {
-            let news = self.status != LinkStatus::Down { reason: why.to_owned() };
-            self.status = LinkStatus::Down { reason: why.to_owned() };
+            let down = LinkStatus::Down { reason: why.to_owned(), code: self.blocked.map(str::to_owned) };
+            let news = self.status != down;
+            self.status = down;
             if news {
                 note(&format!("no link: {why}"));
                 self.save_status();

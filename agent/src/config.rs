@@ -28,6 +28,21 @@ pub struct Config {
     pub celsius: (f32, f32),
     /// What `tram-agent desk` works with.
     pub desk: Desk,
+    /// How the controller is reached; absent: as the environment says.
+    pub proxy: Option<Proxy>,
+}
+
+/// A proxy on the way to the controller.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxy {
+    /// `http://name:port`; absent: straight, whatever the environment says.
+    pub url: Option<String>,
+    /// Its name for us.
+    pub user: Option<String>,
+    /// The file with the password.
+    pub password_file: Option<PathBuf>,
+    /// Hosts, domains and networks that are reached straight.
+    pub not_for: Vec<String>,
 }
 
 /// The screen of an endpoint.
@@ -63,6 +78,33 @@ struct File {
     state: Option<PathBuf>,
     checks: Checks,
     desk: DeskFile,
+    proxy: Option<ProxyFile>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ProxyFile {
+    url: Option<String>,
+    user: Option<String>,
+    password_file: Option<PathBuf>,
+    not_for: Vec<String>,
+}
+
+impl ProxyFile {
+    fn validate(self) -> Result<Proxy, ConfigError> {
+        let fault = |key, why| Err(ConfigError::Value { key, why });
+        if self.url.as_ref().is_some_and(|u| !u.starts_with("http://") || u.contains('@')) {
+            return fault("proxy.url", "write http://name:port; name and password have keys of their own");
+        }
+        if self.user.is_some() != self.password_file.is_some() {
+            return fault("proxy.user", "write user and password_file together");
+        }
+        if self.password_file.as_ref().is_some_and(|p| !p.is_absolute()) {
+            return fault("proxy.password_file", "write the whole path, from /");
+        }
+        let Self { url, user, password_file, not_for } = self;
+        Ok(Proxy { url, user, password_file, not_for })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -158,6 +200,7 @@ impl Config {
             memory_free_percent: falling("checks.memory_free_percent", file.checks.memory_free_percent, (10, 4))?,
             celsius,
             desk: file.desk.validate()?,
+            proxy: file.proxy.map(ProxyFile::validate).transpose()?,
         })
     }
 }
@@ -235,6 +278,9 @@ mod tests {
             ("[desk]\nbrowser = [\"chromium\"]", "desk.browser"),
             ("[desk]\nremote_viewer = \"viewer\"", "desk.remote_viewer"),
             ("[desk]\ngateways = [\"gw1\"]", "gw1"),
+            ("[proxy]\nurl = \"http://a:b@p:1\"", "proxy.url"),
+            ("[proxy]\nurl = \"http://p:1\"\nuser = \"a\"", "proxy.user"),
+            ("[proxy]\nuser = \"a\"\npassword_file = \"x\"", "proxy.password_file"),
         ] {
             assert!(parse(bad).unwrap_err().contains(names), "{bad}");
         }

@@ -123,6 +123,11 @@ impl Identity {
 /// If the file can't be made.
 pub fn hold(state: &Path) -> io::Result<Option<File>> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(state.join(LOCK))?;
+    // Made by root, the agent's own user must be able to open it later.
+    let (made, home) = (file.metadata()?, fs::metadata(state)?);
+    if made.uid() != home.uid() {
+        fchown(&file, Some(home.uid()), Some(home.gid()))?;
+    }
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(fs::TryLockError::WouldBlock) => Ok(None),

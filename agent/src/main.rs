@@ -12,7 +12,7 @@ use tram_agent::config::{Address, Config};
 use tram_agent::host::{System, wall_ms};
 use tram_agent::identity::{Identity, Request};
 use tram_agent::ledger::Ledger;
-use tram_agent::link::enrol;
+use tram_agent::link::{enrol, way};
 use tram_agent::session::kiosk;
 use tram_agent::status::{LinkStatus, Status};
 use tram_agent::{app, collect, doctor, generalize, trusted};
@@ -110,6 +110,7 @@ fn main() -> ExitCode {
 async fn command(cli: Cli) -> Result<ExitCode, Failure> {
     let config = Config::load(cli.config.as_deref(), cli.state.as_deref())?;
     trusted::recall(&config.state);
+    way::set(config.proxy.as_ref());
     match cli.command {
         Command::Enrol { controller, token, ca, replace } => enrol(&config, controller, token, ca, replace).await,
         Command::Run => run(&config).await,
@@ -243,7 +244,8 @@ fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     println!("controller  {}", status.controller);
     match &status.link {
         LinkStatus::Up { .. } => println!("link        up"),
-        LinkStatus::Down { reason } => println!("link        down: {reason}"),
+        LinkStatus::Down { reason, code: None } => println!("link        down: {reason}"),
+        LinkStatus::Down { reason, code: Some(code) } => println!("link        down ({code}): {reason}"),
         LinkStatus::Refused { code, reason } => println!("link        refused ({code}): {reason}"),
         LinkStatus::Quarantined { .. } => {
             println!("link        quarantined: several computers show this identity; an operator has to say whose it is");

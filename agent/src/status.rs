@@ -19,6 +19,9 @@ pub enum LinkStatus {
     Down {
         /// For people.
         reason: String,
+        /// What stands in the way, if that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<String>,
     },
     /// Refused by the controller.
     Refused {

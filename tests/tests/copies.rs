@@ -68,6 +68,7 @@ async fn one_signal_is_written_down_and_two_put_both_into_quarantine() -> Result
         ensure!(events.contains(&"other_hardware".to_owned()) && events.contains(&"other_counter".to_owned()), "{events:?}");
 
         // An image of before on another computer: other hardware, and an old count.
+        w.pass_time(std::time::Duration::from_secs(1));
         let (mut copy, _) = link(&w, &d, ("d", 5, marks(7)), None).await?;
         cut(&mut copy).await?;
         cut(&mut original).await?;
@@ -99,6 +100,7 @@ async fn one_signal_is_written_down_and_two_put_both_into_quarantine() -> Result
         ensure!(seen.len() == 2 && seen.contains(&("mark-d", 1)) && seen.contains(&("mark-c", 0)), "{seen:?}");
 
         // One click.
+        w.pass_time(std::time::Duration::from_secs(1));
         let (row, _, new) = copies::new_machine(&w.app, &w.admin(), d.id, "mark-d", "the reception's").await?;
         ensure!(row.quarantined_at.is_none(), "one other is left: the identity is its own");
         cut(&mut copy).await?;

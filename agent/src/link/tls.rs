@@ -10,7 +10,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -18,6 +18,8 @@ use tokio_rustls::client::TlsStream;
 use tram_wire::SERVER_NAME;
 use tram_wire::token::EnrolToken;
 
+use super::der;
+use super::way::{self, Blocked};
 use crate::config::Address;
 use crate::identity::Identity;
 use crate::trusted;
@@ -72,7 +74,8 @@ fn with_versions(
     let config = ClientConfig::builder_with_details(provider(), Arc::new(Trusted(identity.issued.issued_ms)))
         .with_protocol_versions(versions)
         .map_err(invalid)?
-        .with_root_certificates(roots(&identity.issued.ca_pem)?)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(ByCa::new(&identity.issued.ca_pem, None)?))
         .with_client_auth_cert(chain, key)
         .map_err(invalid)?;
     Ok(Arc::new(config))
@@ -84,7 +87,10 @@ pub fn enrol(token: &EnrolToken, ca_pem: Option<&str>) -> io::Result<Arc<ClientC
         .with_safe_default_protocol_versions()
         .map_err(invalid)?;
     let config = match ca_pem {
-        Some(pem) => builder.with_root_certificates(roots(pem)?).with_no_client_auth(),
+        Some(pem) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(ByCa::new(pem, None)?))
+            .with_no_client_auth(),
         None => builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(PinnedCa { token: token.clone(), provider: provider(), undated: None }))
@@ -101,7 +107,7 @@ pub(super) fn undated(trust: &Trust) -> io::Result<(Arc<ClientConfig>, Arc<Dates
             Arc::new(PinnedCa { token: token.clone(), provider: provider(), undated: Some(dates.clone()) })
                 as Arc<dyn ServerCertVerifier>
         }
-        Trust::Ca(pem) => Arc::new(Undated { roots: Arc::new(roots(pem)?), provider: provider(), dates: dates.clone() }),
+        Trust::Ca(pem) => Arc::new(ByCa::new(pem, Some(dates.clone()))?),
     };
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -112,9 +118,18 @@ pub(super) fn undated(trust: &Trust) -> io::Result<(Arc<ClientConfig>, Arc<Dates
     Ok((Arc::new(config), dates))
 }
 
+/// Connects, has the controller proved, and leaves again: whether it is the controller that answers.
+///
+/// # Errors
+/// What the network says, or who stands in the way.
+pub async fn prove(to: &Address, ca_pem: &str) -> io::Result<()> {
+    let (config, _) = undated(&Trust::Ca(ca_pem.to_owned()))?;
+    connect(to, config).await.map(drop)
+}
+
 /// Connects. The name that is proved is fixed; the address only says where to knock.
 pub async fn connect(to: &Address, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
-    let tcp = TcpStream::connect((to.host.as_str(), to.port)).await?;
+    let tcp = way::tcp(to).await?;
     tcp.set_nodelay(true)?;
     over(tcp, config).await
 }
@@ -160,32 +175,60 @@ impl Dates {
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
     ) -> Result<ServerCertVerified, Error> {
-        let (from, to) = dates_of(end_entity).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let (from, to) = der::dates(end_entity).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((from, to));
         let at = UnixTime::since_unix_epoch(Duration::from_secs(from + (to.saturating_sub(from)) / 2));
         verifier.verify_server_cert(end_entity, intermediates, server_name, &[], at)
     }
 }
 
-/// The controller by its CA, whatever the date.
+/// What the controller's authority calls itself.
+const AUTHORITY: &str = "Tram device authority";
+
+/// The controller by its CA. Whoever stands in its place is named.
 #[derive(Debug)]
-struct Undated {
-    roots: Arc<RootCertStore>,
+struct ByCa {
+    inner: Arc<WebPkiServerVerifier>,
     provider: Arc<CryptoProvider>,
-    dates: Arc<Dates>,
+    /// Whatever the date; where its dates go.
+    undated: Option<Arc<Dates>>,
 }
 
-impl ServerCertVerifier for Undated {
+impl ByCa {
+    fn new(ca_pem: &str, undated: Option<Arc<Dates>>) -> io::Result<Self> {
+        let inner = by_roots(Arc::new(roots(ca_pem)?), &provider()).map_err(invalid)?;
+        Ok(Self { inner, provider: provider(), undated })
+    }
+}
+
+/// Another authority's certificate means somebody in between, unless it is another controller's.
+fn name_issuer(e: Error, end_entity: &CertificateDer<'_>) -> Error {
+    if !matches!(e, Error::InvalidCertificate(CertificateError::UnknownIssuer)) {
+        return e;
+    }
+    match der::issuer(end_entity).filter(|issuer| issuer != AUTHORITY) {
+        Some(issuer) => {
+            let why = OtherError(Arc::new(Blocked::Intercepted(issuer)));
+            Error::InvalidCertificate(CertificateError::Other(why))
+        }
+        None => e,
+    }
+}
+
+impl ServerCertVerifier for ByCa {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
+        ocsp: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verifier = by_roots(self.roots.clone(), &self.provider)?;
-        self.dates.verify(&*verifier, end_entity, intermediates, server_name)
+        let done = match &self.undated {
+            Some(dates) => dates.verify(&*self.inner, end_entity, intermediates, server_name),
+            None => self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp, now),
+        };
+        done.map_err(|e| name_issuer(e, end_entity))
     }
 
     fn verify_tls12_signature(
@@ -236,7 +279,8 @@ impl ServerCertVerifier for PinnedCa {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let pinned = |der: &&CertificateDer<'_>| self.token.pins(&Sha256::digest(der).into()) == Some(true);
-        let ca = intermediates.iter().find(pinned).ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let unknown = || name_issuer(Error::InvalidCertificate(CertificateError::UnknownIssuer), end_entity);
+        let ca = intermediates.iter().find(pinned).ok_or_else(unknown)?;
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;
         let verifier = by_roots(Arc::new(roots), &self.provider)?;
@@ -266,98 +310,5 @@ impl ServerCertVerifier for PinnedCa {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// When a certificate begins and ends, Unix seconds: the two times of its validity, found by walking its outer fields. No
-/// parser of the agent's graph gives them, and these few bytes need none.
-fn dates_of(der: &[u8]) -> Option<(u64, u64)> {
-    let (_, certificate, _) = element(der)?;
-    let (_, tbs, _) = element(certificate)?;
-    let mut rest = tbs;
-    loop {
-        let (tag, body, after) = element(rest)?;
-        rest = after;
-        // The only sequence of the outer fields that begins with a time.
-        if tag == 0x30
-            && let Some((kind, from, tail)) = element(body)
-            && let Some((kind_to, to, _)) = element(tail)
-            && let (Some(from), Some(to)) = (moment(kind, from), moment(kind_to, to))
-        {
-            return Some((from, to));
-        }
-    }
-}
-
-/// Tag, content and what follows of one DER element.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = der.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = if first < 0x80 {
-        (usize::from(first), rest)
-    } else {
-        let n = usize::from(first & 0x7f);
-        let (bytes, rest) = rest.split_at_checked(n).filter(|_| (1..=3).contains(&n))?;
-        (bytes.iter().fold(0, |all, b| all << 8 | usize::from(*b)), rest)
-    };
-    let (body, after) = rest.split_at_checked(length)?;
-    Some((tag, body, after))
-}
-
-/// `UTCTime` or `GeneralizedTime` in the only form certificates use.
-fn moment(tag: u8, text: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;
-    let (year, rest) = match tag {
-        0x17 => {
-            let (y, rest) = text.split_at_checked(2)?;
-            let y: i64 = y.parse().ok()?;
-            (if y < 50 { 2000 + y } else { 1900 + y }, rest)
-        }
-        0x18 => {
-            let (y, rest) = text.split_at_checked(4)?;
-            (y.parse().ok()?, rest)
-        }
-        _ => return None,
-    };
-    if rest.len() != 10 || !rest.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let part = |at: usize| rest.get(at..at + 2)?.parse::<i64>().ok();
-    let (month, day) = (part(0)?, part(2)?);
-    // Days since 1970 of the proleptic Gregorian calendar, counted from a March.
-    let y = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (y.div_euclid(400), y.rem_euclid(400));
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
-    u64::try_from(((days * 24 + part(4)?) * 60 + part(6)?) * 60 + part(8)?).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_dates_of_a_certificate_are_read() {
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-        for (from, to) in [((2026, 2, 28), (2029, 12, 31)), ((2024, 2, 29), (2051, 3, 1)), ((1999, 1, 1), (2000, 1, 1))] {
-            let mut params = rcgen::CertificateParams::new(vec!["x".to_owned()]).unwrap();
-            params.not_before = rcgen::date_time_ymd(from.0, from.1, from.2);
-            params.not_after = rcgen::date_time_ymd(to.0, to.1, to.2);
-            let der = params.self_signed(&key).unwrap();
-            let told = dates_of(der.der()).unwrap();
-            let meant = [params.not_before, params.not_after].map(|t| u64::try_from(t.unix_timestamp()).unwrap());
-            assert_eq!([told.0, told.1], meant);
-            for cut in 0..60 {
-                assert_eq!(dates_of(&der.der()[..cut]), None);
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_no_time_is_none() {
-        for bad in [&b"991332000000"[..], b"9901", b"x", b"", "ếếếếếZ".as_bytes()] {
-            assert_eq!(moment(0x17, bad), None);
-        }
-        assert_eq!(moment(0x17, b"700101000000Z"), Some(0));
     }
 }

@@ -80,7 +80,8 @@ impl Registry {
         self.len() == 0
     }
 
-    /// Takes a place. An older link of the same endpoint is told that it was superseded.
+    /// Takes a place. An older link of the same endpoint is told that it was superseded; one of another run is told to come
+    /// back at once, for if its process still lives, there are two.
     pub(super) fn sit(&self, id: EndpointId, known: Known, now: Time) -> Seat {
         let (send, orders) = mpsc::channel(ORDERS);
         let live = Arc::new(Live {
@@ -98,7 +99,9 @@ impl Registry {
             (older, map.len())
         };
         if let Some(older) = older {
-            older.end(Refusal::Superseded);
+            let (a, b) = (&older.known.last.instance.nonce, &live.known.last.instance.nonce);
+            let other_run = a != b && !a.is_empty() && !b.is_empty();
+            older.end(if other_run { Refusal::Busy { retry_after_s: 1 } } else { Refusal::Superseded });
         }
         online(count);
         Seat { registry: self.clone(), id, live, orders: tokio::sync::Mutex::new(orders) }
