@@ -478,7 +478,9 @@ impl<H: Host + Send + 'static> App<H> {
                 Err(LinkError::Connect(e)) if time::is_about_dates(&e) => {
                     let trust = tls::Trust::Ca(ca);
                     if let Err(e) = time::ask(&to, &trust, floor).await {
-                        note(&format!("this computer's clock can't be right, and the controller's time is not known: {e}"));
+                        note(&format!(
+                            "this computer's clock can't be right, and the controller's time is not known: {e}"
+                        ));
                     }
                     Link::open(&to, tls).await.map_or_else(Opened::Failed, Opened::Link)
                 }
@@ -663,7 +665,8 @@ impl<H: Host + Send + 'static> App<H> {
             self.save_status();
             return;
         }
-        let marked = self.identity.mark_as_copy().and_then(|()| self.identity.save(&self.state).map_err(std::io::Error::other));
+        let marked =
+            self.identity.mark_as_copy().and_then(|()| self.identity.save(&self.state).map_err(std::io::Error::other));
         match marked {
             // The mark is part of hello.
             Ok(()) => self.lost("several computers show this identity"),

@@ -153,7 +153,9 @@ pub fn bundle(d: &Diagnosis, hello: &Hello, ledger: &Ledger, to: &Path) -> std::
 fn redact(v: &mut Value) {
     match v {
         Value::Object(fields) => {
-            fields.retain(|k, _| !matches!(k.as_str(), "mac" | "macs" | "nonce" | "csr_pem" | "key_pem" | "token" | "password"));
+            fields.retain(|k, _| {
+                !matches!(k.as_str(), "mac" | "macs" | "nonce" | "csr_pem" | "key_pem" | "token" | "password")
+            });
             fields.values_mut().for_each(redact);
         }
         Value::Array(all) => all.iter_mut().for_each(redact),

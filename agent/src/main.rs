@@ -248,7 +248,9 @@ fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
         LinkStatus::Down { reason, code: Some(code) } => println!("link        down ({code}): {reason}"),
         LinkStatus::Refused { code, reason } => println!("link        refused ({code}): {reason}"),
         LinkStatus::Quarantined { .. } => {
-            println!("link        quarantined: several computers show this identity; an operator has to say whose it is");
+            println!(
+                "link        quarantined: several computers show this identity; an operator has to say whose it is"
+            );
         }
         LinkStatus::Stopped => println!("link        the agent was stopped"),
     }

@@ -16,7 +16,12 @@ fn marks(n: u32) -> Marks {
 }
 
 /// Links as a run with this nonce, this count and these marks. Whether it is apart.
-async fn link(w: &World, d: &Device, (nonce, connects, marks): (&str, u64, Marks), copy: Option<&str>) -> Result<(Line, bool)> {
+async fn link(
+    w: &World,
+    d: &Device,
+    (nonce, connects, marks): (&str, u64, Marks),
+    copy: Option<&str>,
+) -> Result<(Line, bool)> {
     let mut line = w.connect(Some(d)).await?;
     let instance = Instance { nonce: nonce.into(), copy: copy.map(str::to_owned), marks };
     let hello = tram_wire::hello::Hello { connects, instance: Some(instance), ..hello(&w.app.clock) };
@@ -65,7 +70,10 @@ async fn one_signal_is_written_down_and_two_put_both_into_quarantine() -> Result
         ensure!(!apart && w.row(d.id).await?.quarantined_at.is_none());
         tokio::time::sleep(std::time::Duration::from_millis(600)).await;
         let events = w.events(d.id).await?;
-        ensure!(events.contains(&"other_hardware".to_owned()) && events.contains(&"other_counter".to_owned()), "{events:?}");
+        ensure!(
+            events.contains(&"other_hardware".to_owned()) && events.contains(&"other_counter".to_owned()),
+            "{events:?}"
+        );
 
         // An image of before on another computer: other hardware, and an old count.
         w.pass_time(std::time::Duration::from_secs(1));
@@ -74,7 +82,10 @@ async fn one_signal_is_written_down_and_two_put_both_into_quarantine() -> Result
         cut(&mut original).await?;
         let row = w.row(d.id).await?;
         let why = row.suspicion.context("no reason")?;
-        assert_eq!((why.signals, why.known.connects, why.came.connects), (vec!["hardware".into(), "counter".into()], 9, 5));
+        assert_eq!(
+            (why.signals, why.known.connects, why.came.connects),
+            (vec!["hardware".into(), "counter".into()], 9, 5)
+        );
 
         let (mut copy, apart) = link(&w, &d, ("d", 6, marks(7)), Some("mark-d")).await?;
         let (mut original, too) = link(&w, &d, ("c", 10, marks(2)), Some("mark-c")).await?;
@@ -141,7 +152,10 @@ async fn it_was_the_same_machine_after_all() -> Result<()> {
         let (_line, apart) = link(&w, &d, ("b", 4, marks(2)), None).await?;
         ensure!(!apart);
         let audit = w.events(d.id).await?;
-        ensure!(audit.ends_with(&["quarantined".into(), "same_machine".into()]) || audit.contains(&"same_machine".into()), "{audit:?}");
+        ensure!(
+            audit.ends_with(&["quarantined".into(), "same_machine".into()]) || audit.contains(&"same_machine".into()),
+            "{audit:?}"
+        );
     }
     Ok(())
 }
@@ -164,7 +178,13 @@ async fn a_hello_that_comes_late_from_a_process_that_is_gone_is_no_copy() -> Res
     Ok(())
 }
 
-fn until(world: &mut Controller, console: &Console, id: &str, what: &str, so: impl Fn(&Value) -> bool) -> Result<Value> {
+fn until(
+    world: &mut Controller,
+    console: &Console,
+    id: &str,
+    what: &str,
+    so: impl Fn(&Value) -> bool,
+) -> Result<Value> {
     let mut last = Value::Null;
     let path = format!("/api/v1/endpoints/{id}");
     let seen = world.until(what, |_| {
@@ -207,10 +227,11 @@ fn two_agents_with_a_copied_folder_are_told_apart_and_one_becomes_an_endpoint_of
     })?;
     let row = until(&mut world, &console, &id, "the original is itself again", |r| r["quarantined_at"].is_null())?;
     ensure!(row["copies"].is_null(), "{row}");
-    world.until("both are linked", |_| {
-        Ok(original.link()?["state"] == "up" && copy.link()?["state"] == "up")
-    })?;
-    assert_eq!((original.identity()?["endpoint_id"].as_str(), copy.identity()?["endpoint_id"].as_str()), (Some(&*id), Some(&*new)));
+    world.until("both are linked", |_| Ok(original.link()?["state"] == "up" && copy.link()?["state"] == "up"))?;
+    assert_eq!(
+        (original.identity()?["endpoint_id"].as_str(), copy.identity()?["endpoint_id"].as_str()),
+        (Some(&*id), Some(&*new))
+    );
     ensure!(copy.identity()?["key_pem"] != original.identity()?["key_pem"]);
     ensure!(copy.identity()?["copy"].is_null() && original.identity()?["copy"].is_null());
     Ok(())

@@ -184,7 +184,9 @@ fn an_endpoint_behind_a_proxy_with_a_password_enrols_links_and_keeps_the_passwor
     assert_eq!(doctor(&device)?, "proxy_password");
     let bundle = world.path().join("bundle.json");
     device.run(&["doctor", "--bundle", bundle.to_str().context("path")?])?;
-    for text in [device.log(), std::fs::read_to_string(device.state().join("status.json"))?, std::fs::read_to_string(bundle)?] {
+    for text in
+        [device.log(), std::fs::read_to_string(device.state().join("status.json"))?, std::fs::read_to_string(bundle)?]
+    {
         ensure!(!text.contains("another") && !text.contains("mat khau") && !text.contains("bWF5"), "{text}");
     }
     Ok(())
@@ -241,7 +243,7 @@ fn a_front_that_takes_the_upgrade_away_is_named() -> Result<()> {
     let (mut device, _) = Device::enrolled(&world)?;
     // Whoever runs the data centre put it there, with a certificate of the controller's own authority.
     let now = Time::from_micros(chrono_now()?);
-    let ca = DeviceCa::open(&world.path().join("data"), now)?;
+    let ca = DeviceCa::open(&world.path(), now)?;
     let (chain, key) = ca.listener(now)?;
     let tls = server(chain, key)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;

@@ -24,7 +24,10 @@ fn disk(host: &impl Host, name: &str) -> Option<String> {
         return None;
     }
     let text = |leaf: &str| host.read(&at(leaf)).and_then(|v| real(&v));
-    text("device/serial").or_else(|| text("serial")).or_else(|| page_80(host, &at("device/vpd_pg80"))).or_else(|| text("wwid"))
+    text("device/serial")
+        .or_else(|| text("serial"))
+        .or_else(|| page_80(host, &at("device/vpd_pg80")))
+        .or_else(|| text("wwid"))
 }
 
 /// The serial number a SCSI or SATA disk tells: four bytes of head, then text.

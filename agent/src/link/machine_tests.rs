@@ -200,7 +200,14 @@ fn a_mad_controller_can_not_make_us_spin() {
     m.due(s(5));
     m.opened(s(5));
     m.due(s(5));
-    let mad = HelloAck { version: 1, server_ms: i64::MIN, beat_s: 0, snapshot_s: 0, reconnect_window_s: 0, quarantined: false };
+    let mad = HelloAck {
+        version: 1,
+        server_ms: i64::MIN,
+        beat_s: 0,
+        snapshot_s: 0,
+        reconnect_window_s: 0,
+        quarantined: false,
+    };
     m.heard(s(5), i64::MAX, ControllerMessage::HelloAck(mad));
     all_due(&mut m, s(5));
     assert!(m.wake() >= s(6));

@@ -10,7 +10,9 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
+};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -87,13 +89,16 @@ pub fn enrol(token: &EnrolToken, ca_pem: Option<&str>) -> io::Result<Arc<ClientC
         .with_safe_default_protocol_versions()
         .map_err(invalid)?;
     let config = match ca_pem {
-        Some(pem) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(ByCa::new(pem, None)?))
-            .with_no_client_auth(),
+        Some(pem) => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(ByCa::new(pem, None)?)).with_no_client_auth()
+        }
         None => builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(PinnedCa { token: token.clone(), provider: provider(), undated: None }))
+            .with_custom_certificate_verifier(Arc::new(PinnedCa {
+                token: token.clone(),
+                provider: provider(),
+                undated: None,
+            }))
             .with_no_client_auth(),
     };
     Ok(Arc::new(config))

@@ -32,7 +32,9 @@ pub enum Blocked {
     #[error("the proxy {0} refuses the name and password it was given, or wants some: see [proxy] in agent.toml")]
     ProxyPassword(String),
     /// It wants something this agent can't do.
-    #[error("the proxy {0} asks for sign-in by {1}; this agent knows Basic only: ask for an exception for the controller")]
+    #[error(
+        "the proxy {0} asks for sign-in by {1}; this agent knows Basic only: ask for an exception for the controller"
+    )]
     ProxyScheme(String, String),
     /// It lets nobody through to there.
     #[error("the proxy {0} does not let us through to the controller (HTTP {1}): ask for an exception")]
@@ -49,7 +51,9 @@ pub enum Blocked {
     )]
     Intercepted(String),
     /// The controller, or who stands before it, does not switch to a WebSocket.
-    #[error("whoever answers for the controller does not switch to a WebSocket (HTTP {0}): a proxy before it removes the upgrade")]
+    #[error(
+        "whoever answers for the controller does not switch to a WebSocket (HTTP {0}): a proxy before it removes the upgrade"
+    )]
     Upgrade(u16),
 }
 
@@ -114,7 +118,10 @@ fn settings() -> &'static RwLock<Option<Settings>> {
 enum Settings {
     Configured(Configured),
     /// What the environment says.
-    Environment { url: Option<String>, not_for: String },
+    Environment {
+        url: Option<String>,
+        not_for: String,
+    },
 }
 
 /// Goes by the configuration, else by the environment: `HTTPS_PROXY` and `NO_PROXY`, either case.
@@ -157,7 +164,8 @@ fn of_config(c: &Configured) -> Result<Option<Proxy>, Blocked> {
 
 fn secret(file: &PathBuf) -> Result<String, Blocked> {
     let text = std::fs::read_to_string(file);
-    let text = text.map_err(|e| Blocked::ProxySettings(format!("the proxy's password file {}: {e}", file.display())))?;
+    let text =
+        text.map_err(|e| Blocked::ProxySettings(format!("the proxy's password file {}: {e}", file.display())))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
@@ -245,10 +253,12 @@ async fn through(proxy: &Proxy, to: &Address) -> io::Result<TcpStream> {
     let mut line = TcpStream::connect((proxy.at.host.as_str(), proxy.at.port))
         .await
         .map_err(|e| Blocked::ProxyUnreachable(name(), e.to_string()))?;
-    let host = if to.host.contains(':') { format!("[{}]:{}", to.host, to.port) } else { format!("{}:{}", to.host, to.port) };
-    let login = proxy.basic.as_ref().map_or_else(String::new, |login| {
-        format!("proxy-authorization: Basic {}\r\n", base64(login.as_bytes()))
-    });
+    let host =
+        if to.host.contains(':') { format!("[{}]:{}", to.host, to.port) } else { format!("{}:{}", to.host, to.port) };
+    let login = proxy
+        .basic
+        .as_ref()
+        .map_or_else(String::new, |login| format!("proxy-authorization: Basic {}\r\n", base64(login.as_bytes())));
     let request = format!("CONNECT {host} HTTP/1.1\r\nhost: {host}\r\n{login}\r\n");
     let head = timeout(PATIENCE, async {
         line.write_all(request.as_bytes()).await?;
@@ -321,20 +331,20 @@ mod tests {
     #[test]
     fn addresses_and_passwords_of_proxies() {
         let p = of_url("http://may%2D01:p%40ss:w@proxy.ubnd.example:8080/", "").unwrap();
-        assert_eq!((p.at.host.as_str(), p.at.port, p.basic.as_deref()), ("proxy.ubnd.example", 8080, Some("may-01:p@ss:w")));
+        assert_eq!(
+            (p.at.host.as_str(), p.at.port, p.basic.as_deref()),
+            ("proxy.ubnd.example", 8080, Some("may-01:p@ss:w"))
+        );
         assert!(!format!("{p:?}").contains("p@ss"));
         assert_eq!(of_url("10.0.0.9", "").unwrap().at.port, 3128);
         for bad in ["socks5://x:1", "http://", "http://a b:1", "http://secret@:0"] {
             let said = of_url(bad, "").unwrap_err().to_string();
             assert!(!said.contains("secret"), "{said}");
         }
-        assert_eq!(["", "a", "ab", "abc", "may-01:p@ss"].map(|t| base64(t.as_bytes())), [
-            "",
-            "YQ==",
-            "YWI=",
-            "YWJj",
-            "bWF5LTAxOnBAc3M="
-        ]);
+        assert_eq!(
+            ["", "a", "ab", "abc", "may-01:p@ss"].map(|t| base64(t.as_bytes())),
+            ["", "YQ==", "YWI=", "YWJj", "bWF5LTAxOnBAc3M="]
+        );
     }
 
     #[test]

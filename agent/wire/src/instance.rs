@@ -134,7 +134,9 @@ mod tests {
     #[test]
     fn only_addresses_burnt_into_a_card_count() {
         assert_eq!(permanent(" 00:1B:21:AA:BB:CC\n").as_deref(), Some("00:1b:21:aa:bb:cc"));
-        for bad in ["", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "02:42:ac:11:00:02", "01:00:5e:00:00:01", "00:1b:21", "x"] {
+        for bad in
+            ["", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "02:42:ac:11:00:02", "01:00:5e:00:00:01", "00:1b:21", "x"]
+        {
             assert_eq!(permanent(bad), None, "{bad}");
         }
     }

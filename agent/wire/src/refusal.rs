@@ -87,7 +87,7 @@ impl Refusal {
             Self::Superseded => Retry::After(60),
             Self::Unknown | Self::Revoked | Self::Expired | Self::Version { .. } | Self::Clone | Self::Token => {
                 Retry::Rarely
-            },
+            }
         }
     }
 }
@@ -104,7 +104,9 @@ impl fmt::Display for Refusal {
             }
             Self::Busy { retry_after_s } => write!(f, "the controller is busy; try again in {retry_after_s} s"),
             Self::Superseded => f.write_str("a newer link took over: is this disk a copy of another endpoint's?"),
-            Self::Clone => f.write_str("several computers show this identity; an operator has to say which one it belongs to"),
+            Self::Clone => {
+                f.write_str("several computers show this identity; an operator has to say which one it belongs to")
+            }
             Self::Token => f.write_str("the token is wrong, already used or too old; ask for a new one"),
             Self::Malformed { detail } => write!(f, "the controller couldn't read the message: {detail}"),
             Self::Other => f.write_str("the controller refused for a reason this agent is too old to know"),

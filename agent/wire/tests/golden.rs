@@ -192,11 +192,8 @@ fn controller_messages() {
 
 #[test]
 fn a_computer_proves_which_one_it_is_and_hears_of_copies() {
-    let marks = Marks {
-        board: Some("8XK2PQ3".into()),
-        disks: vec!["S3Z5NB0K".into()],
-        macs: vec!["00:1b:21:aa:bb:cc".into()],
-    };
+    let marks =
+        Marks { board: Some("8XK2PQ3".into()), disks: vec!["S3Z5NB0K".into()], macs: vec!["00:1b:21:aa:bb:cc".into()] };
     let instance = Instance { nonce: "0f1e2d3c4b5a6978".into(), copy: None, marks };
     agent("hello_instance", AgentMessage::Hello(Hello { instance: Some(instance), ..hello() }));
     let copy = Instance { nonce: "0f1e".into(), copy: Some("a1b2".into()), marks: Marks::default() };

@@ -100,8 +100,7 @@ async fn heard(
             // Nobody gets a longer life for an identity in quarantine.
             let Some(new) = who.became else { return Ok(()) };
             let ctx = endpoints::as_agent(peer.ip().to_canonical().to_string(), now);
-            let answer =
-                copies::rebirth(app, &ctx, &agents.ca, id, new, &r.csr_pem).await.map_err(End::Refused)?;
+            let answer = copies::rebirth(app, &ctx, &agents.ca, id, new, &r.csr_pem).await.map_err(End::Refused)?;
             send(socket, &ControllerMessage::Reborn(answer)).await
         }
         AgentMessage::Change(_) => Ok(()),

@@ -82,7 +82,9 @@ impl Store {
     /// Any [`super::StoreError`].
     pub async fn endpoint_copy(&self, id: EndpointId, copy: &str) -> Result<Option<Copy>> {
         let sql = format!("{COPY} AND copy = $2");
-        Ok(on_read!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql.clone())).bind(id.0).bind(copy).fetch_optional(c))?)
+        Ok(
+            on_read!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql.clone())).bind(id.0).bind(copy).fetch_optional(c))?,
+        )
     }
 
     /// Endpoints whose quarantine began, ended or was decided about since then, and when.
@@ -90,8 +92,7 @@ impl Store {
     /// # Errors
     /// Any [`super::StoreError`].
     pub async fn endpoints_settled_since(&self, since: Time) -> Result<Vec<(EndpointId, Time)>> {
-        let rows: Vec<(Uuid, i64)> =
-            on_read!(self, c => sqlx::query_as("SELECT id, settled_at FROM endpoints WHERE settled_at >= $1")
+        let rows: Vec<(Uuid, i64)> = on_read!(self, c => sqlx::query_as("SELECT id, settled_at FROM endpoints WHERE settled_at >= $1")
             .bind(since.micros()).fetch_all(c))?;
         Ok(rows.into_iter().map(|(id, at)| (EndpointId(id), Time::from_micros(at))).collect())
     }
