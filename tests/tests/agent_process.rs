@@ -205,13 +205,13 @@ fn an_endpoint_whose_clock_is_an_hour_off_works_and_says_so() -> Result<()> {
 #[test]
 fn an_endpoint_that_was_off_for_weeks_with_an_empty_battery_comes_back_by_itself() -> Result<()> {
     let (mut world, clock) = controller()?;
-    let console = Console::sign_in(&world, "support")?;
     let (mut device, id) = Device::enrolled(&world)?;
     let first = device.identity()?;
     // Two months later; the controller was restarted since, and the endpoint wakes in 1970. faketime counts from now.
     clock.off_by("+60d")?;
     world.stop()?;
     serve(&mut world, &clock)?;
+    let console = Console::sign_in(&world, "support")?;
     device.clock.off_by("@1970-01-02 00:00:00")?;
     device.start()?;
     told(&mut world, &device, "up", "")?;
