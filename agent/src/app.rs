@@ -12,11 +12,12 @@ use rustls::ClientConfig;
 use tokio::time::{Instant, sleep_until};
 use tram_wire::check::Finding;
 use tram_wire::diagnosis::OrderNews;
-use tram_wire::enrol::{Issued, Renew};
+use tram_wire::enrol::{EnrolResponse, Issued, Renew};
 use tram_wire::heartbeat::{Beat, Goodbye, GoodbyeReason};
+use tram_wire::hello::Hello;
 use tram_wire::plan::{Live, MAX_LIVE_S, Plan};
 use tram_wire::report::{Note, Record};
-use tram_wire::{AgentMessage, ControllerMessage};
+use tram_wire::{AgentMessage, ControllerMessage, Refusal};
 
 use crate::actions::{Here, Orders};
 use crate::checks::Reach;
@@ -24,14 +25,16 @@ use crate::collect::keeper::Keeper;
 use crate::collect::line::{self, Line};
 use crate::collect::{self, collectors};
 use crate::config::{Address, Config, ConfigError};
+use crate::generalize;
 use crate::host::{Burst, Host};
-use crate::identity::{Identity, IdentityError, Request};
+use crate::identity::{self, Identity, IdentityError, Request};
 use crate::ledger::Ledger;
 use crate::link::machine::{Due, Heard, Machine};
-use crate::link::{Link, LinkError, tls};
+use crate::link::{Link, LinkError, renew, time, tls};
 use crate::outbox::Outbox;
 use crate::report::{Gathered, LinkFacts, Reporter, Want};
 use crate::status::{LinkStatus, Status};
+use crate::trusted;
 
 /// Why the agent can't run at all. A link that doesn't work is not such a reason.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +42,12 @@ pub enum RunError {
     /// No usable identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// Its folder can't be written.
+    #[error("the state folder can't be used: {0}")]
+    State(std::io::Error),
+    /// Another agent works with this state folder.
+    #[error("another tram-agent runs with this state folder")]
+    Twice,
     /// The identity names no usable address.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -47,7 +56,19 @@ pub enum RunError {
     Tls(std::io::Error),
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Link, LinkError>>>>;
+type Opening = Pin<Box<dyn Future<Output = Opened>>>;
+
+/// What became of a try.
+#[expect(clippy::large_enum_variant, reason = "made once a try and taken apart at once")]
+enum Opened {
+    Link(Link),
+    /// A certificate for a new key: the old one had ended.
+    Renewed(Request, Issued),
+    /// The ended certificate is not renewed.
+    Refused(Refusal),
+    Failed(LinkError),
+}
+
 /// What a look came to.
 #[expect(clippy::large_enum_variant, reason = "made once a minute and taken apart at once")]
 enum Said {
@@ -97,6 +118,14 @@ struct App<H> {
     /// Another handle, for what costs nothing to read.
     host: H,
     boot: String,
+    /// Tells this run from another one with the same identity.
+    nonce: String,
+    /// What is to be done before the next word: a new identity is asked for.
+    rekey: bool,
+    /// The certificate has ended: the next try asks for a new one.
+    ended: bool,
+    /// What stands in the way, if that is known.
+    blocked: Option<&'static str>,
     outbox: Outbox,
     ledger: Ledger,
     plan: Option<Plan>,
@@ -126,7 +155,7 @@ struct App<H> {
 #[expect(clippy::large_enum_variant, reason = "made once a wake-up and taken apart at once")]
 enum Woke {
     Timer,
-    Opened(Result<Link, LinkError>),
+    Opened(Opened),
     Message(Result<ControllerMessage, LinkError>),
     Reported(Said),
     Looked(bool),
@@ -144,6 +173,9 @@ pub async fn run<H: Host + Send + 'static>(
     stop: impl Future<Output = GoodbyeReason>,
 ) -> Result<(), RunError> {
     let identity = Identity::load(&config.state)?;
+    trusted::recall(&config.state);
+    let held = identity::hold(&config.state).map_err(RunError::State)?;
+    let _held = held.ok_or(RunError::Twice)?;
     let begun = Instant::now();
     let mut app = App {
         state: config.state.clone(),
@@ -157,6 +189,10 @@ pub async fn run<H: Host + Send + 'static>(
         begun,
         keeper: Keeper::new(host.again(), collectors()),
         boot: host.read("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
+        nonce: format!("{seed:016x}"),
+        rekey: false,
+        ended: false,
+        blocked: None,
         outbox: Outbox::open(&config.state),
         ledger: Ledger::of(&config.state),
         plan: std::fs::read(config.state.join(PLAN_FILE)).ok().and_then(|b| serde_json::from_slice(&b).ok()),
@@ -175,7 +211,7 @@ pub async fn run<H: Host + Send + 'static>(
         opening: None,
         link: None,
         renewal: None,
-        status: LinkStatus::Down { reason: "starting".to_owned() },
+        status: LinkStatus::Down { reason: "starting".to_owned(), code: None },
         clock,
     };
     app.save_status();
@@ -185,12 +221,8 @@ pub async fn run<H: Host + Send + 'static>(
         let woke = app.wait(stop.as_mut()).await;
         match woke {
             Woke::Timer => {}
-            Woke::Opened(Ok(link)) => {
-                app.peer = link.peer();
-                app.link = Some(link);
-                app.machine.opened(app.now());
-            }
-            Woke::Opened(Err(e)) | Woke::Message(Err(e)) => app.lost(&e.to_string()),
+            Woke::Opened(opened) => app.opened(opened),
+            Woke::Message(Err(e)) => app.lost(&e.to_string()),
             Woke::Message(Ok(message)) => app.heard(message),
             Woke::Reported(said) => app.reported(said).await,
             Woke::Looked(new) => app.looked(new),
@@ -272,13 +304,16 @@ impl<H: Host + Send + 'static> App<H> {
 
     async fn do_what_is_due(&mut self) {
         self.look_around();
+        if std::mem::take(&mut self.rekey) {
+            self.renew().await;
+        }
         self.ship().await;
         while let Some(due) = self.machine.due(self.now()) {
             match due {
                 Due::Open => self.open(),
                 Due::Drop(why) => self.dropped(why),
                 Due::Hello => {
-                    let hello = collect::hello(&self.host, self.identity.connects);
+                    let hello = self.hello();
                     self.send(&AgentMessage::Hello(hello)).await;
                 }
                 Due::Beat { seq, rtt_us } => {
@@ -301,7 +336,8 @@ impl<H: Host + Send + 'static> App<H> {
 
     /// The controller at the other end gives no plans.
     fn old_fashioned(&self) -> bool {
-        let waits = |since: Duration| self.plan.is_some() && self.now() < since + PLAN_WITHIN;
+        let apart = matches!(self.status, LinkStatus::Quarantined { .. });
+        let waits = |since: Duration| self.plan.is_some() && !apart && self.now() < since + PLAN_WITHIN;
         self.up.is_some_and(|(since, planned)| !planned && !waits(since))
     }
 
@@ -447,7 +483,61 @@ impl<H: Host + Send + 'static> App<H> {
             note(&format!("the connection count can't be saved: {e}"));
         }
         let (to, tls) = (self.to.clone(), self.tls.clone());
-        self.opening = Some(Box::pin(async move { Link::open(&to, tls).await }));
+        let (ca, floor) = (self.identity.issued.ca_pem.clone(), self.identity.issued.issued_ms);
+        let ended = std::mem::take(&mut self.ended);
+        self.opening = Some(Box::pin(async move {
+            if ended {
+                return renew_ended(&to, tls).await;
+            }
+            match Link::open(&to, tls.clone()).await {
+                // This computer's clock says so. The controller's may not.
+                Err(LinkError::Connect(e)) if time::is_about_dates(&e) => {
+                    let trust = tls::Trust::Ca(ca);
+                    if let Err(e) = time::ask(&to, &trust, floor).await {
+                        note(&format!(
+                            "this computer's clock can't be right, and the controller's time is not known: {e}"
+                        ));
+                    }
+                    Link::open(&to, tls).await.map_or_else(Opened::Failed, Opened::Link)
+                }
+                other => other.map_or_else(Opened::Failed, Opened::Link),
+            }
+        }));
+    }
+
+    fn opened(&mut self, opened: Opened) {
+        match opened {
+            Opened::Link(link) => {
+                self.peer = link.peer();
+                self.blocked = None;
+                self.link = Some(link);
+                self.machine.opened(self.now());
+            }
+            Opened::Renewed(request, issued) => {
+                self.renewal = Some(request);
+                self.renewed(issued);
+                self.lost("the certificate had ended and was renewed");
+                self.machine.hurry(self.now());
+            }
+            Opened::Refused(refusal) => {
+                self.machine.rest(self.now(), &refusal);
+                self.refused(&refusal);
+            }
+            Opened::Failed(e) => {
+                self.blocked = e.code();
+                self.lost(&e.to_string());
+            }
+        }
+    }
+
+    fn refused(&mut self, refusal: &Refusal) {
+        note(&format!("refused ({}): {refusal}", refusal.code()));
+        self.link = None;
+        self.up = None;
+        self.outbox.cut();
+        self.orders.cut();
+        self.status = LinkStatus::Refused { code: refusal.code().to_owned(), reason: refusal.to_string() };
+        self.save_status();
     }
 
     /// Begins a report beside the loop: its probes wait for the network, beats must not.
@@ -489,7 +579,11 @@ impl<H: Host + Send + 'static> App<H> {
     }
 
     fn facts(&self) -> LinkFacts {
-        let controller = if self.machine.is_up() { Reach::Linked } else { Reach::Silent };
+        let controller = match self.blocked {
+            _ if self.machine.is_up() => Reach::Linked,
+            Some(code) => Reach::Blocked(code),
+            None => Reach::Silent,
+        };
         LinkFacts {
             rtt: self.machine.rtt().filter(|_| self.machine.is_up()),
             skew_ms: self.machine.skew_ms(),
@@ -505,6 +599,11 @@ impl<H: Host + Send + 'static> App<H> {
             ControllerMessage::HelloAck(ack) => ack.order_keys.clone(),
             _ => Vec::new(),
         };
+        match &message {
+            ControllerMessage::HelloAck(a) => trusted::learn(a.server_ms),
+            ControllerMessage::BeatAck(a) => trusted::learn(a.server_ms),
+            _ => {}
+        }
         match self.machine.heard(now, wall, message) {
             Heard::Welcome => {
                 note(&format!("linked to {}", self.to));
@@ -512,17 +611,20 @@ impl<H: Host + Send + 'static> App<H> {
                 self.up = Some((now, false));
                 self.line.back();
                 self.orders.keys(&keys);
+                self.settled();
                 self.schedule_renewal(self.identity.issued.renew_at_ms());
                 self.save_status();
             }
+            Heard::Quarantined => self.quarantined(wall),
+            Heard::NewIdentity => self.rekey = true,
+            Heard::Reborn(answer) => self.reborn(answer),
             Heard::Refused(refusal) => {
-                note(&format!("refused ({}): {refusal}", refusal.code()));
-                self.link = None;
-                self.up = None;
-                self.outbox.cut();
-                self.orders.cut();
-                self.status = LinkStatus::Refused { code: refusal.code().to_owned(), reason: refusal.to_string() };
-                self.save_status();
+                self.refused(&refusal);
+                if refusal == Refusal::Expired {
+                    // Perhaps it was switched off for weeks: whoever has the key may have it renewed.
+                    self.ended = true;
+                    self.machine.hurry(now);
+                }
             }
             Heard::Renewed(issued) => self.renewed(issued),
             Heard::Kept(batch) => self.outbox.kept(batch),
@@ -593,6 +695,62 @@ impl<H: Host + Send + 'static> App<H> {
         }
     }
 
+    fn hello(&self) -> Hello {
+        let mut hello = collect::hello(&self.host, self.identity.connects);
+        if let Some(instance) = &mut hello.instance {
+            instance.nonce.clone_from(&self.nonce);
+            instance.copy.clone_from(&self.identity.copy);
+        }
+        hello
+    }
+
+    /// Several computers show this identity. From here on this one can be told from the others.
+    fn quarantined(&mut self, wall: i64) {
+        self.status = LinkStatus::Quarantined { since_ms: wall };
+        self.up = Some((self.now(), false));
+        if self.identity.copy.is_some() {
+            note("several computers show this identity; an operator has to say whose it is");
+            self.save_status();
+            return;
+        }
+        let marked =
+            self.identity.mark_as_copy().and_then(|()| self.identity.save(&self.state).map_err(std::io::Error::other));
+        match marked {
+            // The mark is part of hello.
+            Ok(()) => self.lost("several computers show this identity"),
+            Err(e) => note(&format!("this computer can't be told from its copies: {e}")),
+        }
+    }
+
+    /// Whatever was said of copies is over.
+    fn settled(&mut self) {
+        if self.identity.copy.take().is_some()
+            && let Err(e) = self.identity.save(&self.state)
+        {
+            note(&format!("the identity can't be saved: {e}"));
+        }
+    }
+
+    /// This computer was a copy, and is an endpoint of its own now. What waited was made under the other's name.
+    fn reborn(&mut self, answer: EnrolResponse) {
+        let Some(request) = self.renewal.take() else { return };
+        let next = self.identity.reborn(&request, answer.endpoint_id, answer.issued);
+        let usable = tls::link(&next).map_err(|e| e.to_string());
+        match usable.and_then(|tls| next.save(&self.state).map(|()| tls).map_err(|e| e.to_string())) {
+            Ok(tls) => {
+                note(&format!("this computer is endpoint {} from now on", next.endpoint_id));
+                self.tls = tls;
+                self.identity = next;
+                self.plan = None;
+                self.outbox.cut();
+                generalize::forget(&self.state);
+                self.outbox = Outbox::open(&self.state);
+                self.lost("this computer has a new identity");
+            }
+            Err(e) => note(&format!("the new identity can't be used: {e}")),
+        }
+    }
+
     async fn send(&mut self, message: &AgentMessage) {
         let wall = self.wall_ms();
         let Some(link) = &mut self.link else { return };
@@ -634,8 +792,9 @@ impl<H: Host + Send + 'static> App<H> {
         self.orders.cut();
         // A refusal explains more than the closing that follows it.
         if !matches!(self.status, LinkStatus::Refused { .. }) {
-            let news = self.status != LinkStatus::Down { reason: why.to_owned() };
-            self.status = LinkStatus::Down { reason: why.to_owned() };
+            let down = LinkStatus::Down { reason: why.to_owned(), code: self.blocked.map(str::to_owned) };
+            let news = self.status != down;
+            self.status = down;
             if news {
                 note(&format!("no link: {why}"));
                 self.save_status();
@@ -669,6 +828,19 @@ impl<H: Host + Send + 'static> App<H> {
         if let Err(e) = status.save(Path::new(&self.state)) {
             note(&format!("the status can't be written: {e}"));
         }
+    }
+}
+
+async fn renew_ended(to: &Address, tls: Arc<ClientConfig>) -> Opened {
+    let failed = |e: String| Opened::Failed(LinkError::Connect(std::io::Error::other(e)));
+    let request = match Request::new() {
+        Ok(request) => request,
+        Err(e) => return failed(e.to_string()),
+    };
+    match renew::renew(to, tls, &request.csr_pem).await {
+        Ok(issued) => Opened::Renewed(request, issued),
+        Err(renew::RenewError::Refused(refusal)) => Opened::Refused(refusal),
+        Err(e) => failed(e.to_string()),
     }
 }
 

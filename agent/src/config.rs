@@ -33,6 +33,21 @@ pub struct Config {
     pub desk: Desk,
     /// What remote diagnosis may not do here.
     pub deny: PathBuf,
+    /// How the controller is reached; absent: as the environment says.
+    pub proxy: Option<Proxy>,
+}
+
+/// A proxy on the way to the controller.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxy {
+    /// `http://name:port`; absent: straight, whatever the environment says.
+    pub url: Option<String>,
+    /// Its name for us.
+    pub user: Option<String>,
+    /// The file with the password.
+    pub password_file: Option<PathBuf>,
+    /// Hosts, domains and networks that are reached straight.
+    pub not_for: Vec<String>,
 }
 
 /// The screen of an endpoint.
@@ -69,12 +84,39 @@ struct File {
     checks: Checks,
     desk: DeskFile,
     diagnosis: DiagnosisFile,
+    proxy: Option<ProxyFile>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct DiagnosisFile {
     deny: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ProxyFile {
+    url: Option<String>,
+    user: Option<String>,
+    password_file: Option<PathBuf>,
+    not_for: Vec<String>,
+}
+
+impl ProxyFile {
+    fn validate(self) -> Result<Proxy, ConfigError> {
+        let fault = |key, why| Err(ConfigError::Value { key, why });
+        if self.url.as_ref().is_some_and(|u| !u.starts_with("http://") || u.contains('@')) {
+            return fault("proxy.url", "write http://name:port; name and password have keys of their own");
+        }
+        if self.user.is_some() != self.password_file.is_some() {
+            return fault("proxy.user", "write user and password_file together");
+        }
+        if self.password_file.as_ref().is_some_and(|p| !p.is_absolute()) {
+            return fault("proxy.password_file", "write the whole path, from /");
+        }
+        let Self { url, user, password_file, not_for } = self;
+        Ok(Proxy { url, user, password_file, not_for })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -177,6 +219,7 @@ impl Config {
                     return Err(ConfigError::Value { key: "diagnosis.deny", why: "write the whole path, from /" });
                 }
             },
+            proxy: file.proxy.map(ProxyFile::validate).transpose()?,
         })
     }
 }
@@ -255,6 +298,9 @@ mod tests {
             ("[desk]\nremote_viewer = \"viewer\"", "desk.remote_viewer"),
             ("[diagnosis]\ndeny = \"deny\"", "diagnosis.deny"),
             ("[desk]\ngateways = [\"gw1\"]", "gw1"),
+            ("[proxy]\nurl = \"http://a:b@p:1\"", "proxy.url"),
+            ("[proxy]\nurl = \"http://p:1\"\nuser = \"a\"", "proxy.user"),
+            ("[proxy]\nuser = \"a\"\npassword_file = \"x\"", "proxy.password_file"),
         ] {
             assert!(parse(bad).unwrap_err().contains(names), "{bad}");
         }

@@ -21,6 +21,7 @@ use crate::config::{Address, Config};
 use crate::host::Host;
 use crate::identity::{Identity, IdentityError};
 use crate::ledger::Ledger;
+use crate::link::{tls, way};
 use crate::report::{Gathered, LinkFacts, Reporter, Want};
 
 const REACH_DEADLINE: Duration = Duration::from_secs(2);
@@ -82,15 +83,15 @@ async fn judge<H: Host + Send + 'static>(
         controller = Some(identity.controller.clone());
         to = identity.controller.parse::<Address>().ok();
     }
-    let (gathered, rtt) = tokio::join!(gathering, async {
-        match &to {
-            Some(Address { host: name, port }) => host.reach(name, *port, REACH_DEADLINE).await,
-            None => None,
+    let ca = identity.as_ref().ok().map(|i| i.issued.ca_pem.clone());
+    let (gathered, found) = tokio::join!(gathering, async {
+        match (&to, &ca) {
+            (Some(to), Some(ca)) => Some(reach(&host, to, ca).await),
+            _ => None,
         }
     });
-    if to.is_some() {
-        facts.rtt = rtt;
-        facts.controller = if rtt.is_some() { Reach::Answers } else { Reach::Silent };
+    if let Some((rtt, reach)) = found {
+        (facts.rtt, facts.controller) = (rtt, reach);
     }
     let mut reporter = Reporter::new(host, config.into());
     let (seen, hardware) = reporter.look(&facts, &gathered, Want::Key, &Plan::default()).await;
@@ -100,6 +101,23 @@ async fn judge<H: Host + Send + 'static>(
     }
     let inventory = gathered.inventory;
     Diagnosis { verdict: worst(&findings), controller, findings, hardware, gauges: seen.gauges, inventory }
+}
+
+/// Whether the controller answers, and whether it is the controller that does.
+async fn reach(host: &impl Host, to: &Address, ca_pem: &str) -> (Option<Duration>, Reach) {
+    let straight = matches!(way::proxy_for(to), Ok(None));
+    let rtt = if straight { host.reach(&to.host, to.port, REACH_DEADLINE).await } else { None };
+    if straight && rtt.is_none() {
+        return (None, Reach::Silent);
+    }
+    let proved = timeout(REACH_DEADLINE, tls::prove(to, ca_pem)).await;
+    let reach = match proved {
+        Ok(Err(e)) => way::Blocked::within(&e).map_or(Reach::Answers, |b| Reach::Blocked(b.code())),
+        // The proxy took its time, or the controller did.
+        Err(_) if !straight => Reach::Silent,
+        Ok(Ok(())) | Err(_) => Reach::Answers,
+    };
+    (rtt, reach)
 }
 
 /// What the collectors see within the time somebody waits; those that don't come back are named.
@@ -135,7 +153,9 @@ pub fn bundle(d: &Diagnosis, hello: &Hello, ledger: &Ledger, to: &Path) -> std::
 fn redact(v: &mut Value) {
     match v {
         Value::Object(fields) => {
-            fields.retain(|k, _| !matches!(k.as_str(), "mac" | "csr_pem" | "key_pem" | "token" | "password"));
+            fields.retain(|k, _| {
+                !matches!(k.as_str(), "mac" | "macs" | "nonce" | "csr_pem" | "key_pem" | "token" | "password")
+            });
             fields.values_mut().for_each(redact);
         }
         Value::Array(all) => all.iter_mut().for_each(redact),

@@ -15,6 +15,9 @@ use tram_wire::ids::EndpointId;
 
 const FILE: &str = "identity.json";
 
+/// Held by the agent that runs.
+pub const LOCK: &str = "agent.lock";
+
 /// Why an identity can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -47,6 +50,9 @@ pub struct Identity {
     /// How often this identity has connected. A restored disk image shows an old count.
     #[serde(default)]
     pub connects: u64,
+    /// What tells this computer from others that show the same identity, until an operator settled whose it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<String>,
 }
 
 /// A new key and the request for its certificate.
@@ -94,6 +100,39 @@ impl Identity {
     pub fn renewed(&self, request: &Request, issued: Issued) -> Self {
         Self { key_pem: request.key_pem(), issued, ..self.clone() }
     }
+
+    /// An endpoint of its own, at the same controller: this computer was a copy.
+    #[must_use]
+    pub fn reborn(&self, request: &Request, id: EndpointId, issued: Issued) -> Self {
+        Self { endpoint_id: id, connects: 0, copy: None, ..self.renewed(request, issued) }
+    }
+
+    /// Tells this computer from others with the same identity from here on.
+    pub fn mark_as_copy(&mut self) -> io::Result<()> {
+        let mut random = [0_u8; 16];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        self.copy = Some(u128::from_le_bytes(random).to_string());
+        Ok(())
+    }
+}
+
+/// Takes the state folder for this process, for as long as the file is open; `None` if another agent has it. Two agents
+/// on one folder would look like two computers with one identity.
+///
+/// # Errors
+/// If the file can't be made.
+pub fn hold(state: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(state.join(LOCK))?;
+    // Made by root, the agent's own user must be able to open it later.
+    let (made, home) = (file.metadata()?, fs::metadata(state)?);
+    if made.uid() != home.uid() {
+        fchown(&file, Some(home.uid()), Some(home.gid()))?;
+    }
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(e)) => Err(e),
+    }
 }
 
 /// Writes `name` in `folder` so that a reader sees the old bytes or the new ones, and so that only its
@@ -132,6 +171,7 @@ mod tests {
             key_pem: "k".into(),
             issued: Issued { certificate_pem: "c".into(), ca_pem: "a".into(), issued_ms: 1, not_after_ms: 2 },
             connects: 3,
+            copy: None,
         }
     }
 

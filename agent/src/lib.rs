@@ -1,7 +1,7 @@
 //! The Tram endpoint agent.
 //!
 //! One process, one thread, one outbound link. Floors, bottom up; a floor uses only those below it:
-//! `wire` | `host`, `config` | `identity`, `collect`, `queue`, `ledger`, `checks`, `link::machine` | `link`, `report`, `actions` | `status`,
+//! `wire` | `host`, `config` | `identity`, `trusted`, `collect`, `queue`, `ledger`, `generalize`, `checks`, `link::machine` | `link`, `report`, `actions` | `status`,
 //! `doctor` | `session`, `app` | `main`.
 
 pub mod actions;
@@ -10,6 +10,7 @@ pub mod checks;
 pub mod collect;
 pub mod config;
 pub mod doctor;
+pub mod generalize;
 pub mod host;
 pub mod identity;
 pub mod ledger;
@@ -19,3 +20,4 @@ pub mod queue;
 pub mod report;
 pub mod session;
 pub mod status;
+pub mod trusted;

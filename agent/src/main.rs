@@ -13,10 +13,10 @@ use tram_agent::config::{Address, Config};
 use tram_agent::host::{System, wall_ms};
 use tram_agent::identity::{Identity, Request};
 use tram_agent::ledger::Ledger;
-use tram_agent::link::enrol;
+use tram_agent::link::{enrol, way};
 use tram_agent::session::kiosk;
 use tram_agent::status::{LinkStatus, Status};
-use tram_agent::{app, collect, doctor};
+use tram_agent::{app, collect, doctor, generalize, trusted};
 use tram_wire::enrol::EnrolRequest;
 use tram_wire::heartbeat::GoodbyeReason;
 
@@ -79,6 +79,12 @@ enum Command {
         #[arg(long)]
         language: Option<String>,
     },
+    /// Make this disk fit to be copied: remove identity, queue, ledger and leases. The configuration stays.
+    Generalize {
+        /// Even while the agent runs.
+        #[arg(long)]
+        force: bool,
+    },
     /// Show what this computer sent to the controller, and what it was asked for. One JSON a line.
     Ledger {
         /// Only the newest so many.
@@ -104,12 +110,15 @@ fn main() -> ExitCode {
 
 async fn command(cli: Cli) -> Result<ExitCode, Failure> {
     let config = Config::load(cli.config.as_deref(), cli.state.as_deref())?;
+    trusted::recall(&config.state);
+    way::set(config.proxy.as_ref());
     match cli.command {
         Command::Enrol { controller, token, ca, replace } => enrol(&config, controller, token, ca, replace).await,
         Command::Run => run(&config).await,
         Command::Desk { terminal: true, .. } => terminal(&config).await,
         Command::Desk { no_browser, .. } => desk(&config, !no_browser).await,
         Command::Status { json } => status(&config, json),
+        Command::Generalize { force } => generalize(&config, force),
         Command::Ledger { last } => Ok(ledger(&config, last)),
         Command::Doctor { json, bundle, language } => {
             let diagnosis = doctor::examine(&config, System::new()).await;
@@ -127,6 +136,20 @@ async fn command(cli: Cli) -> Result<ExitCode, Failure> {
             Ok(ExitCode::from(diagnosis.exit_code()))
         }
     }
+}
+
+fn generalize(config: &Config, force: bool) -> Result<ExitCode, Failure> {
+    let gone = generalize::generalize(&config.state, force)?;
+    if gone.is_empty() {
+        println!("nothing to remove in {}", config.state.display());
+    }
+    for what in &gone {
+        println!("removed {what}");
+    }
+    if !gone.is_empty() {
+        println!("computers made from this disk enrol with `tram-agent enrol` and a token each");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn ledger(config: &Config, last: Option<usize>) -> ExitCode {
@@ -167,6 +190,7 @@ async fn enrol(
         key_pem: key.key_pem(),
         issued: answer.issued,
         connects: 0,
+        copy: None,
     }
     .save(&config.state)?;
     keep_keys(&config.state, &answer.order_keys);
@@ -222,8 +246,14 @@ fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     println!("controller  {}", status.controller);
     match &status.link {
         LinkStatus::Up { .. } => println!("link        up"),
-        LinkStatus::Down { reason } => println!("link        down: {reason}"),
+        LinkStatus::Down { reason, code: None } => println!("link        down: {reason}"),
+        LinkStatus::Down { reason, code: Some(code) } => println!("link        down ({code}): {reason}"),
         LinkStatus::Refused { code, reason } => println!("link        refused ({code}): {reason}"),
+        LinkStatus::Quarantined { .. } => {
+            println!(
+                "link        quarantined: several computers show this identity; an operator has to say whose it is"
+            );
+        }
         LinkStatus::Stopped => println!("link        the agent was stopped"),
     }
     println!("written     {age_s} s ago by agent {} (process {})", status.agent_version, status.pid);

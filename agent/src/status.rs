@@ -19,6 +19,9 @@ pub enum LinkStatus {
     Down {
         /// For people.
         reason: String,
+        /// What stands in the way, if that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<String>,
     },
     /// Refused by the controller.
     Refused {
@@ -29,6 +32,11 @@ pub enum LinkStatus {
     },
     /// Open.
     Up {
+        /// Since when.
+        since_ms: i64,
+    },
+    /// Open, but several computers show this identity: an operator has to say whose it is.
+    Quarantined {
         /// Since when.
         since_ms: i64,
     },

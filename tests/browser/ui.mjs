@@ -495,7 +495,7 @@ const noSideways = async (page, name) => {
   await steps.step('support sees who is silent', async () => {
     await goTo(page, 'Thiết bị đầu cuối')
     await page.getByRole('heading', { level: 1, name: 'Thiết bị đầu cuối' }).waitFor()
-    await page.locator('tr', { hasText: 'may-co-loa-02' }).getByText('Mất tín hiệu').waitFor()
+    await page.locator('tr', { hasText: 'may-co-loa-02' }).getByText('Nghi có bản sao').waitFor()
     check((await page.getByRole('navigation').getByRole('link', { name: 'Người dùng' }).count()) === 0, 'support sees user administration')
   })
   await steps.step('an endpoint shows hardware, network, vitals and the time it was last seen', async () => {
@@ -565,6 +565,21 @@ const noSideways = async (page, name) => {
     world.emit('endpoint', [row])
     await page.locator('[data-state=silent]').waitFor()
     world.emit('endpoint', [world.endpoints[0]])
+  })
+  await steps.step('a suspected copy is shown with its evidence side by side, and one click settles it', async () => {
+    await goTo(page, 'Thiết bị đầu cuối')
+    await page.getByRole('link', { name: 'may-co-loa-02' }).click()
+    const table = page.getByRole('region', { name: 'So sánh các máy' })
+    for (const text of ['FE-0042', 'FE-0077', '10.20.7.9']) await table.getByText(text, { exact: true }).waitFor()
+    await page.getByText('Bộ đếm kết nối đi lùi').first().waitFor()
+    await accessible(page, 'endpoint copies')
+    await shoot(page, 'ui-endpoint-copies')
+    await table.getByRole('button', { name: 'Đây là máy mới' }).nth(1).click()
+    const dialog = page.getByRole('dialog')
+    await dialog.getByLabel('Lý do').fill('máy ở bộ phận một cửa')
+    await dialog.getByRole('button', { name: 'Đây là máy mới' }).click()
+    await table.waitFor({ state: 'detached' })
+    check(world.decided?.copy === 'b2', 'the wrong computer was named')
   })
   await steps.step('an enrolment code is shown once, to copy', async () => {
     await goTo(page, 'Mã đăng ký thiết bị')

@@ -102,6 +102,18 @@ impl Device {
         self.folder.path().join("state")
     }
 
+    /// Writes the agent's configuration.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn configure(&self, text: &str) -> Result<()> {
+        Ok(std::fs::write(self.config(), text)?)
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("agent.toml")
+    }
+
     /// Runs `tram-agent enrol`.
     ///
     /// # Errors
@@ -217,6 +229,9 @@ impl Device {
                 c
             }
         };
+        if self.config().exists() {
+            c.arg("--config").arg(self.config());
+        }
         c.arg("--state").arg(self.state()).envs(self.clock.environment()?).stdin(Stdio::null());
         Ok(c)
     }

@@ -270,6 +270,7 @@ pub fn hello(clock: &Clock) -> Hello {
         kernel: String::new(),
         arch: String::new(),
         boot_id: String::new(),
-        connects: 1,
+        connects: 0,
+        instance: None,
     }
 }

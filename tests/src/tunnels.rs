@@ -115,6 +115,7 @@ impl Commune {
             arch: String::new(),
             boot_id: String::new(),
             connects: 0,
+            instance: None,
         };
         let asked = EnrolRequest { token, csr_pem: request.csr_pem.clone(), hello };
         let answer = endpoints::enrol(&self.app, &ctx, &self.ca, &asked).await?;
@@ -124,6 +125,7 @@ impl Commune {
             key_pem: request.key_pem(),
             issued: answer.issued,
             connects: 0,
+            copy: None,
         })
     }
 

@@ -159,9 +159,9 @@ fn wrong_certificates_are_refused_with_their_reason() -> Result<()> {
     told(&mut world, &device, "refused", "unknown")?;
     device.kill9()?;
 
-    // Its own, after its thirty days.
+    // Its own, long after its thirty days.
     device.set_identity(&own)?;
-    clock.off_by("+31d")?;
+    clock.off_by("+125d")?;
     device.start()?;
     let reason = told(&mut world, &device, "refused", "expired")?;
     assert!(reason.contains("enrol again"), "{reason}");
@@ -199,5 +199,57 @@ fn an_endpoint_whose_clock_is_an_hour_off_works_and_says_so() -> Result<()> {
         assert!(seconds.starts_with(&format!("{sign}3")) || seconds == format!("{sign}3600"), "{offset}: {seconds}");
         assert_eq!((&row["state"], &row["verdict"]), (&"online".into(), &"crit".into()), "{row}");
     }
+    Ok(())
+}
+
+#[test]
+fn an_endpoint_that_was_off_for_weeks_with_an_empty_battery_comes_back_by_itself() -> Result<()> {
+    let (mut world, clock) = controller()?;
+    let (mut device, id) = Device::enrolled(&world)?;
+    let first = device.identity()?;
+    // Two months later; the controller was restarted since, and the endpoint wakes in 1970. faketime counts from now.
+    clock.off_by("+60d")?;
+    world.stop()?;
+    serve(&mut world, &clock)?;
+    let console = Console::sign_in(&world, "support")?;
+    device.clock.off_by("@1970-01-02 00:00:00")?;
+    device.start()?;
+    told(&mut world, &device, "up", "")?;
+    let second = device.identity()?;
+    assert_ne!(first["certificate_pem"], second["certificate_pem"]);
+    assert_ne!(first["key_pem"], second["key_pem"]);
+    let row = until(&mut world, &console, &id, "the wrong clock is reported", |r| {
+        r["verdict_reasons"].as_array().into_iter().flatten().any(|f| f["text_code"] == "clock_wrong")
+    })?;
+    assert!(kinds(&row).contains(&"renewed_late"), "{row}");
+    device.kill9()?;
+
+    // A disk image of before: its certificate is not the newest any more, and not the one that was renewed from twice.
+    clock.off_by("+95d")?;
+    device.clock.off_by("+95d")?;
+    device.start()?;
+    told(&mut world, &device, "up", "")?;
+    device.kill9()?;
+    let third = device.identity()?;
+    assert_ne!(second["key_pem"], third["key_pem"]);
+    device.set_identity(&first)?;
+    device.start()?;
+    told(&mut world, &device, "refused", "expired")?;
+    device.kill9()?;
+
+    // The right disk again, and a clock years ahead: the controller's certificate seems to have ended.
+    device.set_identity(&third)?;
+    std::fs::remove_file(device.state().join("time.json"))?;
+    device.clock.off_by("+20y")?;
+    device.start()?;
+    told(&mut world, &device, "up", "")?;
+    device.kill9()?;
+
+    // Withdrawn is withdrawn, whatever the date.
+    world.cli(&["admin", "endpoint", "revoke", &id, "--reason", "stolen"])?;
+    clock.off_by("+140d")?;
+    device.clock.off_by("+140d")?;
+    device.start()?;
+    told(&mut world, &device, "refused", "revoked")?;
     Ok(())
 }

@@ -76,6 +76,7 @@ impl World {
             arch: "x86_64".into(),
             boot_id: "b".into(),
             connects: 0,
+            instance: None,
         };
         let request = EnrolRequest { token, csr_pem: key.csr_pem.clone(), hello };
         // The token's pin would be checked by this computer's clock, which is not the test's.
@@ -87,6 +88,7 @@ impl World {
             key_pem: key.key_pem(),
             issued: answer.issued,
             connects: 0,
+            copy: None,
         })
     }
 

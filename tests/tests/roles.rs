@@ -41,7 +41,7 @@ const CALLERS: [&str; 5] = ["nobody", "officer", "support elsewhere", "support",
 /// first (401), `3` not for this role (403), `4` not there for this caller (404), `2` names what is not there
 /// for this caller (422). What destroys comes last,
 /// since all callers share one world.
-const TABLE: [(&str, &str); 103] = [
+const TABLE: [(&str, &str); 105] = [
     ("audit_list", "1333y"),
     ("desktops_get_one", "134yy"),
     ("desktops_list", "13yyy"),
@@ -140,6 +140,8 @@ const TABLE: [(&str, &str); 103] = [
     ("desktops_stop", "1333y"),
     ("sessions_end", "1y4yy"),
     ("desktops_rebuild", "1333y"),
+    ("endpoints_new_machine", "1333y"),
+    ("endpoints_same_machine", "1333y"),
     ("endpoints_revoke", "1333y"),
     ("pools_delete", "1333y"),
     ("notify_delete", "1333y"),
@@ -419,6 +421,8 @@ fn body_of(operation: &str, w: &World) -> Option<Value> {
         "sign_in_change_me" => json!({"language": "en"}),
         "endpoints_create_token" => json!({"site_code": COMMUNE}),
         "endpoints_ask_diagnosis" => json!({"action": "clock"}),
+        "endpoints_new_machine" => json!({"copy": "x", "reason": "another box"}),
+        "endpoints_same_machine" => json!({"reason": "a new board"}),
         "endpoints_revoke" => json!({"reason": "lost"}),
         "hosts_change" => json!({"enabled": true}),
         "hosts_create" => json!({"name": "another", "uri": "node://another.example"}),

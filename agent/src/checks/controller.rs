@@ -16,6 +16,7 @@ impl Check for Controller {
         match (&facts.controller, facts.network.controller_rtt_ms) {
             (Reach::NotEnrolled, _) => Outcome::unknown("controller_not_enrolled"),
             (Reach::Silent, _) => Outcome::crit("controller_silent"),
+            (Reach::Blocked(code), _) => Outcome::crit(code),
             (Reach::Refused(code), _) => Outcome::crit("controller_refused").with("reason", code),
             (_, Some(ms)) if ms >= SLOW_MS => Outcome::warn("controller_slow").with("ms", ms.round()),
             (_, Some(ms)) => Outcome::ok("controller_ok").with("ms", ms),

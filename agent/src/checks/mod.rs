@@ -65,6 +65,8 @@ pub enum Reach {
     Answers,
     /// It doesn't answer.
     Silent,
+    /// Something stands in the way; which check sentence says what.
+    Blocked(&'static str),
     /// It answers and refuses; the refusal's code.
     Refused(&'static str),
     /// This computer isn't enrolled.

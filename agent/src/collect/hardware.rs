@@ -1,36 +1,10 @@
 //! What the computer is made of.
 
 use tram_wire::heartbeat::{Disk, Hardware};
+use tram_wire::instance::real;
 
 use super::MIB;
 use crate::host::Host;
-
-/// What makers leave in the firmware when nobody fills in the form. Merging computers by these is a
-/// classic inventory disaster, so they count as absent.
-const JUNK: &[&str] = &[
-    "default string",
-    "to be filled by o.e.m.",
-    "to be filled by o.e.m",
-    "o.e.m.",
-    "oem",
-    "system serial number",
-    "system product name",
-    "system manufacturer",
-    "system version",
-    "serial number",
-    "not specified",
-    "not applicable",
-    "not available",
-    "none",
-    "n/a",
-    "unknown",
-    "empty",
-    "invalid",
-    "type1productconfigid",
-    "123456789",
-    "1234567890",
-    "0123456789",
-];
 
 /// Reads DMI, processor, memory and disks.
 #[must_use]
@@ -47,16 +21,6 @@ pub fn collect(host: &mut impl Host) -> Hardware {
         memory_mib: gauges.memory_total / MIB,
         disks: disks(host),
     }
-}
-
-/// The value, unless it is a placeholder.
-fn real(value: &str) -> Option<String> {
-    let value: String = value.split_whitespace().collect::<Vec<_>>().join(" ");
-    let low = value.to_lowercase();
-    let mut letters = low.chars();
-    let first = letters.next()?;
-    let all_alike = letters.clone().next().is_some() && letters.all(|c| c == first);
-    (!JUNK.contains(&low.as_str()) && !all_alike && !"-.x0".contains(&low)).then_some(value)
 }
 
 fn cpu_model(cpuinfo: &str) -> Option<String> {
@@ -96,16 +60,6 @@ mod tests {
             .file("/sys/class/dmi/id/product_serial", "0000000000\n");
         let h = collect(&mut host);
         assert_eq!((h.vendor.as_deref(), h.model, h.serial), (Some("ASRock"), None, None));
-    }
-
-    #[test]
-    fn real_values_survive() {
-        for good in ["OptiPlex 3080", "8XK2PQ3", "LENOVO", "VMware-56 4d a0"] {
-            assert_eq!(real(good).as_deref(), Some(good));
-        }
-        for junk in ["", "  ", "x", "0", "XXXXXXXX", "None", "System Serial Number", "......"] {
-            assert_eq!(real(junk), None, "{junk:?}");
-        }
     }
 
     #[test]

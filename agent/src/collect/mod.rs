@@ -6,6 +6,7 @@ pub mod hardware;
 pub mod ipp;
 pub mod keeper;
 pub mod line;
+pub mod marks;
 pub mod monitors;
 pub mod net;
 pub mod network;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tram_wire::hello::Hello;
+use tram_wire::instance::Instance;
 use tram_wire::report::Item;
 use tram_wire::version;
 
@@ -110,6 +112,7 @@ pub fn hello(host: &impl Host, connects: u64) -> Hello {
         arch: std::env::consts::ARCH.to_owned(),
         boot_id: read("/proc/sys/kernel/random/boot_id"),
         connects,
+        instance: Some(Instance { marks: marks::collect(host), ..Instance::default() }),
     }
 }
 

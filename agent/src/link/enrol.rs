@@ -7,7 +7,8 @@ use tram_wire::token::{BadToken, EnrolToken};
 use tram_wire::{ENROL_PATH, Refusal};
 
 use super::http::{self, HttpError};
-use super::tls;
+use super::time;
+use super::tls::{self, Trust};
 use crate::config::Address;
 
 /// Why enrolment failed.
@@ -47,7 +48,16 @@ pub async fn enrol(to: &Address, request: &EnrolRequest, ca_pem: Option<&str>) -
     let config = tls::enrol(&token, ca_pem).map_err(EnrolError::Connect)?;
     let body = serde_json::to_vec(request).map_err(|e| EnrolError::Answer(e.to_string()))?;
     let request = http::Request { method: "POST", path: ENROL_PATH, bearer: None, body: &body };
-    let answer = http::ask(to, config, &request).await.map_err(|e| match e {
+    let mut answer = http::ask(to, config.clone(), &request).await;
+    if let Err(HttpError::Connect(e)) = &answer
+        && time::is_about_dates(e)
+    {
+        let trust = ca_pem.map_or_else(|| Trust::Token(token.clone()), |pem| Trust::Ca(pem.to_owned()));
+        if time::ask(to, &trust, 0).await.is_ok() {
+            answer = http::ask(to, config, &request).await;
+        }
+    }
+    let answer = answer.map_err(|e| match e {
         HttpError::Connect(e) => connect_error(e),
         HttpError::Timeout => EnrolError::Timeout,
         HttpError::Garbled(what) => EnrolError::Answer(what),

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tram_wire::ControllerMessage;
 use tram_wire::diagnosis::SignedOrder;
-use tram_wire::enrol::Issued;
+use tram_wire::enrol::{EnrolResponse, Issued};
 use tram_wire::hello::HelloAck;
 use tram_wire::ids::OrderId;
 use tram_wire::plan::{Live, Plan};
@@ -27,6 +27,8 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(20);
 const GREET_DEADLINE: Duration = Duration::from_secs(15);
 /// How often what changed is told: on every second beat at the usual pace.
 const CHANGE_EVERY: Duration = Duration::from_secs(60);
+/// What a try that is worth while waits for at most.
+const HURRY: Duration = Duration::from_secs(3);
 const BACKOFF_BASE: Duration = Duration::from_secs(1);
 const BACKOFF_CAP: Duration = Duration::from_secs(300);
 /// When only a person can help, asking often is noise.
@@ -63,12 +65,18 @@ pub enum Due {
 pub enum Heard {
     /// The link is open.
     Welcome,
+    /// The link is open, but this identity is shown by several computers.
+    Quarantined,
     /// A beat came back.
     Answered,
     /// It answers nothing that is open: late, doubled or out of place. Ignored.
     Stale,
     /// A new certificate.
     Renewed(Issued),
+    /// This computer is to ask for an identity of its own.
+    NewIdentity,
+    /// The identity of its own.
+    Reborn(EnrolResponse),
     /// A batch of records was kept.
     Kept(u64),
     /// How to report.
@@ -212,6 +220,18 @@ impl Machine {
         }
     }
 
+    /// A try beside the link was refused.
+    pub fn rest(&mut self, now: Duration, refusal: &Refusal) {
+        self.refused(now, refusal);
+    }
+
+    /// Something changed that makes the next try worth while: it comes soon.
+    pub fn hurry(&mut self, now: Duration) {
+        if let State::Waiting { until } = &mut self.state {
+            *until = (*until).min(now + self.jitter.below(HURRY));
+        }
+    }
+
     /// The link couldn't be opened, or broke.
     pub fn lost(&mut self, now: Duration) {
         let delay = match self.state {
@@ -236,7 +256,7 @@ impl Machine {
                 self.failures = 0;
                 self.reconnect_window = Duration::from_secs(ack.reconnect_window_s.clamp(1, 3600).into());
                 self.state = State::Up(Up::new(now, &ack));
-                Heard::Welcome
+                if ack.quarantined { Heard::Quarantined } else { Heard::Welcome }
             }
             (ControllerMessage::BeatAck(ack), State::Up(up)) => {
                 up.heard = now;
@@ -269,6 +289,14 @@ impl Machine {
             (ControllerMessage::OrderCancel(cancel), State::Up(up)) => {
                 up.heard = now;
                 Heard::Cancel(cancel.order)
+            }
+            (ControllerMessage::NewIdentity(_), State::Up(up)) => {
+                up.heard = now;
+                Heard::NewIdentity
+            }
+            (ControllerMessage::Reborn(answer), State::Up(up)) => {
+                up.heard = now;
+                Heard::Reborn(answer)
             }
             (ControllerMessage::Renewed(issued), State::Up(up)) => {
                 up.heard = now;

@@ -14,6 +14,7 @@ fn ack(reconnect_window_s: u32) -> ControllerMessage {
         snapshot_s: 900,
         reconnect_window_s,
         order_keys: Vec::new(),
+        quarantined: false,
     })
 }
 
@@ -207,6 +208,7 @@ fn a_mad_controller_can_not_make_us_spin() {
         snapshot_s: 0,
         reconnect_window_s: 0,
         order_keys: Vec::new(),
+        quarantined: false,
     };
     m.heard(s(5), i64::MAX, ControllerMessage::HelloAck(mad));
     all_due(&mut m, s(5));

@@ -1,9 +1,13 @@
 //! The link: one outbound WebSocket over mutual TLS. [`machine`] decides, this carries.
 
+mod der;
 pub mod enrol;
 pub mod http;
 pub mod machine;
+pub mod renew;
+pub mod time;
 pub mod tls;
+pub mod way;
 
 use std::io;
 use std::sync::Arc;
@@ -38,6 +42,17 @@ pub enum LinkError {
     Wire(#[from] WireError),
 }
 
+impl LinkError {
+    /// What stands in the way, if that is known.
+    #[must_use]
+    pub fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::Connect(e) => way::Blocked::within(e).map(way::Blocked::code),
+            Self::Socket(_) | Self::Closed | Self::Wire(_) => None,
+        }
+    }
+}
+
 impl From<tungstenite::Error> for LinkError {
     fn from(e: tungstenite::Error) -> Self {
         match e {
@@ -66,7 +81,12 @@ impl Link {
             .max_message_size(Some(MAX_FRAME))
             .max_frame_size(Some(MAX_FRAME));
         let url = format!("wss://{SERVER_NAME}{LINK_PATH}");
-        let (socket, _) = tokio_tungstenite::client_async_with_config(url, stream, Some(limits)).await?;
+        let (socket, _) = match tokio_tungstenite::client_async_with_config(url, stream, Some(limits)).await {
+            Err(tungstenite::Error::Http(answer)) => {
+                return Err(LinkError::Connect(way::Blocked::Upgrade(answer.status().as_u16()).into()));
+            }
+            other => other?,
+        };
         Ok(Self { socket, skipped: 0 })
     }
 

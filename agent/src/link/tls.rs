@@ -1,7 +1,7 @@
 //! TLS towards the controller: one private CA, a fixed server name, our certificate.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
@@ -9,8 +9,10 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::time_provider::TimeProvider;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
+};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -18,8 +20,11 @@ use tokio_rustls::client::TlsStream;
 use tram_wire::SERVER_NAME;
 use tram_wire::token::EnrolToken;
 
+use super::der;
+use super::way::{self, Blocked};
 use crate::config::Address;
 use crate::identity::Identity;
+use crate::trusted;
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
@@ -38,6 +43,15 @@ fn roots(ca_pem: &str) -> io::Result<RootCertStore> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "no certificate in the CA file"));
     }
     Ok(roots)
+}
+
+/// What proves the controller.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// This CA, PEM.
+    Ca(String),
+    /// The CA this token names.
+    Token(EnrolToken),
 }
 
 /// For the link: trusts the CA we enrolled with, shows our certificate.
@@ -59,11 +73,11 @@ fn with_versions(
             .collect::<Result<_, _>>()
             .map_err(invalid)?;
     let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(invalid)?;
-    let floor = Duration::from_millis(u64::try_from(identity.issued.issued_ms).unwrap_or(0));
-    let config = ClientConfig::builder_with_details(provider(), Arc::new(ClockWithFloor(floor)))
+    let config = ClientConfig::builder_with_details(provider(), Arc::new(Trusted(identity.issued.issued_ms)))
         .with_protocol_versions(versions)
         .map_err(invalid)?
-        .with_root_certificates(roots(&identity.issued.ca_pem)?)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(ByCa::new(&identity.issued.ca_pem, None)?))
         .with_client_auth_cert(chain, key)
         .map_err(invalid)?;
     Ok(Arc::new(config))
@@ -71,21 +85,56 @@ fn with_versions(
 
 /// For enrolment: trusts the CA in `ca_pem` if given, else the CA the token pins.
 pub fn enrol(token: &EnrolToken, ca_pem: Option<&str>) -> io::Result<Arc<ClientConfig>> {
-    let builder =
-        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(invalid)?;
+    let builder = ClientConfig::builder_with_details(provider(), Arc::new(Trusted(0)))
+        .with_safe_default_protocol_versions()
+        .map_err(invalid)?;
     let config = match ca_pem {
-        Some(pem) => builder.with_root_certificates(roots(pem)?).with_no_client_auth(),
+        Some(pem) => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(ByCa::new(pem, None)?)).with_no_client_auth()
+        }
         None => builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(PinnedCa { token: token.clone(), provider: provider() }))
+            .with_custom_certificate_verifier(Arc::new(PinnedCa {
+                token: token.clone(),
+                provider: provider(),
+                undated: None,
+            }))
             .with_no_client_auth(),
     };
     Ok(Arc::new(config))
 }
 
+/// For asking the time and nothing else: the controller is proved, the dates of its certificate are not looked at.
+pub(super) fn undated(trust: &Trust) -> io::Result<(Arc<ClientConfig>, Arc<Dates>)> {
+    let dates = Arc::new(Dates::default());
+    let verifier = match trust {
+        Trust::Token(token) => {
+            Arc::new(PinnedCa { token: token.clone(), provider: provider(), undated: Some(dates.clone()) })
+                as Arc<dyn ServerCertVerifier>
+        }
+        Trust::Ca(pem) => Arc::new(ByCa::new(pem, Some(dates.clone()))?),
+    };
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(invalid)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    Ok((Arc::new(config), dates))
+}
+
+/// Connects, has the controller proved, and leaves again: whether it is the controller that answers.
+///
+/// # Errors
+/// What the network says, or who stands in the way.
+pub async fn prove(to: &Address, ca_pem: &str) -> io::Result<()> {
+    let (config, _) = undated(&Trust::Ca(ca_pem.to_owned()))?;
+    connect(to, config).await.map(drop)
+}
+
 /// Connects. The name that is proved is fixed; the address only says where to knock.
 pub async fn connect(to: &Address, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
-    let tcp = TcpStream::connect((to.host.as_str(), to.port)).await?;
+    let tcp = way::tcp(to).await?;
     tcp.set_nodelay(true)?;
     over(tcp, config).await
 }
@@ -97,16 +146,123 @@ pub async fn over(tcp: TcpStream, config: Arc<ClientConfig>) -> io::Result<TlsSt
 }
 
 /// A computer with an empty clock battery wakes in 1970, when no certificate is valid yet. Our own
-/// certificate proves a later time.
+/// certificate proves a later time, and the controller's last word a better one.
 #[derive(Debug)]
-struct ClockWithFloor(Duration);
+struct Trusted(i64);
 
-impl TimeProvider for ClockWithFloor {
+impl TimeProvider for Trusted {
     fn current_time(&self) -> Option<UnixTime> {
-        let now = DefaultTimeProvider.current_time()?;
-        let floor = UnixTime::since_unix_epoch(self.0);
-        Some(if now.as_secs() < floor.as_secs() { floor } else { now })
+        unix(trusted::now_ms(self.0))
     }
+}
+
+fn unix(ms: i64) -> Option<UnixTime> {
+    Some(UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from(ms).ok()?)))
+}
+
+/// The dates of a certificate that was accepted without them, Unix seconds.
+#[derive(Debug, Default)]
+pub(super) struct Dates(Mutex<Option<(u64, u64)>>);
+
+impl Dates {
+    /// Whether the certificate is good at this time.
+    pub(super) fn holds_at(&self, ms: i64) -> bool {
+        let seconds = u64::try_from(ms / 1000).unwrap_or(0);
+        let dates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        dates.is_some_and(|(from, to)| (from..=to).contains(&seconds))
+    }
+
+    /// Verifies at a time within the certificate's own dates.
+    fn verify(
+        &self,
+        verifier: &dyn ServerCertVerifier,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+    ) -> Result<ServerCertVerified, Error> {
+        let (from, to) = der::dates(end_entity).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((from, to));
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(from + (to.saturating_sub(from)) / 2));
+        verifier.verify_server_cert(end_entity, intermediates, server_name, &[], at)
+    }
+}
+
+/// What the controller's authority calls itself.
+const AUTHORITY: &str = "Tram device authority";
+
+/// The controller by its CA. Whoever stands in its place is named.
+#[derive(Debug)]
+struct ByCa {
+    inner: Arc<WebPkiServerVerifier>,
+    provider: Arc<CryptoProvider>,
+    /// Whatever the date; where its dates go.
+    undated: Option<Arc<Dates>>,
+}
+
+impl ByCa {
+    fn new(ca_pem: &str, undated: Option<Arc<Dates>>) -> io::Result<Self> {
+        let inner = by_roots(Arc::new(roots(ca_pem)?), &provider()).map_err(invalid)?;
+        Ok(Self { inner, provider: provider(), undated })
+    }
+}
+
+/// Another authority's certificate means somebody in between, unless it is another controller's.
+fn name_issuer(e: Error, end_entity: &CertificateDer<'_>) -> Error {
+    if !matches!(e, Error::InvalidCertificate(CertificateError::UnknownIssuer)) {
+        return e;
+    }
+    match der::issuer(end_entity).filter(|issuer| issuer != AUTHORITY) {
+        Some(issuer) => {
+            let why = OtherError(Arc::new(Blocked::Intercepted(issuer)));
+            Error::InvalidCertificate(CertificateError::Other(why))
+        }
+        None => e,
+    }
+}
+
+impl ServerCertVerifier for ByCa {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let done = match &self.undated {
+            Some(dates) => dates.verify(&*self.inner, end_entity, intermediates, server_name),
+            None => self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp, now),
+        };
+        done.map_err(|e| name_issuer(e, end_entity))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn by_roots(roots: Arc<RootCertStore>, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, Error> {
+    WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+        .build()
+        .map_err(|e| Error::General(e.to_string()))
 }
 
 /// Accepts a chain that ends in the CA whose hash the token carries, checked in full from there.
@@ -114,6 +270,8 @@ impl TimeProvider for ClockWithFloor {
 struct PinnedCa {
     token: EnrolToken,
     provider: Arc<CryptoProvider>,
+    /// Whatever the date; where its dates go.
+    undated: Option<Arc<Dates>>,
 }
 
 impl ServerCertVerifier for PinnedCa {
@@ -126,13 +284,15 @@ impl ServerCertVerifier for PinnedCa {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let pinned = |der: &&CertificateDer<'_>| self.token.pins(&Sha256::digest(der).into()) == Some(true);
-        let ca = intermediates.iter().find(pinned).ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let unknown = || name_issuer(Error::InvalidCertificate(CertificateError::UnknownIssuer), end_entity);
+        let ca = intermediates.iter().find(pinned).ok_or_else(unknown)?;
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
-            .build()
-            .map_err(|e| Error::General(e.to_string()))?
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp, now)
+        let verifier = by_roots(Arc::new(roots), &self.provider)?;
+        match &self.undated {
+            Some(dates) => dates.verify(&*verifier, end_entity, intermediates, server_name),
+            None => verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp, now),
+        }
     }
 
     fn verify_tls12_signature(

@@ -22,6 +22,10 @@ pub enum Cause {
     DataCentre,
     /// The data centre answers slowly.
     Slow,
+    /// The office's proxy lets us not through.
+    Proxy,
+    /// Somebody on the way opens the encrypted connection.
+    Intercepted,
     /// The data centre refuses this computer.
     Refused,
     /// This computer's certificate has ended.
@@ -32,7 +36,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Looking,
         Self::Fine,
         Self::Cable,
@@ -40,6 +44,8 @@ impl Cause {
         Self::Carrier,
         Self::DataCentre,
         Self::Slow,
+        Self::Proxy,
+        Self::Intercepted,
         Self::Refused,
         Self::Certificate,
         Self::NotEnrolled,
@@ -57,6 +63,15 @@ pub fn cause(findings: &[Finding]) -> Cause {
     }
     if has("certificate_expired") {
         return Cause::Certificate;
+    }
+    if has("tls_intercepted") {
+        return Cause::Intercepted;
+    }
+    if findings.iter().any(|f| f.check == "controller" && f.code.starts_with("proxy_")) {
+        return Cause::Proxy;
+    }
+    if has("upgrade_removed") {
+        return Cause::DataCentre;
     }
     if has("controller_refused") {
         return Cause::Refused;
@@ -104,8 +119,22 @@ mod tests {
         assert_eq!(judged(&["controller_silent", "gateway_ok", "dns_ok"]), Cause::DataCentre);
         assert_eq!(judged(&["controller_slow"]), Cause::Slow);
         assert_eq!(judged(&["controller_refused"]), Cause::Refused);
+        assert_eq!(judged(&["tls_intercepted", "gateway_ok", "dns_ok"]), Cause::Intercepted);
+        assert_eq!(judged(&["upgrade_removed", "dns_ok"]), Cause::DataCentre);
         assert_eq!(judged(&["controller_not_enrolled", "cable_none"]), Cause::NotEnrolled);
         assert_eq!(judged(&["certificate_expired", "controller_ok"]), Cause::Certificate);
+    }
+
+    #[test]
+    fn a_proxy_is_named_only_by_the_check_of_the_controller() {
+        let finding = |check: &str| Finding {
+            check: check.to_owned(),
+            state: CheckState::Crit,
+            code: "proxy_password".to_owned(),
+            params: Default::default(),
+        };
+        assert_eq!(cause(&[finding("controller")]), Cause::Proxy);
+        assert_eq!(cause(&[finding("proxy")]), Cause::Looking);
     }
 
     #[test]

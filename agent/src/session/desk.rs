@@ -252,7 +252,7 @@ impl Desk {
     async fn refused(&mut self, e: &ControlError, view: &mut View) -> Result<Option<bool>, Leave> {
         match e.code() {
             // The sign-in is over: nothing is left to sign out of.
-            code @ ("A-100" | "A-105" | "E-301" | "E-302" | "E-303") => {
+            code @ ("A-100" | "A-105" | "E-301" | "E-302" | "E-303" | "E-306") => {
                 Err(Leave { end: false, notice: Some(Notice::new(code)) })
             }
             "S-106" => {

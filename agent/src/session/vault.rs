@@ -305,6 +305,7 @@ mod tests {
             key_pem: key.into(),
             issued: Issued { certificate_pem: "c".into(), ca_pem: "a".into(), issued_ms: 1, not_after_ms: 2 },
             connects: 0,
+            copy: None,
         }
     }
 

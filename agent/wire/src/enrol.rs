@@ -59,6 +59,11 @@ impl Issued {
     }
 }
 
+/// Over an open link: this computer was taken for a copy of another one and is to be an endpoint of its own. It makes
+/// a key and asks with [`Renew`]; the answer is an [`EnrolResponse`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewIdentity {}
+
 /// Over an open link: a new key wants a certificate for the same endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renew {

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnosis::{OrderCancel, OrderNews, SignedOrder};
-use crate::enrol::{Issued, Renew};
+use crate::enrol::{EnrolResponse, Issued, NewIdentity, Renew};
 use crate::heartbeat::{Beat, BeatAck, Change, Goodbye, Snapshot};
 use crate::hello::{Hello, HelloAck};
 use crate::plan::{Live, Plan};
@@ -173,6 +173,10 @@ direction! {
         "live" => Live(Live),
         /// A new certificate.
         "renewed" => Renewed(Issued),
+        /// This was a copy: ask for an identity of its own.
+        "new_identity" => NewIdentity(NewIdentity),
+        /// The identity of its own.
+        "reborn" => Reborn(EnrolResponse),
         /// The controller ends the link, and why.
         "refused" => Refused(Refusal),
         /// Something to do, once.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::diagnosis::OrderKey;
+use crate::instance::Instance;
 use crate::version::Versions;
 
 /// Who is calling and what it speaks. First message of the agent; also part of enrolment.
@@ -31,6 +32,9 @@ pub struct Hello {
     /// How often this identity has connected; a restored disk image shows an old count.
     #[serde(default)]
     pub connects: u64,
+    /// Which computer and which run of the agent this is; agents that can't tell say nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Instance>,
 }
 
 /// The controller's answer: the link is open, and this is how to behave on it.
@@ -49,4 +53,7 @@ pub struct HelloAck {
     /// What proves orders from now on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub order_keys: Vec<OrderKey>,
+    /// Several computers show this identity: reports are kept apart, and nothing is asked of any of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quarantined: bool,
 }

@@ -12,6 +12,8 @@
 //! ```text
 //! agent                                controller
 //!   POST /agent/v1/enrol  (once)   →   certificate
+//!   POST /agent/v1/renew           →   certificate, after weeks off
+//!   GET  /agent/v1/time            →   the time, for clocks that are wrong
 //!   GET  /agent/v1/link (mTLS, ws) →
 //!   hello                          →   hello_ack | refused
 //!   snapshot                       →
@@ -23,6 +25,8 @@
 //!                                  ←   order: [`diagnosis`]
 //!   order_news                     →
 //!   renew (at 2/3 of the life)     →   renewed
+//!                                  ←   new_identity: this was a copy; a renew is answered with
+//!                                  ←   reborn: it is an endpoint of its own from here on
 //!   goodbye                        →
 //!   GET  /agent/v1/tunnel (mTLS)   →   streams of a session: [`tunnel`], [`session`]
 //!   POST /agent/v1/desk/… (mTLS)   →   an officer signs in and asks for a desktop: [`desk`]; a [`lease`] for outages;
@@ -39,6 +43,7 @@ pub mod frame;
 pub mod heartbeat;
 pub mod hello;
 pub mod ids;
+pub mod instance;
 pub mod lease;
 mod order;
 pub mod packed;
@@ -63,6 +68,13 @@ pub const SERVER_NAME: &str = "controller.tram.internal";
 
 /// Where an agent enrols: `POST`, JSON in and out.
 pub const ENROL_PATH: &str = "/agent/v1/enrol";
+
+/// Where an endpoint whose certificate ended proves that it still has the key: `POST` of [`enrol::Renew`] over TLS with the
+/// ended certificate; the answer is [`enrol::Issued`] or a [`Refusal`]. Nothing else is served there.
+pub const RENEW_PATH: &str = "/agent/v1/renew";
+
+/// What time it is, for computers whose clock is too wrong to judge a certificate: `GET`, `{"server_ms": …}`.
+pub const TIME_PATH: &str = "/agent/v1/time";
 
 /// Where an agent opens a tunnel: `GET` with `Upgrade: tram-tunnel`.
 pub const TUNNEL_PATH: &str = "/agent/v1/tunnel";

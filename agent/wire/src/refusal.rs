@@ -35,6 +35,8 @@ pub enum Refusal {
     },
     /// The same certificate opened a newer link.
     Superseded,
+    /// Several computers show this identity; an operator decides which one it belongs to.
+    Clone,
     /// The enrolment token is wrong, used up or too old. One answer for all three.
     Token,
     /// The message couldn't be understood.
@@ -69,6 +71,7 @@ impl Refusal {
             Self::Version { .. } => "version",
             Self::Busy { .. } => "busy",
             Self::Superseded => "superseded",
+            Self::Clone => "clone",
             Self::Token => "token",
             Self::Malformed { .. } => "malformed",
             Self::Other => "other",
@@ -82,7 +85,9 @@ impl Refusal {
             Self::Clock { .. } | Self::Malformed { .. } | Self::Other => Retry::Backoff,
             // Two agents with one identity would push each other off the link for ever.
             Self::Superseded => Retry::After(60),
-            Self::Unknown | Self::Revoked | Self::Expired | Self::Version { .. } | Self::Token => Retry::Rarely,
+            Self::Unknown | Self::Revoked | Self::Expired | Self::Version { .. } | Self::Clone | Self::Token => {
+                Retry::Rarely
+            }
         }
     }
 }
@@ -99,6 +104,9 @@ impl fmt::Display for Refusal {
             }
             Self::Busy { retry_after_s } => write!(f, "the controller is busy; try again in {retry_after_s} s"),
             Self::Superseded => f.write_str("a newer link took over: is this disk a copy of another endpoint's?"),
+            Self::Clone => {
+                f.write_str("several computers show this identity; an operator has to say which one it belongs to")
+            }
             Self::Token => f.write_str("the token is wrong, already used or too old; ask for a new one"),
             Self::Malformed { detail } => write!(f, "the controller couldn't read the message: {detail}"),
             Self::Other => f.write_str("the controller refused for a reason this agent is too old to know"),

@@ -15,9 +15,10 @@ use tram_wire::diagnosis::{
     Action, Bundle, Listed, ListedKind, News, Order, OrderCancel, OrderKey, OrderNews, Outcome, Refused, SignedOrder,
     Step, Work,
 };
-use tram_wire::enrol::{EnrolRequest, EnrolResponse, Issued, Renew};
+use tram_wire::enrol::{EnrolRequest, EnrolResponse, Issued, NewIdentity, Renew};
 use tram_wire::heartbeat::*;
 use tram_wire::hello::{Hello, HelloAck};
+use tram_wire::instance::{Instance, Marks};
 use tram_wire::lease::{Lease, Limits, Signed};
 use tram_wire::plan::{Live, Plan, Service};
 use tram_wire::report::*;
@@ -71,6 +72,7 @@ fn hello() -> Hello {
         arch: "x86_64".into(),
         boot_id: "7d0f3f0e-94f6-4f5e-8f1e-0d6b1a3a5a11".into(),
         connects: 12,
+        instance: None,
     }
 }
 
@@ -185,11 +187,38 @@ fn controller_messages() {
             snapshot_s: 900,
             reconnect_window_s: 120,
             order_keys: Vec::new(),
+            quarantined: false,
         }),
     );
     controller("beat_ack", ControllerMessage::BeatAck(BeatAck { seq: 7, server_ms: 1_795_000_030_250 }));
     controller("renewed", ControllerMessage::Renewed(issued()));
     controller("refused", ControllerMessage::Refused(Refusal::Busy { retry_after_s: 45 }));
+}
+
+#[test]
+fn a_computer_proves_which_one_it_is_and_hears_of_copies() {
+    let marks =
+        Marks { board: Some("8XK2PQ3".into()), disks: vec!["S3Z5NB0K".into()], macs: vec!["00:1b:21:aa:bb:cc".into()] };
+    let instance = Instance { nonce: "0f1e2d3c4b5a6978".into(), copy: None, marks };
+    agent("hello_instance", AgentMessage::Hello(Hello { instance: Some(instance), ..hello() }));
+    let copy = Instance { nonce: "0f1e".into(), copy: Some("a1b2".into()), marks: Marks::default() };
+    agent("hello_copy", AgentMessage::Hello(Hello { instance: Some(copy), ..hello() }));
+    controller(
+        "hello_ack_quarantined",
+        ControllerMessage::HelloAck(HelloAck {
+            version: 1,
+            server_ms: 1_795_000_000_250,
+            beat_s: 30,
+            snapshot_s: 900,
+            reconnect_window_s: 120,
+            order_keys: Vec::new(),
+            quarantined: true,
+        }),
+    );
+    controller("new_identity", ControllerMessage::NewIdentity(NewIdentity {}));
+    let endpoint_id = "01992f3c-7a10-7c3e-8a41-5f0c7d1e2b3a".parse().unwrap();
+    controller("reborn", ControllerMessage::Reborn(EnrolResponse { endpoint_id, issued: issued(), order_keys: Vec::new() }));
+    controller("refused_clone", ControllerMessage::Refused(Refusal::Clone));
 }
 
 fn report(batch: u64, at_ms: i64, records: Vec<Record>) -> Report {
@@ -560,6 +589,7 @@ fn orders() {
             beat_s: 30,
             snapshot_s: 900,
             reconnect_window_s: 120,
+            quarantined: false,
             order_keys: vec![OrderKey { id: key, public: "00ff".into() }],
         }),
     );

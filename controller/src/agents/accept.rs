@@ -19,10 +19,10 @@ use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tram_wire::enrol::EnrolRequest;
+use tram_wire::enrol::{EnrolRequest, Renew};
 use tram_wire::frame::MAX_FRAME;
 use tram_wire::refusal::Refusal;
-use tram_wire::{ENROL_PATH, LINK_PATH, TUNNEL_PATH};
+use tram_wire::{ENROL_PATH, LINK_PATH, RENEW_PATH, TIME_PATH, TUNNEL_PATH};
 
 use super::{Agents, conn, desk, tunnel};
 use crate::services::endpoints;
@@ -103,6 +103,10 @@ async fn answer(
 ) -> Response<Body> {
     match (request.method(), request.uri().path()) {
         (&Method::POST, ENROL_PATH) => enrol(&agents, peer, request).await,
+        (&Method::POST, RENEW_PATH) => renew(&agents, certificate.as_ref(), peer, request).await,
+        (&Method::GET, TIME_PATH) => {
+            json(StatusCode::OK, &serde_json::json!({"server_ms": agents.app.clock.now().micros() / 1000}))
+        }
         (&Method::GET, LINK_PATH) => link(agents, certificate, peer, request),
         (method, path) => match desk::Ask::of(method, path) {
             Some(ask) => desk::answer(&agents, certificate.as_ref(), peer, ask, request).await,
@@ -124,15 +128,42 @@ async fn enrol(agents: &Agents, peer: SocketAddr, request: Request<Incoming>) ->
             counter!("agent_enrolments_total").increment(1);
             json(StatusCode::OK, &response)
         }
-        Err(refusal) => {
-            counter!("agent_refusals_total", "reason" => refusal.code()).increment(1);
-            let code = match refusal {
-                Refusal::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
-                Refusal::Malformed { .. } => StatusCode::BAD_REQUEST,
-                _ => StatusCode::FORBIDDEN,
-            };
-            json(code, &refusal)
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+fn refused(refusal: &Refusal) -> Response<Body> {
+    counter!("agent_refusals_total", "reason" => refusal.code()).increment(1);
+    let code = match refusal {
+        Refusal::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Malformed { .. } => StatusCode::BAD_REQUEST,
+        _ => StatusCode::FORBIDDEN,
+    };
+    json(code, refusal)
+}
+
+/// A certificate that has ended, or will soon, and somebody who has its key. Nothing else is done for them here.
+async fn renew(
+    agents: &Agents,
+    certificate: Option<&CertificateDer<'static>>,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let done = async {
+        let certificate = certificate.ok_or(Refusal::Unknown)?;
+        let now = agents.app.clock.now();
+        let (id, end) = agents.ca.check_ended(certificate, now)?;
+        let malformed = || Refusal::Malformed { detail: "not a renewal, or too large".to_owned() };
+        let asked = read::<Renew>(request).await.ok_or_else(malformed)?;
+        let ctx = endpoints::as_agent(peer.ip().to_canonical().to_string(), now);
+        endpoints::renew_ended(&agents.app, &ctx, &agents.ca, id, end, &asked.csr_pem).await
+    };
+    match done.await {
+        Ok(issued) => {
+            counter!("agent_late_renewals_total").increment(1);
+            json(StatusCode::OK, &issued)
         }
+        Err(refusal) => refused(&refusal),
     }
 }
 

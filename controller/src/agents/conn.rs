@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tram_wire::diagnosis::MAX_NEWS;
+use tram_wire::enrol::NewIdentity;
 use tram_wire::frame::MAX_FRAME;
 use tram_wire::heartbeat::{Beat, BeatAck, GoodbyeReason};
 use tram_wire::hello::{Hello, HelloAck};
@@ -24,11 +25,12 @@ use tram_wire::refusal::Refusal;
 use tram_wire::report::ReportAck;
 use tram_wire::{AgentMessage, ControllerMessage, Incoming, packed, short};
 
-use super::Agents;
 use super::ingest::Update;
 use super::registry::Seat;
+use super::{Agents, apart};
+use crate::domain::copies::{Claim, Known, Signal, is_copy};
 use crate::domain::endpoint::reconnect_window;
-use crate::services::{diagnosis, endpoints, health};
+use crate::services::{copies, diagnosis, endpoints, health};
 
 /// From the upgrade to `hello`.
 const GREETING: Duration = Duration::from_secs(15);
@@ -39,17 +41,25 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 1024 * 1024;
 /// Messages an endpoint may send at once, and how fast that fills up again. A healthy one sends three
 /// a minute.
-const BURST: u32 = 60;
+pub(super) const BURST: u32 = 60;
 const REFILL: Duration = Duration::from_secs(1);
 /// The same for news of orders: two with all they may say.
 const NEWS_BURST: u32 = 2 * MAX_NEWS;
 /// Batches of records on their way into the database; an agent waits for the answers to a few.
 const BATCHES: usize = 64;
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// Who said hello.
+enum Greeted {
+    /// An endpoint, and who showed its identity so far.
+    Link(EndpointId, Hello, Known),
+    /// A computer that shows an identity in quarantine.
+    Apart(EndpointId, apart::Who),
+}
 
 /// How a link ended.
-enum End {
+pub(super) enum End {
     /// The line broke, or the agent closed it.
     Lost,
     /// The agent said goodbye.
@@ -72,8 +82,9 @@ pub(super) async fn run(
         .max_message_size(Some(MAX_FRAME))
         .max_frame_size(Some(MAX_FRAME));
     let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(limits)).await;
-    let end = match greet(&agents, certificate.as_ref(), &mut socket).await {
-        Ok((id, hello)) => linked(&agents, id, &hello, peer, &mut socket).await,
+    let end = match greet(&agents, certificate.as_ref(), peer, &mut socket).await {
+        Ok(Greeted::Link(id, hello, known)) => linked(&agents, id, &hello, known, peer, &mut socket).await,
+        Ok(Greeted::Apart(id, who)) => apart::run(&agents, id, &who, peer, &mut socket).await,
         Err(end) => end,
     };
     if let End::Refused(refusal) = end {
@@ -96,37 +107,97 @@ pub(super) async fn run(
 async fn greet(
     agents: &Agents,
     certificate: Option<&CertificateDer<'static>>,
+    peer: SocketAddr,
     socket: &mut Socket,
-) -> Result<(EndpointId, Hello), End> {
+) -> Result<Greeted, End> {
     let certificate = certificate.ok_or(End::Refused(Refusal::Unknown))?;
     let id = agents.ca.check(certificate, agents.app.clock.now()).map_err(End::Refused)?;
     let first = tokio::time::timeout(GREETING, next(socket)).await.map_err(|_| End::Lost)??;
     let Said::Long(AgentMessage::Hello(hello)) = first else {
         return Err(End::Refused(Refusal::Malformed { detail: "the first message must be hello".to_owned() }));
     };
-    let version = endpoints::admit(&agents.app, id, &hello).await.map_err(End::Refused)?;
-    let ack = HelloAck {
+    let claim = Claim::new(&hello, &peer.ip().to_canonical().to_string());
+    let (version, entry) = copies::admit(&agents.app, id, &hello, &claim).await.map_err(End::Refused)?;
+    let ack = |quarantined| HelloAck {
         version,
         server_ms: agents.app.clock.now().micros() / 1000,
         beat_s: u32::try_from(agents.app.pace.beat.as_secs()).unwrap_or(30),
         snapshot_s: u32::try_from(agents.app.pace.keyframe.as_secs()).unwrap_or(900),
         reconnect_window_s: reconnect_window(agents.registry.expected()),
         order_keys: diagnosis::public_keys(&agents.app),
+        quarantined,
     };
-    send(socket, &ControllerMessage::HelloAck(ack)).await?;
+    let known = match entry {
+        copies::Entry::Known(known) => agents.registry.known(id).or(known),
+        copies::Entry::Copy { became } => {
+            send(socket, &ControllerMessage::HelloAck(ack(true))).await?;
+            if became.is_some() {
+                send(socket, &ControllerMessage::NewIdentity(NewIdentity {})).await?;
+            }
+            return Ok(Greeted::Apart(id, apart::Who { claim, became, skew_ms: hello_skew(agents, &hello) }));
+        }
+    };
+    send(socket, &ControllerMessage::HelloAck(ack(false))).await?;
+    let known = match known {
+        None => Known::only(claim),
+        Some(known) => {
+            let signals = copies::signals_of(&known, &claim);
+            if is_copy(&signals) {
+                return Err(suspect(agents, id, &known, &claim, &signals, socket).await);
+            }
+            copies::note(&agents.app, id, &known, &claim, &signals).await;
+            known.then(claim)
+        }
+    };
     // Without a plan it reports as older agents do, until the next look brings one.
     if let Ok(plan) = health::plan(&agents.app, id).await {
         send(socket, &ControllerMessage::Plan(Box::new(plan))).await?;
     }
-    Ok((id, hello))
+    Ok(Greeted::Link(id, hello, known))
 }
 
-async fn linked(agents: &Agents, id: EndpointId, hello: &Hello, peer: SocketAddr, socket: &mut Socket) -> End {
+/// It looks like a copy. A hello that waited somewhere until its process was gone does, too: only one that still speaks
+/// after it was answered counts.
+async fn suspect(
+    agents: &Agents,
+    id: EndpointId,
+    known: &Known,
+    claim: &Claim,
+    signals: &[Signal],
+    socket: &mut Socket,
+) -> End {
+    match tokio::time::timeout(GREETING, next(socket)).await {
+        Err(_) => return End::Lost,
+        Ok(Err(end)) => return end,
+        Ok(Ok(_)) => {}
+    }
     let now = agents.app.clock.now();
-    let seat = agents.registry.sit(id, now);
+    match copies::quarantine(&agents.app, id, known, claim, signals, now).await {
+        Ok(()) => {
+            agents.registry.begin_anew(id, now);
+            End::Refused(Refusal::Busy { retry_after_s: 1 })
+        }
+        Err(refusal) => End::Refused(refusal),
+    }
+}
+
+fn hello_skew(agents: &Agents, hello: &Hello) -> i64 {
+    skew(hello.at_ms, agents.app.clock.now().micros() / 1000, None)
+}
+
+async fn linked(
+    agents: &Agents,
+    id: EndpointId,
+    hello: &Hello,
+    known: Known,
+    peer: SocketAddr,
+    socket: &mut Socket,
+) -> End {
+    let now = agents.app.clock.now();
+    let seat = agents.registry.sit(id, known.clone(), now);
     seat.heard(now, Some(skew(hello.at_ms, now.micros() / 1000, None)));
     if let Ok(report) = endpoints::report_of_hello(hello) {
-        agents.ingest.send(Update::linked(id, now, seat.skew_ms(), report)).await;
+        agents.ingest.send(Update::linked(id, now, seat.skew_ms(), report, known)).await;
     }
     tracing::debug!(endpoint = %id, %peer, "linked");
     let end = listen(agents, id, peer, &seat, socket).await;
@@ -247,7 +318,7 @@ fn beaten(agents: &Agents, seat: &Seat, beat: &Beat) -> BeatAck {
 }
 
 /// What came.
-enum Said {
+pub(super) enum Said {
     /// A message.
     Long(AgentMessage),
     /// A beat in its short form.
@@ -255,7 +326,7 @@ enum Said {
 }
 
 /// The next message of a kind we know.
-async fn next(socket: &mut Socket) -> Result<Said, End> {
+pub(super) async fn next(socket: &mut Socket) -> Result<Said, End> {
     loop {
         let text: Bytes = match socket.next().await {
             Some(Ok(Message::Text(text))) => text.into(),
@@ -288,12 +359,12 @@ fn malformed(detail: &str) -> End {
     End::Refused(Refusal::Malformed { detail: detail.to_owned() })
 }
 
-async fn send(socket: &mut Socket, message: &ControllerMessage) -> Result<(), End> {
+pub(super) async fn send(socket: &mut Socket, message: &ControllerMessage) -> Result<(), End> {
     let text = message.encode().map_err(|_| End::Lost)?;
     transmit(socket, Message::text(text)).await
 }
 
-async fn transmit(socket: &mut Socket, message: Message) -> Result<(), End> {
+pub(super) async fn transmit(socket: &mut Socket, message: Message) -> Result<(), End> {
     match tokio::time::timeout(SEND, socket.send(message)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(End::Lost),
@@ -301,23 +372,23 @@ async fn transmit(socket: &mut Socket, message: Message) -> Result<(), End> {
 }
 
 /// Its clock less ours, taking its message to be half a round trip old.
-fn skew(at_ms: i64, server_ms: i64, rtt_us: Option<u32>) -> i64 {
+pub(super) fn skew(at_ms: i64, server_ms: i64, rtt_us: Option<u32>) -> i64 {
     at_ms.saturating_add(i64::from(rtt_us.unwrap_or(0)) / 2000).saturating_sub(server_ms)
 }
 
 /// A bound on messages a second, so that one mad agent can't fill the writer's queue.
-struct Budget {
+pub(super) struct Budget {
     most: u32,
     left: u32,
     since: tokio::time::Instant,
 }
 
 impl Budget {
-    fn new(most: u32) -> Self {
+    pub(super) fn new(most: u32) -> Self {
         Self { most, left: most, since: tokio::time::Instant::now() }
     }
 
-    fn take(&mut self) -> bool {
+    pub(super) fn take(&mut self) -> bool {
         let periods = self.since.elapsed().as_secs() / REFILL.as_secs();
         if periods > 0 {
             self.left = self.left.saturating_add(u32::try_from(periods).unwrap_or(self.most)).min(self.most);

@@ -131,6 +131,7 @@ fn device(refusal: &Refusal) -> No {
         Refusal::Expired => "E-303",
         Refusal::Clock { .. } => "E-304",
         Refusal::Busy { .. } => "E-305",
+        Refusal::Clone => "E-306",
         _ => "E-300",
     };
     let busy = matches!(refusal, Refusal::Busy { .. });

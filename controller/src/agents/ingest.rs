@@ -17,6 +17,7 @@ use tram_wire::ids::EndpointId;
 use tram_wire::report::Report as HealthReport;
 
 use super::registry::Registry;
+use crate::domain::copies::Known;
 use crate::domain::endpoint::SHUT_DOWN;
 use crate::domain::time::Time;
 use crate::services::App;
@@ -42,7 +43,8 @@ pub(super) struct Update {
     at: Time,
     heard: Option<Heard>,
     report: Option<Report>,
-    linked: bool,
+    /// It linked, and so showed its identity.
+    linked: Option<Known>,
     left: Option<GoodbyeReason>,
     health: Option<Health>,
 }
@@ -56,12 +58,13 @@ struct Health {
 
 impl Update {
     fn new(id: EndpointId, at: Time) -> Self {
-        Self { id, at, heard: None, report: None, linked: false, left: None, health: None }
+        Self { id, at, heard: None, report: None, linked: None, left: None, health: None }
     }
 
     /// It linked, and said hello.
-    pub(super) fn linked(id: EndpointId, at: Time, skew_ms: Option<i64>, hello: Report) -> Self {
-        Self { heard: Some(Heard { id, at, skew_ms }), report: Some(hello), linked: true, ..Self::new(id, at) }
+    pub(super) fn linked(id: EndpointId, at: Time, skew_ms: Option<i64>, hello: Report, known: Known) -> Self {
+        let heard = Some(Heard { id, at, skew_ms });
+        Self { heard, report: Some(hello), linked: Some(known), ..Self::new(id, at) }
     }
 
     /// It reported.
@@ -201,8 +204,11 @@ impl Writer {
         heard.sort_by_key(|h| h.id);
         let back = tx.endpoints_heard(&heard, self.app.pace.back_since(self.app.clock.now())).await?;
         for u in batch {
-            if u.linked && back.contains(&u.id) {
-                tx.endpoint_event(u.id, "online", "", u.at).await?;
+            if let Some(known) = &u.linked {
+                tx.put_endpoint_known(u.id, known).await?;
+                if back.contains(&u.id) {
+                    tx.endpoint_event(u.id, "online", "", u.at).await?;
+                }
             }
             if let Some(report) = &u.report {
                 let before = tx.put_endpoint_report(u.id, report, u.at).await?;

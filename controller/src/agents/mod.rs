@@ -18,6 +18,7 @@ use crate::identity::ca::{CaError, DeviceCa};
 use crate::services::{App, Error, endpoints, leases};
 
 mod accept;
+mod apart;
 mod asks;
 mod conn;
 mod desk;

@@ -12,6 +12,7 @@ use tram_wire::ControllerMessage;
 use tram_wire::ids::EndpointId;
 use tram_wire::refusal::Refusal;
 
+use crate::domain::copies::Known;
 use crate::domain::time::Time;
 use crate::services::App;
 use crate::store::endpoints::Heard;
@@ -23,7 +24,12 @@ const ORDERS: usize = 8;
 
 /// All links of this process.
 #[derive(Clone, Default)]
-pub struct Registry(Arc<Mutex<HashMap<EndpointId, Arc<Live>>>>, Arc<AtomicUsize>);
+pub struct Registry {
+    links: Arc<Mutex<HashMap<EndpointId, Arc<Live>>>>,
+    /// Links of computers that show a quarantined identity. Few, and each may have many.
+    apart: Arc<Mutex<Vec<(EndpointId, Arc<Live>)>>>,
+    expected: Arc<AtomicUsize>,
+}
 
 struct Live {
     heard_at: AtomicI64,
@@ -31,6 +37,9 @@ struct Live {
     cut: CancellationToken,
     why: Mutex<Option<Refusal>>,
     orders: mpsc::Sender<ControllerMessage>,
+    since: Time,
+    /// Who showed the identity so far, this link included.
+    known: Known,
 }
 
 /// One link's place. Dropping it leaves, unless a newer link has taken over.
@@ -44,7 +53,7 @@ pub(super) struct Seat {
 impl Registry {
     fn map(&self) -> std::sync::MutexGuard<'_, HashMap<EndpointId, Arc<Live>>> {
         // No code below panics while it holds the lock; a poisoned map would still be whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many are linked.
@@ -57,12 +66,12 @@ impl Registry {
     /// are still coming, the first must not be told that they are few.
     #[must_use]
     pub fn expected(&self) -> usize {
-        self.len().max(self.1.load(Ordering::Relaxed))
+        self.len().max(self.expected.load(Ordering::Relaxed))
     }
 
     /// So many endpoints are about.
     pub(super) fn about(&self, count: usize) {
-        self.1.store(count, Ordering::Relaxed);
+        self.expected.store(count, Ordering::Relaxed);
     }
 
     /// Whether nobody is linked.
@@ -71,8 +80,9 @@ impl Registry {
         self.len() == 0
     }
 
-    /// Takes a place. An older link of the same endpoint is told that it was superseded.
-    pub(super) fn sit(&self, id: EndpointId, now: Time) -> Seat {
+    /// Takes a place. An older link of the same endpoint is told that it was superseded; one of another run is told to come
+    /// back at once, for if its process still lives, there are two.
+    pub(super) fn sit(&self, id: EndpointId, known: Known, now: Time) -> Seat {
         let (send, orders) = mpsc::channel(ORDERS);
         let live = Arc::new(Live {
             heard_at: AtomicI64::new(now.micros()),
@@ -80,6 +90,8 @@ impl Registry {
             cut: CancellationToken::new(),
             why: Mutex::new(None),
             orders: send,
+            since: now,
+            known,
         });
         let (older, count) = {
             let mut map = self.map();
@@ -87,7 +99,9 @@ impl Registry {
             (older, map.len())
         };
         if let Some(older) = older {
-            older.end(Refusal::Superseded);
+            let (a, b) = (&older.known.last.instance.nonce, &live.known.last.instance.nonce);
+            let other_run = a != b && !a.is_empty() && !b.is_empty();
+            older.end(if other_run { Refusal::Busy { retry_after_s: 1 } } else { Refusal::Superseded });
         }
         online(count);
         Seat { registry: self.clone(), id, live, orders: tokio::sync::Mutex::new(orders) }
@@ -95,9 +109,46 @@ impl Registry {
 
     /// Cuts the link of an endpoint, if it is here.
     pub(super) fn cut(&self, id: EndpointId, why: Refusal) {
+        self.apart().iter().filter(|(a, _)| *a == id).for_each(|(_, live)| live.end(why.clone()));
         if let Some(live) = self.map().get(&id) {
             live.end(why);
         }
+    }
+
+    /// Takes a place beside the others: this computer shows an identity that is in quarantine.
+    pub(super) fn sit_apart(&self, id: EndpointId, now: Time) -> Apart {
+        let (orders, _) = mpsc::channel(1);
+        let live = Arc::new(Live {
+            heard_at: AtomicI64::new(now.micros()),
+            skew_ms: AtomicI64::new(NO_SKEW),
+            cut: CancellationToken::new(),
+            why: Mutex::new(None),
+            orders,
+            since: now,
+            known: Known::default(),
+        });
+        self.apart().push((id, live.clone()));
+        Apart { registry: self.clone(), live }
+    }
+
+    /// Who showed an identity, if it is linked here: newer than what the database knows.
+    pub(super) fn known(&self, id: EndpointId) -> Option<Known> {
+        self.map().get(&id).map(|live| live.known.clone())
+    }
+
+    /// Ends links of an endpoint that are older than a decision about it; they come back at once.
+    pub(super) fn begin_anew(&self, id: EndpointId, decided: Time) {
+        let why = Refusal::Busy { retry_after_s: 1 };
+        let old = |live: &Live| live.since < decided;
+        self.apart().iter().filter(|(a, live)| *a == id && old(live)).for_each(|(_, live)| live.end(why.clone()));
+        if let Some(live) = self.map().get(&id).filter(|live| old(live)) {
+            live.end(why);
+        }
+    }
+
+    fn apart(&self) -> std::sync::MutexGuard<'_, Vec<(EndpointId, Arc<Live>)>> {
+        // As above.
+        self.apart.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells an endpoint something. `false` if it isn't linked here, or doesn't take what it was told before.
@@ -130,6 +181,11 @@ impl Live {
     fn end(&self, why: Refusal) {
         *self.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
         self.cut.cancel();
+    }
+
+    async fn ended(&self) -> Refusal {
+        self.cut.cancelled().await;
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or(Refusal::Other)
     }
 
     fn skew(&self) -> Option<i64> {
@@ -167,9 +223,26 @@ impl Seat {
 
     /// Waits until somebody cuts the link, and why.
     pub(super) async fn cut(&self) -> Refusal {
-        self.live.cut.cancelled().await;
-        let why = self.live.why.lock().unwrap_or_else(PoisonError::into_inner);
-        why.clone().unwrap_or(Refusal::Other)
+        self.live.ended().await
+    }
+}
+
+/// The place of a computer that shows a quarantined identity.
+pub(super) struct Apart {
+    registry: Registry,
+    live: Arc<Live>,
+}
+
+impl Apart {
+    /// Waits until somebody cuts the link, and why.
+    pub(super) async fn cut(&self) -> Refusal {
+        self.live.ended().await
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        self.registry.apart().retain(|(_, live)| !Arc::ptr_eq(live, &self.live));
     }
 }
 
@@ -195,13 +268,19 @@ const POLL: Duration = Duration::from_secs(1);
 /// Looks back this far, for clocks of other controllers that differ and commits that take long.
 const OVERLAP: Duration = Duration::from_secs(120);
 
-/// Cuts the links of endpoints that were withdrawn, on any controller or at a shell, within two seconds.
+/// Cuts the links of endpoints that were withdrawn, and begins those anew whose quarantine began or ended, on any
+/// controller or at a shell, within two seconds.
 pub(super) async fn watch_revocations(app: &App, registry: &Registry) {
     loop {
-        if !registry.is_empty() {
-            match app.store.endpoints_revoked_since(app.clock.now().minus(OVERLAP)).await {
+        if !registry.is_empty() || !registry.apart().is_empty() {
+            let since = app.clock.now().minus(OVERLAP);
+            match app.store.endpoints_revoked_since(since).await {
                 Ok(ids) => ids.into_iter().for_each(|id| registry.cut(id, Refusal::Revoked)),
                 Err(e) => tracing::warn!(error = %e, "revocations could not be read"),
+            }
+            match app.store.endpoints_settled_since(since).await {
+                Ok(rows) => rows.into_iter().for_each(|(id, at)| registry.begin_anew(id, at)),
+                Err(e) => tracing::warn!(error = %e, "quarantines could not be read"),
             }
         }
         tokio::time::sleep(POLL).await;
@@ -223,8 +302,8 @@ mod tests {
     #[tokio::test]
     async fn a_newer_link_takes_over_and_the_older_ones_end_does_not_unseat_it() {
         let r = Registry::default();
-        let old = r.sit(id(1), at(1));
-        let new = r.sit(id(1), at(2));
+        let old = r.sit(id(1), Known::default(), at(1));
+        let new = r.sit(id(1), Known::default(), at(2));
         assert_eq!(old.cut().await, Refusal::Superseded);
         drop(old);
         assert_eq!(r.len(), 1);
@@ -235,7 +314,7 @@ mod tests {
     #[tokio::test]
     async fn a_cut_reaches_only_the_one_meant() {
         let r = Registry::default();
-        let (a, b) = (r.sit(id(1), at(1)), r.sit(id(2), at(1)));
+        let (a, b) = (r.sit(id(1), Known::default(), at(1)), r.sit(id(2), Known::default(), at(1)));
         r.cut(id(1), Refusal::Revoked);
         r.cut(id(3), Refusal::Revoked);
         assert_eq!(a.cut().await, Refusal::Revoked);
@@ -245,8 +324,22 @@ mod tests {
     #[test]
     fn only_who_was_heard_is_written_again() {
         let r = Registry::default();
-        let (a, _b) = (r.sit(id(1), at(1)), r.sit(id(2), at(1)));
+        let (a, _b) = (r.sit(id(1), Known::default(), at(1)), r.sit(id(2), Known::default(), at(1)));
         a.heard(at(9), Some(-5));
         assert_eq!(r.heard_since(at(5)), [Heard { id: id(1), at: at(9), skew_ms: Some(-5) }]);
+    }
+
+    #[tokio::test]
+    async fn computers_apart_do_not_push_each_other_and_a_decision_ends_them_all() {
+        let r = Registry::default();
+        let (a, b) = (r.sit_apart(id(1), at(1)), r.sit_apart(id(1), at(2)));
+        assert!(r.is_empty(), "nothing is asked of them");
+        r.begin_anew(id(1), at(2));
+        assert_eq!(a.cut().await, Refusal::Busy { retry_after_s: 1 });
+        assert!(tokio::time::timeout(Duration::from_millis(20), b.cut()).await.is_err(), "it began after that");
+        r.cut(id(1), Refusal::Revoked);
+        assert_eq!(b.cut().await, Refusal::Revoked);
+        drop((a, b));
+        assert!(r.apart().is_empty());
     }
 }

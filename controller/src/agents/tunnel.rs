@@ -69,7 +69,7 @@ async fn prove(agents: &Agents, certificate: Option<CertificateDer<'static>>) ->
     let certificate = certificate?;
     let id = agents.ca.check(&certificate, agents.app.clock.now()).ok()?;
     let stands = match agents.app.store.endpoint(id).await {
-        Ok(row) => row.is_some_and(|r| r.state != EndpointState::Revoked),
+        Ok(row) => row.is_some_and(|r| r.state != EndpointState::Revoked && r.quarantined_at.is_none()),
         // Without the database nothing new is opened to anybody, but a line that was cut may come back: that takes the
         // secret of a tunnel that is here. Who is withdrawn meanwhile is cut once the database answers.
         Err(StoreError::Unavailable(_)) => true,

@@ -8,7 +8,7 @@ use tram_wire::plan::Service;
 
 use super::admin::{Json, explain, print, say};
 use crate::services::endpoints::{self, TokenRequest};
-use crate::services::{App, Ctx, health};
+use crate::services::{App, Ctx, copies, health};
 use crate::store::endpoints::Filter;
 
 #[derive(Debug, Subcommand)]
@@ -38,6 +38,33 @@ pub(super) enum Endpoint {
         /// Id, or name if only one computer has it.
         endpoint: String,
     },
+    /// List computers that show the identity of an office computer in quarantine. JSON, one a line.
+    Copies {
+        /// Id, or name if only one computer has it.
+        endpoint: String,
+    },
+    /// Say that a copy is another computer: it gets an identity of its own.
+    NewMachine {
+        /// The endpoint in quarantine: id, or name if only one computer has it.
+        endpoint: String,
+        /// The copy, as `copies` names it.
+        #[arg(long)]
+        copy: String,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Say that it is one computer after all: the quarantine is over.
+    SameMachine {
+        /// The endpoint in quarantine: id, or name if only one computer has it.
+        endpoint: String,
+        /// The computer the identity belongs to [default: whichever comes next].
+        #[arg(long)]
+        copy: Option<String>,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+    },
     /// Withdraw an office computer for good; its link is cut within seconds.
     Revoke {
         /// Id, or name if only one computer has it.
@@ -61,7 +88,7 @@ pub(super) async fn run(app: &App, ctx: &Ctx, e: Endpoint) -> Result<()> {
                 how,
                 rows.iter().map(|e| {
                     let last_seen = e.last_seen_at.map(crate::domain::time::Time::from_micros);
-                    json!({"id": e.id, "name": e.name, "site": e.site_code, "state": e.state, "verdict": e.verdict, "last_seen_at": last_seen})
+                    json!({"id": e.id, "name": e.name, "site": e.site_code, "state": e.state, "verdict": e.verdict, "last_seen_at": last_seen, "quarantined": e.quarantined_at.is_some()})
                 }),
             )
         }
@@ -72,12 +99,36 @@ pub(super) async fn run(app: &App, ctx: &Ctx, e: Endpoint) -> Result<()> {
             let all = json!({"at": l.at, "gauges": l.gauges, "inventory": l.inventory, "probes": l.probes, "checks": l.checks});
             say(&serde_json::to_string_pretty(&all)?)
         }
+        Endpoint::Copies { endpoint } => {
+            let id = find(app, ctx, &endpoint).await?;
+            let (row, _) = endpoints::get(app, ctx, id).await.map_err(explain)?;
+            for c in copies::of(app, &row).await.map_err(explain)? {
+                let [first_at, last_at] = [c.first_at, c.last_at].map(crate::domain::time::Time::from_micros);
+                let line = json!({"copy": c.copy, "claim": c.claim, "first_seen_at": first_at, "last_seen_at": last_at, "reports": c.reports, "became": c.became});
+                say(&line.to_string())?;
+            }
+            Ok(())
+        }
+        Endpoint::NewMachine { endpoint, copy, reason } => {
+            let id = find(app, ctx, &endpoint).await?;
+            let (row, _, new) = copies::new_machine(app, ctx, id, &copy, &reason).await.map_err(explain)?;
+            say(&format!("the copy becomes endpoint {new}; {} ({}) {}", row.name, row.id, standing(&row)))
+        }
+        Endpoint::SameMachine { endpoint, copy, reason } => {
+            let id = find(app, ctx, &endpoint).await?;
+            let (row, _) = copies::same_machine(app, ctx, id, copy.as_deref(), &reason).await.map_err(explain)?;
+            say(&format!("{} ({}) {}", row.name, row.id, standing(&row)))
+        }
         Endpoint::Revoke { endpoint, reason } => {
             let id = find(app, ctx, &endpoint).await?;
             let (row, _) = endpoints::revoke(app, ctx, id, &reason).await.map_err(explain)?;
             say(&format!("{} ({}) is withdrawn", row.name, row.id))
         }
     }
+}
+
+fn standing(row: &crate::store::endpoints::Endpoint) -> &'static str {
+    if row.quarantined_at.is_some() { "is still in quarantine" } else { "is out of quarantine" }
 }
 
 pub(super) async fn find(app: &App, ctx: &Ctx, endpoint: &str) -> Result<EndpointId> {

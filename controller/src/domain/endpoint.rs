@@ -71,6 +71,9 @@ pub const SHUT_DOWN: &str = "the computer was shut down";
 /// A device certificate's life. Agents renew at two thirds of it.
 pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(30 * 86_400);
 
+/// How long after its end a certificate may be renewed by who still has its key: offices close for weeks.
+pub const RENEWAL_GRACE: Duration = Duration::from_secs(90 * 86_400);
+
 /// Longest life of an enrolment token.
 pub const MAX_TOKEN_HOURS: i64 = 24 * 90;
 

@@ -6,6 +6,7 @@ mod text_enum;
 pub mod access;
 pub mod assist;
 pub mod call;
+pub mod copies;
 pub mod credential;
 pub mod day;
 pub mod desktop;

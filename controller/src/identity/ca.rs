@@ -24,7 +24,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 pub use super::authority::CaError;
 use super::authority::{self, Authority, BACKDATE, life, named};
 use super::pass::{self, Pass};
-use crate::domain::endpoint::CERTIFICATE_LIFE;
+use crate::domain::endpoint::{CERTIFICATE_LIFE, RENEWAL_GRACE};
 use crate::domain::time::Time;
 
 /// Its file in the data folder.
@@ -172,6 +172,19 @@ impl DeviceCa {
         Ok((pass::written(&key, &certificate, &self.pem), now.plus(SERVER_LIFE)))
     }
 
+    /// Whose certificate this is, if it ended not long ago, or is good still; also when it ends. Possession of its key is
+    /// TLS's part.
+    ///
+    /// # Errors
+    /// As [`DeviceCa::check`].
+    pub fn check_ended(&self, certificate: &CertificateDer<'_>, now: Time) -> Result<(EndpointId, Time), Refusal> {
+        let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| Refusal::Unknown)?;
+        let end = Time::from_micros(parsed.validity().not_after.timestamp().saturating_mul(1_000_000));
+        let long_ago = now > end && now.since(end) > RENEWAL_GRACE;
+        let at = if now > end && !long_ago { end } else { now };
+        Ok((self.check(certificate, at)?, end))
+    }
+
     /// Whose certificate this is, or why it isn't good now. Possession of its key is TLS's part.
     ///
     /// # Errors
@@ -277,6 +290,11 @@ mod tests {
         assert_eq!(at(NOON.plus(DAY * 29)), Ok(id()));
         assert_eq!(at(NOON.plus(DAY * 31)), Err(Refusal::Expired));
         assert!(matches!(at(NOON.minus(DAY * 3)), Err(Refusal::Clock { .. })));
+        let ended = |d: Time| ca.check_ended(&der(&issued), d).map(|(id, _)| id);
+        assert_eq!(ended(NOON), Ok(id()));
+        assert_eq!(ended(NOON.plus(DAY * 119)), Ok(id()));
+        assert_eq!(ended(NOON.plus(DAY * 121)), Err(Refusal::Expired));
+        assert!(matches!(ended(NOON.minus(DAY * 3)), Err(Refusal::Clock { .. })));
     }
 
     #[test]

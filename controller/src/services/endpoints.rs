@@ -151,29 +151,19 @@ async fn keep_enrolment(
     Ok(Some(()))
 }
 
-fn busy(e: &dyn std::fmt::Display) -> Refusal {
+pub(super) fn busy(e: &dyn std::fmt::Display) -> Refusal {
     tracing::warn!(error = %e, "an endpoint was sent away");
     Refusal::Busy { retry_after_s: 30 }
-}
-
-/// Whether an endpoint with a good certificate may link.
-///
-/// # Errors
-/// [`Refusal::Unknown`], [`Refusal::Revoked`], [`Refusal::Version`], or [`Refusal::Busy`] if the
-/// database is away.
-pub async fn admit(app: &App, id: EndpointId, hello: &Hello) -> Result<u16, Refusal> {
-    let version = tram_wire::version::negotiate(hello.versions)?;
-    standing(app, id).await?;
-    Ok(version)
 }
 
 /// The row of an endpoint that proved its certificate, if it was not withdrawn.
 ///
 /// # Errors
-/// [`Refusal::Unknown`], [`Refusal::Revoked`], or [`Refusal::Busy`] if the database is away.
+/// [`Refusal::Unknown`], [`Refusal::Revoked`], [`Refusal::Clone`], or [`Refusal::Busy`] if the database is away.
 pub async fn standing(app: &App, id: EndpointId) -> Result<Endpoint, Refusal> {
     match app.store.endpoint(id).await {
         Ok(Some(e)) if e.state == EndpointState::Revoked => Err(Refusal::Revoked),
+        Ok(Some(e)) if e.quarantined_at.is_some() => Err(Refusal::Clone),
         Ok(Some(e)) => Ok(e),
         Ok(None) => Err(Refusal::Unknown),
         Err(e) => Err(busy(&e)),
@@ -185,17 +175,51 @@ pub async fn standing(app: &App, id: EndpointId) -> Result<Endpoint, Refusal> {
 /// # Errors
 /// [`Refusal::Malformed`], [`Refusal::Revoked`], [`Refusal::Busy`].
 pub async fn renew(app: &App, ctx: &Ctx, ca: &DeviceCa, id: EndpointId, csr_pem: &str) -> Result<Issued, Refusal> {
+    sign_and_keep(app, ctx, ca, id, None, csr_pem).await
+}
+
+/// Signs a new key for who proved the key of a certificate that ended at `end`. Only the newest certificate counts, or the
+/// one it was renewed from, in case that answer was lost: an old copy of a disk gets nothing.
+///
+/// # Errors
+/// [`Refusal::Expired`], [`Refusal::Unknown`], [`Refusal::Revoked`], [`Refusal::Clone`], [`Refusal::Malformed`],
+/// [`Refusal::Busy`].
+pub async fn renew_ended(
+    app: &App,
+    ctx: &Ctx,
+    ca: &DeviceCa,
+    id: EndpointId,
+    end: Time,
+    csr_pem: &str,
+) -> Result<Issued, Refusal> {
+    let row = standing(app, id).await?;
+    // A certificate knows seconds.
+    let is_end = |at: i64| at / 1_000_000 == end.micros() / 1_000_000;
+    if !is_end(row.cert_not_after) && !row.renewed_from.is_some_and(is_end) {
+        return Err(Refusal::Expired);
+    }
+    sign_and_keep(app, ctx, ca, id, Some(end), csr_pem).await
+}
+
+async fn sign_and_keep(
+    app: &App,
+    ctx: &Ctx,
+    ca: &DeviceCa,
+    id: EndpointId,
+    late: Option<Time>,
+    csr_pem: &str,
+) -> Result<Issued, Refusal> {
     let issued = ca.sign(csr_pem, id, ctx.now).map_err(|e| match e {
         CaError::Request(why) => Refusal::Malformed { detail: why.to_owned() },
         other => busy(&other),
     })?;
     let kept: Result<bool> = async {
         let mut tx = app.store.begin().await?;
-        if !tx.renew_endpoint(id, Time::from_micros(issued.not_after_ms * 1000)).await? {
+        if !tx.renew_endpoint(id, Time::from_micros(issued.not_after_ms * 1000), late).await? {
             return Ok(false);
         }
-        tx.endpoint_event(id, "renewed", "", ctx.now).await?;
-        audit(&mut tx, ctx, "endpoint.renew", &id.to_string(), json!({})).await?;
+        tx.endpoint_event(id, if late.is_some() { "renewed_late" } else { "renewed" }, "", ctx.now).await?;
+        audit(&mut tx, ctx, "endpoint.renew", &id.to_string(), json!({"late": late.is_some()})).await?;
         tx.commit().await?;
         Ok(true)
     }

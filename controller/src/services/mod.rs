@@ -19,6 +19,7 @@ pub mod assists;
 pub mod audit;
 pub mod broker;
 pub mod calls;
+pub mod copies;
 pub mod desk;
 pub mod desktops;
 pub mod diagnosis;

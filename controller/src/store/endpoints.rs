@@ -6,6 +6,7 @@ use tram_wire::ids::EndpointId;
 use uuid::Uuid;
 
 use super::{Result, Store, Tx, TxInner, exec_tx, on_read, on_tx};
+use crate::domain::copies::Suspicion;
 use crate::domain::endpoint::{EndpointState, Verdict};
 use crate::domain::time::Time;
 use crate::nudge::Kind;
@@ -55,8 +56,15 @@ pub struct Endpoint {
     pub enrolled_at: i64,
     /// When its newest certificate ends.
     pub cert_not_after: i64,
+    /// When the certificate ended that the newest was issued from.
+    pub renewed_from: Option<i64>,
     /// When it was withdrawn.
     pub revoked_at: Option<i64>,
+    /// Since when several computers are taken to show its identity.
+    pub quarantined_at: Option<i64>,
+    /// Why.
+    #[sqlx(json(nullable))]
+    pub suspicion: Option<Suspicion>,
 }
 
 /// Something that happened to an endpoint.
@@ -160,7 +168,8 @@ pub struct Heard {
 }
 
 const COLUMNS: &str = "e.id, e.name, e.site_code, s.name AS site_name, d.name AS district_name, e.state, e.verdict, e.findings, \
-    e.hello, e.hardware, e.vitals, e.network, e.skew_ms, e.last_seen_at, e.reported_at, e.enrolled_at, e.cert_not_after, e.revoked_at";
+    e.hello, e.hardware, e.vitals, e.network, e.skew_ms, e.last_seen_at, e.reported_at, e.enrolled_at, e.cert_not_after, e.renewed_from, e.revoked_at, \
+    e.quarantined_at, e.suspicion";
 const SITES: &str = "LEFT JOIN sites s ON s.code = {t}.site_code AND s.valid_to IS NULL \
     LEFT JOIN sites d ON d.code = s.parent_code AND d.valid_to IS NULL";
 /// Binds: 1 sites in scope as `,a,b,`, 2 site, 3 state, 4 text pattern, 5 verdict.
@@ -437,14 +446,14 @@ impl Tx {
         Ok(rows == 1)
     }
 
-    /// A new certificate was issued. `false` if the endpoint is withdrawn or unknown.
+    /// A new certificate was issued, perhaps from one that had ended. `false` if the endpoint is withdrawn or unknown.
     ///
     /// # Errors
     /// Any [`super::StoreError`].
-    pub async fn renew_endpoint(&mut self, id: EndpointId, cert_not_after: Time) -> Result<bool> {
+    pub async fn renew_endpoint(&mut self, id: EndpointId, cert_not_after: Time, ended: Option<Time>) -> Result<bool> {
         let rows = exec_tx!(self, c => sqlx::query(
-            "UPDATE endpoints SET cert_not_after = $2 WHERE id = $1 AND state <> 'revoked'")
-            .bind(id.0).bind(cert_not_after.micros()).execute(c))?;
+            "UPDATE endpoints SET renewed_from = COALESCE($3, cert_not_after), cert_not_after = $2 WHERE id = $1 AND state <> 'revoked'")
+            .bind(id.0).bind(cert_not_after.micros()).bind(ended.map(Time::micros)).execute(c))?;
         self.touch(Kind::Endpoint, id.0);
         Ok(rows == 1)
     }

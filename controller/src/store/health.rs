@@ -276,7 +276,8 @@ impl Tx {
             "SELECT e.site_code, e.id FROM endpoints e \
              LEFT JOIN site_probers p ON p.site_code = e.site_code \
              LEFT JOIN endpoints c ON c.id = p.endpoint_id AND c.state = 'online' AND c.site_code = e.site_code \
-             WHERE e.state = 'online' AND c.id IS NULL").fetch_all(c))?;
+             AND c.quarantined_at IS NULL \
+             WHERE e.state = 'online' AND e.quarantined_at IS NULL AND c.id IS NULL").fetch_all(c))?;
         Ok(rows.into_iter().map(|(site, id)| (site, EndpointId(id))).collect())
     }
 

@@ -25,6 +25,7 @@ use crate::nudge::{Bus, Change, Kind};
 pub mod assists;
 pub mod audit;
 pub mod calls;
+pub mod copies;
 pub mod desktops;
 pub mod diagnosis;
 pub mod endpoints;

@@ -174,6 +174,16 @@ export async function startMock(port = 0) {
     ['PATCH', '/users/:id', ({ id, body }) => Object.assign(found(world.users, id), { disabled: body.disabled ?? false })],
     ['GET', '/endpoints', () => page(world.endpoints)],
     ['GET', '/endpoints/:id', ({ id }) => found(world.endpoints, id)],
+    ['POST', '/endpoints/:id/new-machine', ({ id, body }) => {
+      const endpoint = found(world.endpoints, id)
+      world.decided = body
+      Object.assign(endpoint, { quarantined_at: null, copies: undefined })
+      return { new_id: world.endpoints[0].id, endpoint }
+    }],
+    ['POST', '/endpoints/:id/same-machine', ({ id, body }) => {
+      world.decided = body
+      return Object.assign(found(world.endpoints, id), { quarantined_at: null, copies: undefined })
+    }],
     ['POST', '/endpoints/:id/revoke', ({ id }) => Object.assign(found(world.endpoints, id), { state: 'revoked' })],
     ['GET', '/diagnosis-catalogue', () => page(CATALOGUE)],
     ['GET', '/diagnoses', ({ url }) => {

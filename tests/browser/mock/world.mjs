@@ -63,6 +63,7 @@ export class World {
     this.assists = new Assists(this)
     this.diagnoses = new Diagnoses(this)
     this.endpoints = [endpoint('may-co-loa-01', 'online', 'ok'), endpoint('may-co-loa-02', 'silent', 'crit')]
+    Object.assign(this.endpoints[1], suspected())
     this.notifyRules = []
     this.notifyLog = []
     this.incidents = [incident(randomUUID())]
@@ -328,12 +329,23 @@ function user(username, display_name, role, site) {
   return { id: randomUUID(), username, display_name, role, site, disabled: false, locked_until: null, last_login_at: ago(3600), created_at: ago(86_400) }
 }
 
+function suspected() {
+  const computer = (copy, board, address, connects) => ({
+    copy, hostname: 'may-co-loa-02', address, agent_version: '0.1.0', board, disks: [`D-${board}`], macs: ['00:1b:21:00:00:02'],
+    boot_id: '7d0f3f0e', connects, first_seen_at: ago(900), last_seen_at: ago(20), reports: 3, became: null,
+  })
+  return {
+    quarantined_at: ago(900),
+    copies: { signals: ['hardware', 'counter'], computers: [computer('a1', 'FE-0042', '10.20.1.15', 118), computer('b2', 'FE-0077', '10.20.7.9', 61)] },
+  }
+}
+
 function endpoint(name, state, verdict) {
   const silent = state === 'silent'
   return {
     id: randomUUID(), name, site: coLoa, state, verdict,
     verdict_reasons: silent ? [{ check: 'presence', state: 'crit', text_code: 'silent', params: {} }] : [],
-    last_seen_at: ago(silent ? 400 : 4), enrolled_at: ago(864_000), agent_version: '0.1.0', cert_not_after: ago(-2_000_000),
+    last_seen_at: ago(silent ? 400 : 4), enrolled_at: ago(864_000), agent_version: '0.1.0', cert_not_after: ago(-2_000_000), quarantined_at: null,
     hardware: {
       vendor: 'FPT Elead', model: 'M500', serial: 'FE-0042', cpu_model: 'Intel Celeron J4125', cpus: 4, memory_mib: 3890,
       disks: [{ name: 'sda', model: 'Kingston A400', size_gib: 111.8 }],

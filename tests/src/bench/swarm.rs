@@ -157,6 +157,7 @@ async fn enrol(world: &World, many: usize) -> Result<Vec<(EndpointId, Arc<rustls
             key_pem: request.key_pem(),
             issued: ca.sign(&request.csr_pem, id, now)?,
             connects: 0,
+            copy: None,
         };
         members.push((id, tls::link(&identity)?));
     }
@@ -274,6 +275,7 @@ fn hello(connects: u64) -> Hello {
         arch: "x86_64".into(),
         boot_id: "b".into(),
         connects,
+        instance: None,
     }
 }
 

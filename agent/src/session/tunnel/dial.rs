@@ -14,7 +14,7 @@ use tram_wire::{Incoming, SERVER_NAME, TUNNEL_PATH, TUNNEL_UPGRADE, version};
 
 use crate::config::Address;
 use crate::identity::Identity;
-use crate::link::tls;
+use crate::link::{tls, way};
 
 /// From the first packet to the first words: a thin line with losses needs several round trips.
 const DIAL: Duration = Duration::from_secs(15);
@@ -124,7 +124,7 @@ impl Door {
     }
 
     async fn connect(&self, to: &Address) -> Result<Line, DialError> {
-        let tcp = TcpStream::connect((to.host.as_str(), to.port)).await?;
+        let tcp = way::tcp(to).await?;
         tram_tunnel::prepare(&tcp)?;
         let mut line = tls::over(tcp, self.tls.clone()).await?;
         let head = format!(

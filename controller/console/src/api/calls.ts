@@ -87,6 +87,10 @@ export const endpoints = () => body(api.GET('/api/v1/endpoints', { params: { que
 export const endpoint = (id: string) => body(api.GET('/api/v1/endpoints/{id}', { params: { path: { id } } }))
 export const revokeEndpoint = (id: string, reason: string) =>
   body(api.POST('/api/v1/endpoints/{id}/revoke', { params: { path: { id } }, body: { reason } }))
+export const newMachine = (id: string, copy: string, reason: string) =>
+  body(api.POST('/api/v1/endpoints/{id}/new-machine', { params: { path: { id } }, body: { copy, reason } }))
+export const sameMachine = (id: string, copy: string | null, reason: string) =>
+  body(api.POST('/api/v1/endpoints/{id}/same-machine', { params: { path: { id } }, body: { copy, reason } }))
 export const endpointHealth = (id: string) =>
   body(api.GET('/api/v1/endpoints/{id}/health', { params: { path: { id } } }))
 export const endpointSamples = (id: string, from: string) =>

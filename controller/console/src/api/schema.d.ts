@@ -486,6 +486,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/endpoints/{id}/new-machine": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Says that a copy is another computer: it gets an identity of its own by itself. */
+        post: operations["endpoints_new_machine"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/endpoints/{id}/revoke": {
         parameters: {
             query?: never;
@@ -497,6 +514,23 @@ export interface paths {
         put?: never;
         /** Withdraws an office computer for good; its link is cut within two seconds. */
         post: operations["endpoints_revoke"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/endpoints/{id}/same-machine": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Says that it is one computer after all: the quarantine is over. */
+        post: operations["endpoints_same_machine"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1991,6 +2025,7 @@ export interface components {
             agent_version?: string | null;
             /** @description When its certificate ends. */
             cert_not_after: components["schemas"]["Time"];
+            copies?: components["schemas"]["EndpointCopies"] | null;
             /** @description When it enrolled. */
             enrolled_at: components["schemas"]["Time"];
             hardware?: components["schemas"]["Hardware"] | null;
@@ -2007,6 +2042,7 @@ export interface components {
             network?: components["schemas"]["Network"] | null;
             /** @description Its operating system. */
             os?: string | null;
+            quarantined_at?: components["schemas"]["Time"] | null;
             /** @description Where it stands. */
             site: components["schemas"]["SiteRef"];
             /** @description Whether it is heard. */
@@ -2016,6 +2052,51 @@ export interface components {
             /** @description Why, worst first. */
             verdict_reasons: components["schemas"]["Reason"][];
             vitals?: components["schemas"]["Vitals"] | null;
+        };
+        /** @description Computers that show one identity. */
+        EndpointCopies: {
+            /** @description The computers, the first seen first. */
+            computers: components["schemas"]["EndpointCopy"][];
+            /** @description What told: `sessions`, `hardware`, `counter`. */
+            signals: string[];
+        };
+        /** @description A computer that shows an identity that others show, too. */
+        EndpointCopy: {
+            /** @description Address it comes from. */
+            address: string;
+            /** @description Version of its agent. */
+            agent_version: string;
+            /**
+             * Format: uuid
+             * @description The endpoint it is instead, once that was decided.
+             */
+            became?: string | null;
+            /** @description The board's serial number. */
+            board?: string | null;
+            /** @description Changes with each start of the computer. */
+            boot_id: string;
+            /**
+             * Format: int64
+             * @description How often it has connected, by its own count.
+             */
+            connects: number;
+            /** @description What tells it from the others; name it to decide about it. */
+            copy: string;
+            /** @description Serial numbers of its disks. */
+            disks: string[];
+            /** @description When it was first seen so. */
+            first_seen_at: components["schemas"]["Time"];
+            /** @description What it calls itself. */
+            hostname: string;
+            /** @description When last. */
+            last_seen_at: components["schemas"]["Time"];
+            /** @description Permanent addresses of its network cards. */
+            macs: string[];
+            /**
+             * Format: int64
+             * @description Reports kept apart.
+             */
+            reports: number;
         };
         /** @description Endpoints, counted. */
         EndpointCount: {
@@ -2694,6 +2775,23 @@ export interface components {
             name: string;
             /** @description `qemu:///system` for the controller's own machine, `node://HOST[:PORT]` for a host with a node. */
             uri: string;
+        };
+        /** @description What became of a copy. */
+        NewMachine: {
+            /** @description The endpoint it was taken for. */
+            endpoint: components["schemas"]["Endpoint"];
+            /**
+             * Format: uuid
+             * @description The endpoint it is now.
+             */
+            new_id: string;
+        };
+        /** @description Which computer is another one. */
+        NewMachineRequest: {
+            /** @description The copy. */
+            copy: string;
+            /** @description For the audit and for colleagues. */
+            reason: string;
         };
         /** @description Whom node files are for. */
         NewNode: {
@@ -4240,6 +4338,13 @@ export interface components {
             items: components["schemas"]["RunbookInfo"][];
             /** @description Files that are refused. */
             refused: components["schemas"]["RunbookRefused"][];
+        };
+        /** @description Which computer it was all along. */
+        SameMachineRequest: {
+            /** @description The computer the identity belongs to; absent: whichever comes next. */
+            copy?: string | null;
+            /** @description For the audit and for colleagues. */
+            reason: string;
         };
         /**
          * @description A part of the way from the officer to the desktop.
@@ -6127,6 +6232,39 @@ export interface operations {
             };
         };
     };
+    endpoints_new_machine: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewMachineRequest"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewMachine"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     endpoints_revoke: {
         parameters: {
             query?: never;
@@ -6139,6 +6277,39 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": components["schemas"]["RevokeRequest"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Endpoint"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    endpoints_same_machine: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SameMachineRequest"];
             };
         };
         responses: {

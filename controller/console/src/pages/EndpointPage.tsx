@@ -14,6 +14,7 @@ import { sentence } from '../ui/sentence'
 import { StatePill } from '../ui/state'
 import { Ago, Exact } from '../ui/time'
 import { Diagnosis } from './Diagnosis'
+import { EndpointCopies } from './EndpointCopies'
 import { EndpointHealth } from './EndpointHealth'
 
 export function EndpointPage({ operator }: { operator: boolean }) {
@@ -46,6 +47,7 @@ function Detail({ endpoint, operator }: { endpoint: Endpoint; operator: boolean 
       <Group gap="sm" className="card" p="lg">
         <StatePill group="endpoint.state" state={endpoint.state} />
         <StatePill group="endpoint.verdict" state={endpoint.verdict} />
+        {endpoint.quarantined_at && <StatePill group="endpoint.state" state="quarantined" />}
         <Text size="sm">
           {t('endpoint.lastSeen')}: <Ago at={endpoint.last_seen_at} both />
         </Text>
@@ -53,6 +55,7 @@ function Detail({ endpoint, operator }: { endpoint: Endpoint; operator: boolean 
           {t('then.link')}
         </Anchor>
       </Group>
+      <EndpointCopies endpoint={endpoint} />
       {endpoint.verdict_reasons.length > 0 && (
         <Section title={t('endpoint.reasons')}>
           <Stack component="ul" gap={6} m={0} pl="lg">

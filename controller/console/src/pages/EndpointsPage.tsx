@@ -16,6 +16,11 @@ import { matches } from '../ui/text'
 import { Ago } from '../ui/time'
 import { DiagnosesWaiting } from './DiagnosesWaiting'
 
+/** Who shows the identity matters more than whether it is heard. */
+function shown(endpoint: Endpoint): string {
+  return endpoint.quarantined_at && endpoint.state !== 'revoked' ? 'quarantined' : endpoint.state
+}
+
 export function EndpointsPage() {
   const { t } = useTranslation()
   const [filter, setFilter] = useState('')
@@ -43,9 +48,9 @@ export function EndpointsPage() {
       {
         id: 'state',
         header: t('endpoint.link'),
-        accessorFn: (row) => row.state,
+        accessorFn: shown,
         meta: { width: 150 },
-        cell: ({ row }) => <StatePill group="endpoint.state" state={row.original.state} />,
+        cell: ({ row }) => <StatePill group="endpoint.state" state={shown(row.original)} />,
       },
       {
         id: 'verdict',
@@ -89,7 +94,7 @@ export function EndpointsPage() {
           <Select
             aria-label={t('endpoint.link')}
             placeholder={t('desktop.anyState')}
-            data={['online', 'silent', 'never', 'revoked'].map((value) => ({ value, label: t(`endpoint.state.${value}`) }))}
+            data={['online', 'silent', 'never', 'quarantined', 'revoked'].map((value) => ({ value, label: t(`endpoint.state.${value}`) }))}
             value={state}
             onChange={setState}
             clearable
@@ -123,7 +128,7 @@ export function EndpointsPage() {
               label={t('nav.endpoints')}
               rows={list.items.filter(
                 (e) =>
-                  (!state || e.state === state) &&
+                  (!state || shown(e) === state) &&
                   (!verdict || e.verdict === verdict) &&
                   matches(filter, e.name, e.site.name, e.site.district, e.hardware?.model, e.hardware?.serial),
               )}

@@ -11,7 +11,7 @@ const tones: Record<string, Tone> = {
   // images
   checking: 'busy', ready: 'ok', retired: 'idle',
   // endpoints and their verdicts
-  online: 'ok', silent: 'bad', never: 'idle', revoked: 'idle', ok: 'ok', warn: 'warn', crit: 'bad', unknown: 'idle',
+  online: 'ok', silent: 'bad', never: 'idle', revoked: 'idle', quarantined: 'bad', ok: 'ok', warn: 'warn', crit: 'bad', unknown: 'idle',
   // sessions
   waiting: 'busy', active: 'ok', disconnected: 'warn', ended: 'idle',
   // gateways

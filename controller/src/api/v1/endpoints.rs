@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Page;
+use super::endpoint_copies::{self, EndpointCopies};
 use super::pools::SiteRef;
 use crate::api::Api;
 use crate::api::error::{ApiError, Problem};
@@ -58,6 +59,11 @@ pub struct Endpoint {
     pub vitals: Option<Vitals>,
     /// How its network is.
     pub network: Option<Network>,
+    /// Since when several computers are taken to show its identity; reports are kept apart meanwhile.
+    pub quarantined_at: Option<Time>,
+    /// Who they are; only when one endpoint is asked for, and only while that isn't settled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copies: Option<EndpointCopies>,
     /// What happened to it, newest first; only when one endpoint is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<Vec<Event>>,
@@ -311,6 +317,8 @@ impl From<rows::Endpoint> for Endpoint {
             vitals: read(e.vitals).map(|v: heartbeat::Vitals| v.into()),
             network: read(e.network)
                 .map(|n: heartbeat::Network| Network { skew_ms: e.skew_ms.or(n.skew_ms), ..n.into() }),
+            quarantined_at: e.quarantined_at.map(Time::from_micros),
+            copies: None,
             history: None,
         }
     }
@@ -396,7 +404,7 @@ impl From<rows::Token> for Token {
     }
 }
 
-fn with_history((row, events): (rows::Endpoint, Vec<rows::Event>)) -> Endpoint {
+pub(super) fn with_history((row, events): (rows::Endpoint, Vec<rows::Event>)) -> Endpoint {
     let event = |e: rows::Event| Event { at: Time::from_micros(e.at), kind: e.kind, detail: e.detail };
     Endpoint { history: Some(events.into_iter().map(event).collect()), ..row.into() }
 }
@@ -407,6 +415,7 @@ pub fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(list))
         .routes(routes!(get_one))
         .routes(routes!(revoke))
+        .merge(endpoint_copies::routes())
         .routes(routes!(list_tokens, create_token))
 }
 
@@ -447,7 +456,9 @@ async fn get_one(
     Signed(ctx): Signed,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Endpoint>, ApiError> {
-    Ok(Json(with_history(endpoints::get(&api.app, &ctx, id.into()).await?)))
+    let found = endpoints::get(&api.app, &ctx, id.into()).await?;
+    let copies = EndpointCopies::of(&api.app, &found.0).await?;
+    Ok(Json(Endpoint { copies, ..with_history(found) }))
 }
 
 /// Withdraws an office computer for good; its link is cut within two seconds.

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod calls;
 pub mod desktops;
 pub mod diagnosis;
+mod endpoint_copies;
 pub mod endpoints;
 pub mod gateways;
 pub mod health;

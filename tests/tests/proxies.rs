@@ -1,0 +1,270 @@
+//! The real agent behind proxies of the test's own: one that wants a password, one that wants something else, one that
+//! refuses, one that opens TLS; and before a front that takes the switch to WebSocket away.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use serde_json::Value;
+use tram_controller::domain::time::Time;
+use tram_controller::identity::ca::DeviceCa;
+use tram_tests::device::{Device, token};
+use tram_tests::world::World;
+use tram_wire::SERVER_NAME;
+
+/// What a proxy does with a `CONNECT`.
+#[derive(Clone)]
+enum Mode {
+    /// Lets through who says this, as it stands in the header.
+    Basic(&'static str),
+    /// Answers this and closes.
+    Says(&'static str),
+    /// Ends TLS itself.
+    Opens(Arc<ServerConfig>),
+}
+
+/// A proxy, as long as the test runs.
+struct Proxy {
+    at: SocketAddr,
+    let_through: Arc<AtomicUsize>,
+}
+
+impl Proxy {
+    fn new(mode: Mode) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let (at, let_through) = (listener.local_addr()?, Arc::new(AtomicUsize::new(0)));
+        let count = let_through.clone();
+        std::thread::spawn(move || {
+            for line in listener.incoming().flatten() {
+                let (mode, count) = (mode.clone(), count.clone());
+                std::thread::spawn(move || serve(line, &mode, &count));
+            }
+        });
+        Ok(Self { at, let_through })
+    }
+
+    fn count(&self) -> usize {
+        self.let_through.load(Ordering::SeqCst)
+    }
+}
+
+fn serve(mut line: TcpStream, mode: &Mode, count: &AtomicUsize) -> Option<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        line.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).ok()?;
+    let to = head.strip_prefix("CONNECT ")?.split(' ').next()?.to_owned();
+    match mode {
+        Mode::Basic(login) if head.contains(&format!("proxy-authorization: Basic {login}\r\n")) => {
+            let far = TcpStream::connect(to).ok()?;
+            count.fetch_add(1, Ordering::SeqCst);
+            line.write_all(b"HTTP/1.1 200 Connection established\r\nvia: office\r\n\r\n").ok()?;
+            let (mut a, mut b) = (line.try_clone().ok()?, far.try_clone().ok()?);
+            let back = std::thread::spawn(move || std::io::copy(&mut b, &mut a));
+            let (mut line, mut far) = (line, far);
+            let _ = std::io::copy(&mut line, &mut far);
+            let _ = far.shutdown(std::net::Shutdown::Both);
+            let _ = back.join();
+        }
+        Mode::Basic(_) => {
+            line.write_all(b"HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm=\"office\"\r\n\r\n").ok()?;
+        }
+        Mode::Says(answer) => line.write_all(answer.as_bytes()).ok()?,
+        Mode::Opens(tls) => {
+            line.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").ok()?;
+            front(line, tls, count);
+        }
+    }
+    Some(())
+}
+
+/// Ends TLS and reads what comes; whoever sends something was let through.
+fn front(line: TcpStream, tls: &Arc<ServerConfig>, count: &AtomicUsize) -> Option<()> {
+    let mut line = StreamOwned::new(ServerConnection::new(tls.clone()).ok()?, line);
+    let mut head = [0; 4096];
+    if line.read(&mut head).ok()? > 0 {
+        count.fetch_add(1, Ordering::SeqCst);
+        line.write_all(b"HTTP/1.1 426 Upgrade Required\r\ncontent-length: 0\r\n\r\n").ok()?;
+        line.flush().ok()?;
+        // Closing at once would reset the line, and the answer with it.
+        let _ = line.read(&mut head);
+    }
+    Some(())
+}
+
+fn server(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Arc<ServerConfig>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    Ok(Arc::new(config))
+}
+
+/// A firewall's own certificate in the controller's name.
+fn firewall() -> Result<Arc<ServerConfig>> {
+    let ca_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut ca = CertificateParams::default();
+    ca.distinguished_name.push(DnType::CommonName, "Office Firewall CA");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = ca.self_signed(&ca_key)?;
+    let issuer = Issuer::new(ca, ca_key);
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let leaf = CertificateParams::new(vec![SERVER_NAME.to_owned()])?.signed_by(&key, &issuer)?;
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    server(vec![leaf.der().clone(), authority.der().clone()], key)
+}
+
+fn controller() -> Result<World> {
+    let mut world = World::new()?;
+    world.start()?;
+    world.listening()?;
+    Ok(world)
+}
+
+fn by(proxy: SocketAddr, login: &str) -> String {
+    format!("[proxy]\nurl = \"http://{proxy}\"\n{login}")
+}
+
+fn said(out: &std::process::Output) -> String {
+    String::from_utf8_lossy(&out.stderr).into_owned()
+}
+
+/// Waits until the agent names this code of its link.
+fn down(world: &mut World, device: &Device, code: &str) -> Result<String> {
+    let mut link = Value::Null;
+    let seen = world.until(&format!("the agent says {code}"), |_| {
+        link = device.link()?;
+        Ok(link["state"] == "down" && link["code"] == code)
+    });
+    seen.with_context(|| format!("{link}\n{}", device.log()))?;
+    Ok(link["reason"].as_str().unwrap_or_default().to_owned())
+}
+
+/// What doctor says of the controller.
+fn doctor(device: &Device) -> Result<String> {
+    let out = device.run(&["doctor", "--json"])?;
+    let diagnosis: Value = serde_json::from_slice(&out.stdout)?;
+    let found = diagnosis["findings"].as_array().into_iter().flatten().find(|f| f["check"] == "controller");
+    Ok(found.and_then(|f| f["code"].as_str()).context("no finding")?.to_owned())
+}
+
+#[test]
+fn an_endpoint_behind_a_proxy_with_a_password_enrols_links_and_keeps_the_password_to_itself() -> Result<()> {
+    let mut world = controller()?;
+    // may-01:mat khau
+    let proxy = Proxy::new(Mode::Basic("bWF5LTAxOm1hdCBraGF1"))?;
+    let mut device = Device::new()?;
+    let secret = world.path().join("proxy.secret");
+    std::fs::write(&secret, "mat khau\n")?;
+    let login = format!("user = \"may-01\"\npassword_file = \"{}\"\n", secret.display());
+    device.configure(&by(proxy.at, &login))?;
+    let done = device.enrol(&world, &token(&world)?)?;
+    ensure!(done.status.success(), "{}", said(&done));
+    ensure!(proxy.count() == 1, "enrolment went another way");
+    device.start()?;
+    world.until("it is linked", |_| Ok(device.link()?["state"] == "up"))?;
+    ensure!(proxy.count() >= 2, "the link went another way");
+    assert_eq!(doctor(&device)?, "controller_ok");
+
+    // The password was changed at the proxy: at the next link it is said, and doctor says the same.
+    device.kill9()?;
+    std::fs::write(&secret, "another\n")?;
+    device.start()?;
+    let reason = down(&mut world, &device, "proxy_password")?;
+    ensure!(reason.contains(&proxy.at.to_string()), "{reason}");
+    assert_eq!(doctor(&device)?, "proxy_password");
+    let bundle = world.path().join("bundle.json");
+    device.run(&["doctor", "--bundle", bundle.to_str().context("path")?])?;
+    for text in
+        [device.log(), std::fs::read_to_string(device.state().join("status.json"))?, std::fs::read_to_string(bundle)?]
+    {
+        ensure!(!text.contains("another") && !text.contains("mat khau") && !text.contains("bWF5"), "{text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_proxy_refuses_is_named() -> Result<()> {
+    let mut world = controller()?;
+    let (mut device, _) = Device::enrolled(&world)?;
+    let nobody = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let says = |answer| Proxy::new(Mode::Says(answer)).map(|p| p.at);
+    let negotiate = says("HTTP/1.1 407 No\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n\r\n")?;
+    for (code, at, words) in [
+        ("proxy_scheme", negotiate, "Negotiate, NTLM"),
+        ("proxy_refuses", says("HTTP/1.1 403 Forbidden\r\n\r\n")?, "HTTP 403"),
+        ("proxy_garbled", says("SSH-2.0-OpenSSH_9.2\r\n\r\n")?, "does not answer like a proxy"),
+        ("proxy_unreachable", nobody, "can't be reached"),
+    ] {
+        device.configure(&by(at, ""))?;
+        device.start()?;
+        let reason = down(&mut world, &device, code)?;
+        ensure!(reason.contains(words), "{code}: {reason}");
+        assert_eq!(doctor(&device)?, code);
+        device.kill9()?;
+    }
+    // An exception, and it is reached straight.
+    device.configure(&by(nobody, "not_for = [\"127.0.0.0/8\"]\n"))?;
+    device.start()?;
+    world.until("it is linked", |_| Ok(device.link()?["state"] == "up"))?;
+    Ok(())
+}
+
+#[test]
+fn a_firewall_that_opens_tls_is_named_and_told_nothing() -> Result<()> {
+    let mut world = controller()?;
+    let proxy = Proxy::new(Mode::Opens(firewall()?))?;
+    let (mut device, _) = Device::enrolled(&world)?;
+    device.configure(&by(proxy.at, ""))?;
+    device.start()?;
+    let reason = down(&mut world, &device, "tls_intercepted")?;
+    ensure!(reason.contains("Office Firewall CA"), "{reason}");
+    assert_eq!(doctor(&device)?, "tls_intercepted");
+    let fresh = Device::new()?;
+    fresh.configure(&by(proxy.at, ""))?;
+    let refused = fresh.enrol(&world, &token(&world)?)?;
+    ensure!(!refused.status.success() && said(&refused).contains("Office Firewall CA"), "{}", said(&refused));
+    ensure!(proxy.count() == 0, "something was said to the firewall");
+    Ok(())
+}
+
+#[test]
+fn a_front_that_takes_the_upgrade_away_is_named() -> Result<()> {
+    let mut world = controller()?;
+    let (mut device, _) = Device::enrolled(&world)?;
+    // Whoever runs the data centre put it there, with a certificate of the controller's own authority.
+    let now = Time::from_micros(chrono_now()?);
+    let ca = DeviceCa::open(&world.path(), now)?;
+    let (chain, key) = ca.listener(now)?;
+    let tls = server(chain, key)?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let at = listener.local_addr()?;
+    std::thread::spawn(move || {
+        let count = AtomicUsize::new(0);
+        for line in listener.incoming().flatten() {
+            front(line, &tls, &count);
+        }
+    });
+    let mut identity = device.identity()?;
+    identity["controller"] = format!("https://{at}").into();
+    device.set_identity(&identity)?;
+    device.start()?;
+    let reason = down(&mut world, &device, "upgrade_removed")?;
+    ensure!(reason.contains("HTTP 426"), "{reason}");
+    Ok(())
+}
+
+/// The time of this computer, microseconds.
+fn chrono_now() -> Result<i64> {
+    let out = std::process::Command::new("date").arg("+%s").output()?;
+    Ok(String::from_utf8(out.stdout)?.trim().parse::<i64>()? * 1_000_000)
+}
