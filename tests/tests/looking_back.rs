@@ -62,9 +62,12 @@ impl World {
         };
         let at = self.now();
         let heard = if state == "online" { format!("last_seen_at = {}, ", at.micros()) } else { String::new() };
-        let sql = format!("UPDATE endpoints SET {heard}state = '{state}', vitals = '{{\"uptime_s\": {uptime}}}' WHERE id = {key}");
+        let sql = format!(
+            "UPDATE endpoints SET {heard}state = '{state}', vitals = '{{\"uptime_s\": {uptime}}}' WHERE id = {key}"
+        );
         self.db.raw(&sql).await?;
-        let detail = if state == "silent" { format!("last heard {}", at.minus(Duration::from_secs(80))) } else { String::new() };
+        let detail =
+            if state == "silent" { format!("last heard {}", at.minus(Duration::from_secs(80))) } else { String::new() };
         let mut tx = self.db.store.begin().await?;
         tx.endpoint_event(id, state, &detail, at).await?;
         Ok(tx.commit().await?)
@@ -77,7 +80,8 @@ impl World {
     }
 
     async fn turned(&self, id: EndpointId, state: CheckState, at: Time, arrived: Time) -> Result<()> {
-        let to = CheckResult { check: "gateway".into(), state, code: "gateway_silent".into(), ..CheckResult::default() };
+        let to =
+            CheckResult { check: "gateway".into(), state, code: "gateway_silent".into(), ..CheckResult::default() };
         let mut tx = self.db.store.begin().await?;
         tx.add_transition(id, &Transition { at, from: None, to }, arrived).await?;
         Ok(tx.commit().await?)
@@ -133,7 +137,11 @@ async fn then_it_was_the_line_and_now_it_was_the_power() -> Result<()> {
         };
         let moment = look(dark, format!("site={COMMUNE}")).await?.json;
         let one = &moment["incidents"][0];
-        assert_eq!((&one["then"]["cause"], &one["now"]["cause"]), (&json!("site_line"), &json!("site_power")), "{moment}");
+        assert_eq!(
+            (&one["then"]["cause"], &one["now"]["cause"]),
+            (&json!("site_line"), &json!("site_power")),
+            "{moment}"
+        );
         assert_eq!(one["now"]["evidence"][0]["code"], "backlog_power_lost");
         let computer = |m: &Value, id: EndpointId| -> Value {
             let all = m["computers"].as_array().cloned().unwrap_or_default();
@@ -145,14 +153,19 @@ async fn then_it_was_the_line_and_now_it_was_the_power() -> Result<()> {
         assert_eq!(first["learnt_at"], json!(back));
         assert_eq!(second["findings_then"], json!([]), "nobody knew of it then");
         assert_eq!(second["findings_now"][0]["code"], "gateway_silent");
-        let stops: Vec<_> = moment["stops"].as_array().into_iter().flatten().filter_map(|s| s["what"].as_str()).collect();
-        for stop in ["endpoint.silent", "endpoint.online", "incident.site_line", "incident.site_power", "incident.over"] {
+        let stops: Vec<_> =
+            moment["stops"].as_array().into_iter().flatten().filter_map(|s| s["what"].as_str()).collect();
+        for stop in ["endpoint.silent", "endpoint.online", "incident.site_line", "incident.site_power", "incident.over"]
+        {
             assert!(stops.contains(&stop), "{stop}: {stops:?}");
         }
         // Before, all was well, then and now; afterwards it is over.
         let before = look(well, format!("site={COMMUNE}")).await?.json;
         assert_eq!(before["incidents"], json!([]));
-        assert_eq!((&computer(&before, office[0])["then"], &computer(&before, office[0])["truth"]), (&json!("online"), &json!("heard")));
+        assert_eq!(
+            (&computer(&before, office[0])["then"], &computer(&before, office[0])["truth"]),
+            (&json!("online"), &json!("heard"))
+        );
         let after = look(w.now(), format!("endpoint={}", office[0])).await?.json;
         assert_eq!((&after["incidents"], after["computers"].as_array().map(Vec::len)), (&json!([]), Some(1)));
         let incident = one["incident"]["id"].as_str().context("an id")?;
@@ -187,7 +200,8 @@ async fn outage(w: &World, id: EndpointId, cause: Cause, from: &str, until: &str
     };
     let (from, until) = (at(from)?, at(until)?);
     let mut tx = w.db.store.begin().await?;
-    tx.endpoint_event(id, "silent", &format!("last heard {}", from.minus(Duration::from_secs(120))), from.minus(LOOK)).await?;
+    tx.endpoint_event(id, "silent", &format!("last heard {}", from.minus(Duration::from_secs(120))), from.minus(LOOK))
+        .await?;
     tx.open_incident(incident, &judgement, false, from).await?;
     tx.endpoint_event(id, "online", "", until.minus(LOOK)).await?;
     tx.end_incident(incident, None, until).await?;
@@ -208,7 +222,14 @@ async fn a_month_of_a_line_is_reckoned_signed_and_checked() -> Result<()> {
         outage(&w, id, Cause::LineDegraded, "2016-10-10T02:00:00Z", "2016-10-10T03:00:00Z").await?;
         outage(&w, id, Cause::Computer, "2016-10-11T02:00:00Z", "2016-10-11T03:00:00Z").await?;
         let mut tx = w.db.store.begin().await?;
-        tx.announce_work(COMMUNE, Some(at("2016-10-06T18:00:00Z")?), "=HYPERLINK(\"x\")", "near", at("2016-10-06T15:30:00Z")?).await?;
+        tx.announce_work(
+            COMMUNE,
+            Some(at("2016-10-06T18:00:00Z")?),
+            "=HYPERLINK(\"x\")",
+            "near",
+            at("2016-10-06T15:30:00Z")?,
+        )
+        .await?;
         // It was done sooner.
         tx.announce_work(COMMUNE, None, "", "near", at("2016-10-06T17:00:00Z")?).await?;
         tx.commit().await?;
@@ -216,10 +237,17 @@ async fn a_month_of_a_line_is_reckoned_signed_and_checked() -> Result<()> {
         let near = w.api.sign_in("near").await?;
         let path = |month: &str| format!("/api/v1/sites/{COMMUNE}/sla?month={month}");
         let r = near.get(&path("2016-10")).await?.json;
-        assert_eq!((r["complete"].as_bool(), r["from"].as_str()), (Some(true), Some("2016-09-30T17:00:00.000Z")), "{r}");
+        assert_eq!(
+            (r["complete"].as_bool(), r["from"].as_str()),
+            (Some(true), Some("2016-09-30T17:00:00.000Z")),
+            "{r}"
+        );
         let first = &r["outages"][0];
         assert_eq!(first["incident"], json!(line));
-        assert_eq!((first["begin"].as_str(), first["end"].as_str()), (Some("2016-10-05T01:58:00.000Z"), Some("2016-10-05T02:59:45.000Z")));
+        assert_eq!(
+            (first["begin"].as_str(), first["end"].as_str()),
+            (Some("2016-10-05T01:58:00.000Z"), Some("2016-10-05T02:59:45.000Z"))
+        );
         assert_eq!((first["seconds"].as_i64(), first["office_s"].as_i64()), (Some(3705), Some(3705)));
         let second = &r["outages"][1];
         // From 14:58 until the work began at 15:30; none of it in office hours.
@@ -233,7 +261,10 @@ async fn a_month_of_a_line_is_reckoned_signed_and_checked() -> Result<()> {
         assert_eq!(r["office_hours"]["down_s"].as_i64(), Some(3705));
         assert_eq!((near.get(&path("2016-12")).await?.code(), near.get(&path("x")).await?.code()), ("I-109", "I-109"));
         let running = near.get(&path("2016-11")).await?.json;
-        assert_eq!((running["complete"].as_bool(), running["outages"].as_array().map(Vec::len)), (Some(false), Some(0)));
+        assert_eq!(
+            (running["complete"].as_bool(), running["outages"].as_array().map(Vec::len)),
+            (Some(false), Some(0))
+        );
         let far = w.api.sign_in("far").await?;
         assert_eq!(far.get(&path("2016-10")).await?.code(), "I-106");
 
@@ -267,7 +298,10 @@ async fn signed(w: &World) -> Result<()> {
     ensure!(text.contains("3705"), "{text}");
     std::fs::write(&file, text.replacen("3705", "3706", 1))?;
     let altered = verify(&[])?;
-    ensure!(altered.status.code() == Some(1) && String::from_utf8_lossy(&altered.stderr).contains("I-513"), "{altered:?}");
+    ensure!(
+        altered.status.code() == Some(1) && String::from_utf8_lossy(&altered.stderr).contains("I-513"),
+        "{altered:?}"
+    );
     std::fs::write(&file, "{}")?;
     ensure!(String::from_utf8_lossy(&verify(&[])?.stderr).contains("I-511"));
     Ok(())

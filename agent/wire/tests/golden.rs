@@ -217,7 +217,10 @@ fn a_computer_proves_which_one_it_is_and_hears_of_copies() {
     );
     controller("new_identity", ControllerMessage::NewIdentity(NewIdentity {}));
     let endpoint_id = "01992f3c-7a10-7c3e-8a41-5f0c7d1e2b3a".parse().unwrap();
-    controller("reborn", ControllerMessage::Reborn(EnrolResponse { endpoint_id, issued: issued(), order_keys: Vec::new() }));
+    controller(
+        "reborn",
+        ControllerMessage::Reborn(EnrolResponse { endpoint_id, issued: issued(), order_keys: Vec::new() }),
+    );
     controller("refused_clone", ControllerMessage::Refused(Refusal::Clone));
 }
 

@@ -3,11 +3,11 @@
 
 use std::net::SocketAddr;
 
+use tokio_tungstenite::tungstenite::Message;
 use tram_wire::heartbeat::{Beat, BeatAck};
 use tram_wire::ids::EndpointId;
 use tram_wire::refusal::Refusal;
 use tram_wire::report::ReportAck;
-use tokio_tungstenite::tungstenite::Message;
 use tram_wire::{AgentMessage, ControllerMessage, short};
 
 use super::Agents;

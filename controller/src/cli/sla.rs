@@ -73,7 +73,10 @@ fn verify(config: &Config, file: &Path, key: Option<&str>) -> Result<()> {
     say(&format!("good: signed by {} and not altered", signed.key))?;
     say(&format!("{} ({}), {}, carrier {}", r.site_name, r.site, r.month, r.carrier.as_deref().unwrap_or("unknown")))?;
     for (name, f) in [("around the clock", r.around_the_clock), ("office hours", r.office_hours)] {
-        say(&format!("{name}: {:.3} %, {} outages, {} s down of {} s", f.availability, f.outages, f.down_s, f.counted_s))?;
+        say(&format!(
+            "{name}: {:.3} %, {} outages, {} s down of {} s",
+            f.availability, f.outages, f.down_s, f.counted_s
+        ))?;
     }
     Ok(())
 }

@@ -170,8 +170,10 @@ mod tests {
     #[test]
     fn work_and_overlaps_count_once() {
         let month = [span("2026-11-01T00:00:00Z", "2026-11-02T00:00:00Z")];
-        let outages =
-            [span("2026-11-01T01:00:00Z", "2026-11-01T02:00:00Z"), span("2026-11-01T01:30:00Z", "2026-11-01T03:00:00Z")];
+        let outages = [
+            span("2026-11-01T01:00:00Z", "2026-11-01T02:00:00Z"),
+            span("2026-11-01T01:30:00Z", "2026-11-01T03:00:00Z"),
+        ];
         let works = [span("2026-11-01T02:30:00Z", "2026-11-01T04:00:00Z")];
         let f = figures(&month, &outages, &works);
         assert_eq!((f.counted_s, f.down_s, f.outages), (86_400 - 5400, 5400, 2));

@@ -132,8 +132,8 @@ pub struct SignedReport {
 pub async fn report(app: &App, ctx: &Ctx, site: &str, month: &str) -> Result<SlaReport> {
     ctx.require(&[Role::Operator, Role::Support])?;
     let known = if ctx.caller.scope().covers(site) { app.store.site_ref(site, Day::of(ctx.now)).await? } else { None };
-    let known =
-        known.ok_or_else(|| Error::NotFound("I-106", "there is no site with this code today, or it isn't yours".into()))?;
+    let known = known
+        .ok_or_else(|| Error::NotFound("I-106", "there is no site with this code today, or it isn't yours".into()))?;
     let month: Month = month.parse().map_err(|()| Error::field("month", "I-109", "give a month such as 2026-11"))?;
     let whole = month.span();
     if whole.from >= ctx.now {
@@ -266,7 +266,8 @@ fn sign(app: &App, report: &SlaReport) -> Result<SignedReport> {
 /// As a table: outages, what does not count, announced work, and both totals.
 #[must_use]
 pub fn csv(r: &SlaReport) -> String {
-    let mut out = String::from("kind,begin,end,seconds,counted_seconds,office_seconds,cause,confidence,incident,note\n");
+    let mut out =
+        String::from("kind,begin,end,seconds,counted_seconds,office_seconds,cause,confidence,incident,note\n");
     let mut row = |cells: [String; 10]| {
         let cells: Vec<String> = cells.iter().map(|c| cell(c)).collect();
         let _ = writeln!(out, "{}", cells.join(","));

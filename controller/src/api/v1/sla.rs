@@ -64,7 +64,8 @@ async fn export(
     let named = |kind: &str| format!("attachment; filename=\"sla-{code}-{}.{kind}\"", q.month);
     if q.format == "csv" {
         let table = sla::csv(&sla::report(&api.app, &ctx, &code, &q.month).await?);
-        let headers = [(header::CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()), (header::CONTENT_DISPOSITION, named("csv"))];
+        let headers =
+            [(header::CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()), (header::CONTENT_DISPOSITION, named("csv"))];
         return Ok((headers, table).into_response());
     }
     let signed = sla::export(&api.app, &ctx, &code, &q.month).await?;
