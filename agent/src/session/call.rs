@@ -185,7 +185,7 @@ async fn press(config: &Config, view: &watch::Sender<Shown>, book: &mut Book) {
 
 /// Codes the officer has before them.
 fn shown(view: &View) -> Vec<String> {
-    let lost = (view.phase == super::view::Phase::Lost).then(|| if view.gateway_lost { "G-503" } else { "K-102" });
+    let lost = (view.phase == super::view::Phase::Lost).then_some(if view.gateway_lost { "G-503" } else { "K-102" });
     let codes = [
         view.problem.as_ref().map(|p| p.code.clone()),
         view.notice.as_ref().map(super::view::Notice::searchable),

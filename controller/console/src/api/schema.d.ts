@@ -3251,6 +3251,7 @@ export interface components {
                 agent_version?: string | null;
                 /** @description When its certificate ends. */
                 cert_not_after: components["schemas"]["Time"];
+                copies?: components["schemas"]["EndpointCopies"] | null;
                 /** @description When it enrolled. */
                 enrolled_at: components["schemas"]["Time"];
                 hardware?: components["schemas"]["Hardware"] | null;
@@ -3267,6 +3268,7 @@ export interface components {
                 network?: components["schemas"]["Network"] | null;
                 /** @description Its operating system. */
                 os?: string | null;
+                quarantined_at?: components["schemas"]["Time"] | null;
                 /** @description Where it stands. */
                 site: components["schemas"]["SiteRef"];
                 /** @description Whether it is heard. */

@@ -29,7 +29,7 @@ export function ImagesPage() {
         id: 'state',
         header: t('common.state'),
         accessorFn: (row) => row.state,
-        meta: { width: 130 },
+        meta: { width: 120 },
         cell: ({ row }) => (
           <span title={row.original.error ?? undefined}>
             <StatePill group="image.state" state={row.original.state} />
@@ -40,36 +40,36 @@ export function ImagesPage() {
         id: 'size',
         header: t('image.virtualSize'),
         accessorFn: (row) => row.virtual_size_bytes ?? 0,
-        meta: { width: 130, numeric: true, from: 'sm' },
+        meta: { width: 115, numeric: true, from: 'sm' },
         cell: ({ row }) => format.bytes(row.original.virtual_size_bytes),
       },
       {
         id: 'file',
         header: t('image.fileSize'),
         accessorFn: (row) => row.file_size_bytes ?? 0,
-        meta: { width: 120, numeric: true, from: 'md' },
+        meta: { width: 110, numeric: true, from: 'md' },
         cell: ({ row }) => format.bytes(row.original.file_size_bytes),
       },
       {
         id: 'guest',
         header: t('image.guest'),
         accessorFn: (row) => row.guest,
-        meta: { width: 150, from: 'lg' },
+        meta: { width: 125, from: 'lg' },
         cell: ({ row }) => t(`image.guests.${row.original.guest}`),
       },
       {
         id: 'pools',
         header: t('nav.pools'),
         accessorFn: (row) => row.pools,
-        meta: { width: 150, numeric: true, from: 'sm' },
+        meta: { width: 110, numeric: true, from: 'sm' },
         cell: ({ row }) => format.number(row.original.pools),
       },
       {
         id: 'sha',
         header: 'SHA-256',
         enableSorting: false,
-        meta: { width: 170, from: 'lg' },
-        cell: ({ row }) => <code title={row.original.sha256 ?? undefined}>{row.original.sha256?.slice(0, 16) ?? '—'}</code>,
+        meta: { width: 135, from: 'lg' },
+        cell: ({ row }) => <code title={row.original.sha256 ?? undefined}>{row.original.sha256?.slice(0, 12) ?? '—'}</code>,
       },
       {
         id: 'created',
