@@ -8,7 +8,7 @@
 //! No shell: programs of the distribution are run by name with fixed arguments; hosts, units and printers come from
 //! types that can't be options. What hangs is killed with its children, or left behind and counted.
 
-mod consent;
+pub(crate) mod consent;
 mod gate;
 mod machine;
 mod printers;

@@ -125,8 +125,8 @@ impl Desk {
     /// Shows something else; its number. What the line does, whom to call, and how far that is, is somebody else's to say.
     pub(super) fn say(&self, view: View) -> u64 {
         self.view.send_modify(|(version, shown)| {
-            let (phone, call) = (shown.phone.clone(), shown.call.clone());
-            let view = View { cause: shown.cause, phone, call, ..view };
+            let (phone, call, order) = (shown.phone.clone(), shown.call.clone(), shown.order.clone());
+            let view = View { cause: shown.cause, phone, call, order, ..view };
             if *shown != view {
                 (*version, *shown) = (*version + 1, view);
             }

@@ -15,6 +15,7 @@ use super::call;
 use super::cause::cause;
 use super::desk::{Desk, Settings};
 use super::listen::private;
+use super::orders;
 use super::page::{self, Page, Shown, Wishes};
 use super::screen;
 use super::support;
@@ -53,7 +54,7 @@ pub enum KioskError {
 /// [`KioskError`] at the start; afterwards faults are shown to the officer and mended.
 pub async fn run(config: &Config, browser: bool) -> Result<Infallible, KioskError> {
     let (folder, settings) = prepare(config)?;
-    let (view, seen, wishes, commands, presses) = wires(config);
+    let Wires { view, seen, wishes, commands, presses, answers } = Wires::of(config);
     let uid = peer::own_uid().map_err(|e| KioskError::Io("/proc", e))?;
     let page = Page::bind(config.desk.port, uid, &folder, seen.clone(), wishes)
         .await
@@ -71,6 +72,7 @@ pub async fn run(config: &Config, browser: bool) -> Result<Infallible, KioskErro
         () = look(config, &view) => Err(KioskError::Ended),
         () = support::follow(&config.state, &view) => Err(KioskError::Ended),
         () = call::serve(config, &view, presses) => Err(KioskError::Ended),
+        () = orders::serve(&config.state, &view, answers) => Err(KioskError::Ended),
         () = arrange(seen) => Err(KioskError::Ended),
         () = Desk::new(settings, view.clone(), commands).on_page(page.drawn()).run() => Err(KioskError::Ended),
     }
@@ -82,7 +84,7 @@ pub async fn run(config: &Config, browser: bool) -> Result<Infallible, KioskErro
 /// [`KioskError`].
 pub async fn in_terminal(config: &Config) -> Result<(), KioskError> {
     let (_, settings) = prepare(config)?;
-    let (view, seen, wishes, commands, presses) = wires(config);
+    let Wires { view, seen, wishes, commands, presses, .. } = Wires::of(config);
     tokio::select! {
         done = terminal::run(seen, wishes) => done.map_err(|e| KioskError::Io("the terminal", e)),
         () = look(config, &view) => Err(KioskError::Ended),
@@ -92,17 +94,27 @@ pub async fn in_terminal(config: &Config) -> Result<(), KioskError> {
     }
 }
 
-type Wires = (watch::Sender<Shown>, watch::Receiver<Shown>, Wishes, mpsc::Receiver<page::Command>, mpsc::Receiver<()>);
-
 /// Between the desk and whoever shows it.
-fn wires(config: &Config) -> Wires {
-    let phone = support::kept(&config.state);
-    let (view, seen) = watch::channel((1, View { phone, ..View::default() }));
-    let (desk, commands) = mpsc::channel(WISHES);
-    // One press that waits is as good as many.
-    let (calls, presses) = mpsc::channel(1);
-    let wishes = Wishes { desk, calls, ledger: Ledger::of(&config.state) };
-    (view, seen, wishes, commands, presses)
+struct Wires {
+    view: watch::Sender<Shown>,
+    seen: watch::Receiver<Shown>,
+    wishes: Wishes,
+    commands: mpsc::Receiver<page::Command>,
+    presses: mpsc::Receiver<()>,
+    answers: mpsc::Receiver<bool>,
+}
+
+impl Wires {
+    fn of(config: &Config) -> Self {
+        let phone = support::kept(&config.state);
+        let (view, seen) = watch::channel((1, View { phone, ..View::default() }));
+        let (desk, commands) = mpsc::channel(WISHES);
+        // One press that waits is as good as many.
+        let (calls, presses) = mpsc::channel(1);
+        let (orders, answers) = mpsc::channel(1);
+        let wishes = Wishes { desk, calls, orders, ledger: Ledger::of(&config.state) };
+        Self { view, seen, wishes, commands, presses, answers }
+    }
 }
 
 /// A private folder, and what the desk works with.

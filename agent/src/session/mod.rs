@@ -20,6 +20,7 @@ pub mod kiosk;
 mod lease;
 pub mod listen;
 pub mod mark;
+pub mod orders;
 pub mod page;
 pub mod privacy;
 mod screen;

@@ -9,6 +9,7 @@ use super::assist::Seen;
 use super::call::Called;
 use super::cause::Cause;
 use super::control::ControlError;
+use super::orders::Wanted;
 
 /// Where the officer is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -73,6 +74,8 @@ pub struct View {
     pub cause: Cause,
     /// The officer called support.
     pub call: Option<Called>,
+    /// What support wants to do to this computer.
+    pub order: Option<Wanted>,
     /// The session, for who is called; the page has no use for it.
     #[serde(skip)]
     pub session: Option<SessionId>,

@@ -138,6 +138,20 @@ function called(view) {
   show("call-said", [waits ? text("call_read") : "", said, call(view)].filter(Boolean).join(" "));
 }
 
+/** What support wants to do to this computer: told, or asked for. */
+function ordered(view) {
+  const o = view.order;
+  const before = $("order").hidden;
+  $("order").hidden = !o;
+  if (!o) return;
+  const what = text(`order_${o.action}`) ?? text("order_other", { action: o.action });
+  show("order-title", text(o.ask ? "order_asks" : "order_does", { who: o.who, what }));
+  show("order-why", text("asked_why", { why: o.why }));
+  $("order-allow").hidden = $("order-refuse").hidden = !o.ask;
+  // On the sentence, never on a button: who types would press it.
+  if (before && o.ask) $("order-title").focus();
+}
+
 const phaseTitle = (view) => (view.phase === "lost" && view.gateway_lost ? "phase_gateway_lost" : `phase_${view.phase}`);
 
 function render() {
@@ -167,6 +181,7 @@ function render() {
   // Nobody can be asked to end a session while the controller is away.
   const actions = (ACTIONS[view.phase] ?? []).filter((action) => action !== "end" || !view.lease_until_ms);
   buttons([...actions, ...(watched ? ["stop_assist"] : [])]);
+  ordered(view);
   called(view);
   $("call-support").hidden = view.phase === "asked";
   // What was fine a moment ago is being looked at again.
@@ -206,6 +221,10 @@ $("call-support").addEventListener("click", () => {
   send("/api/action", { do: "call_support" }).catch(() => {});
   render();
 });
+
+for (const [id, word] of [["order-allow", "order_allow"], ["order-refuse", "order_refuse"]]) {
+  $(id).addEventListener("click", () => send("/api/action", { do: word }).catch(() => {}));
+}
 
 $("call-hide").addEventListener("click", () => {
   const c = news.view.call;

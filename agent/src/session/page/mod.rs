@@ -57,6 +57,11 @@ pub enum Command {
     StopAssist,
     /// Calls support.
     CallSupport,
+    /// Lets an order be carried out on this computer, or not.
+    Order {
+        /// Yes.
+        allow: bool,
+    },
     /// Signs out.
     SignOut {
         /// The session ends too.
@@ -75,6 +80,8 @@ enum Action {
     Refuse,
     StopAssist,
     CallSupport,
+    OrderAllow,
+    OrderRefuse,
 }
 
 /// Where wishes go, and what may be read.
@@ -84,6 +91,8 @@ pub struct Wishes {
     pub desk: mpsc::Sender<Command>,
     /// To whom support is called by, whatever the desk is busy with.
     pub calls: mpsc::Sender<()>,
+    /// To whoever asked about an order.
+    pub orders: mpsc::Sender<bool>,
     /// What was sent, and what support did.
     pub ledger: Ledger,
 }
@@ -93,6 +102,7 @@ impl Wishes {
     pub(super) fn send(&self, command: Command) -> bool {
         match command {
             Command::CallSupport => self.calls.try_send(()).is_ok(),
+            Command::Order { allow } => self.orders.try_send(allow).is_ok(),
             other => self.desk.try_send(other).is_ok(),
         }
     }
@@ -240,6 +250,8 @@ impl Shared {
                 Ok(Action::Refuse) => self.command(Command::Answer { allow: false }),
                 Ok(Action::StopAssist) => self.command(Command::StopAssist),
                 Ok(Action::CallSupport) => self.command(Command::CallSupport),
+                Ok(Action::OrderAllow) => self.command(Command::Order { allow: true }),
+                Ok(Action::OrderRefuse) => self.command(Command::Order { allow: false }),
                 Err(_) => Response::status(400),
             },
             _ => Response::status(404),

@@ -12,6 +12,7 @@ struct Open {
     view: watch::Sender<Shown>,
     commands: mpsc::Receiver<Command>,
     calls: mpsc::Receiver<()>,
+    orders: mpsc::Receiver<bool>,
     port: u16,
     secret: String,
     _folder: tempfile::TempDir,
@@ -22,14 +23,15 @@ async fn open() -> Open {
     let (view, seen) = watch::channel((1, View::default()));
     let (desk, commands) = mpsc::channel(4);
     let (call, calls) = mpsc::channel(4);
-    let wishes = Wishes { desk, calls: call, ledger: Ledger::of(folder.path()) };
+    let (order, orders) = mpsc::channel(4);
+    let wishes = Wishes { desk, calls: call, orders: order, ledger: Ledger::of(folder.path()) };
     let page = Page::bind(0, peer::own_uid().unwrap(), folder.path(), seen, wishes).await.unwrap();
     let port = page.listener.local_addr().unwrap().port();
     let secret = page.shared.secret.clone();
     let page = Arc::new(page);
     let serving = page.clone();
     tokio::spawn(async move { serving.serve().await });
-    Open { page, view, commands, calls, port, secret, _folder: folder }
+    Open { page, view, commands, calls, orders, port, secret, _folder: folder }
 }
 
 impl Open {
@@ -85,6 +87,12 @@ async fn support_is_called_whatever_the_desk_is_busy_with() {
         403
     );
     assert!(o.calls.try_recv().is_err());
+    // Nor does an answer to support wait behind them.
+    assert_eq!(o.ask("POST /api/action", &[], r#"{"do":"order_refuse"}"#).await.0, 204);
+    assert_eq!(o.orders.recv().await, Some(false));
+    let evil = [("Origin", "http://evil.example")];
+    assert_eq!(o.ask("POST /api/action", &evil, r#"{"do":"order_allow"}"#).await.0, 403);
+    assert!(o.orders.try_recv().is_err());
 }
 
 #[tokio::test]
