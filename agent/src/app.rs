@@ -132,6 +132,8 @@ struct App<H> {
     /// Since when this link is up, and whether it brought a plan.
     up: Option<(Duration, bool)>,
     next_key: Duration,
+    /// A whole report was due while another one was being made.
+    owed: bool,
     next_delta: Duration,
     next_plugged: Duration,
     live_until: Duration,
@@ -198,6 +200,7 @@ pub async fn run<H: Host + Send + 'static>(
         plan: std::fs::read(config.state.join(PLAN_FILE)).ok().and_then(|b| serde_json::from_slice(&b).ok()),
         up: None,
         next_key: Duration::ZERO,
+        owed: false,
         next_delta: Duration::ZERO,
         next_plugged: Duration::ZERO,
         live_until: Duration::ZERO,
@@ -304,6 +307,9 @@ impl<H: Host + Send + 'static> App<H> {
 
     async fn do_what_is_due(&mut self) {
         self.look_around();
+        if self.owed && matches!(self.desk, Desk::Idle(_)) && self.machine.is_up() && self.old_fashioned() {
+            self.begin_report(true);
+        }
         if std::mem::take(&mut self.rekey) {
             self.renew().await;
         }
@@ -544,17 +550,23 @@ impl<H: Host + Send + 'static> App<H> {
     fn begin_report(&mut self, whole: bool) {
         let (facts, gathered) = (self.facts(), self.gathered());
         self.desk = match std::mem::replace(&mut self.desk, Desk::Moving) {
-            Desk::Idle(mut reporter) => Desk::Busy(Box::pin(async move {
-                let message = if whole {
-                    Some(AgentMessage::Snapshot(Box::new(reporter.snapshot(&facts, &gathered).await)))
-                } else {
-                    let change = reporter.change(&facts, &gathered).await;
-                    (!change.is_empty()).then(|| AgentMessage::Change(Box::new(change)))
-                };
-                (reporter, Said::Message(message))
-            })),
-            // The last one still waits for a probe; the next period brings the next report.
-            busy => busy,
+            Desk::Idle(mut reporter) => {
+                self.owed &= !whole;
+                Desk::Busy(Box::pin(async move {
+                    let message = if whole {
+                        Some(AgentMessage::Snapshot(Box::new(reporter.snapshot(&facts, &gathered).await)))
+                    } else {
+                        let change = reporter.change(&facts, &gathered).await;
+                        (!change.is_empty()).then(|| AgentMessage::Change(Box::new(change)))
+                    };
+                    (reporter, Said::Message(message))
+                }))
+            }
+            // The last one still waits for a probe: a change comes with the next period, a whole report when it is done.
+            busy => {
+                self.owed |= whole;
+                busy
+            }
         };
     }
 
@@ -783,6 +795,7 @@ impl<H: Host + Send + 'static> App<H> {
     fn dropped(&mut self, why: &str) {
         self.opening = None;
         self.link = None;
+        self.owed = false;
         if self.up.take().is_some() {
             // What there is to say of a cut is said soon, not with the next period.
             self.next_delta = self.next_delta.min(self.now() + AFTER_CUT);
