@@ -243,7 +243,7 @@ fn a_front_that_takes_the_upgrade_away_is_named() -> Result<()> {
     let (mut device, _) = Device::enrolled(&world)?;
     // Whoever runs the data centre put it there, with a certificate of the controller's own authority.
     let now = Time::from_micros(chrono_now()?);
-    let ca = DeviceCa::open(&world.path(), now)?;
+    let ca = DeviceCa::open(world.path(), now)?;
     let (chain, key) = ca.listener(now)?;
     let tls = server(chain, key)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;

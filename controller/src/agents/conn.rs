@@ -51,6 +51,7 @@ const BATCHES: usize = 64;
 pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// Who said hello.
+#[expect(clippy::large_enum_variant, reason = "made once a link and taken apart at once")]
 enum Greeted {
     /// An endpoint, and who showed its identity so far.
     Link(EndpointId, Hello, Known),
@@ -318,6 +319,7 @@ fn beaten(agents: &Agents, seat: &Seat, beat: &Beat) -> BeatAck {
 }
 
 /// What came.
+#[expect(clippy::large_enum_variant, reason = "taken apart at once")]
 pub(super) enum Said {
     /// A message.
     Long(AgentMessage),

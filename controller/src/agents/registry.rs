@@ -22,12 +22,15 @@ const NO_SKEW: i64 = i64::MIN;
 /// Messages waiting for one endpoint.
 const ORDERS: usize = 8;
 
+/// Links of one identity that are kept apart.
+type KeptApart = Vec<(EndpointId, Arc<Live>)>;
+
 /// All links of this process.
 #[derive(Clone, Default)]
 pub struct Registry {
     links: Arc<Mutex<HashMap<EndpointId, Arc<Live>>>>,
     /// Links of computers that show a quarantined identity. Few, and each may have many.
-    apart: Arc<Mutex<Vec<(EndpointId, Arc<Live>)>>>,
+    apart: Arc<Mutex<KeptApart>>,
     expected: Arc<AtomicUsize>,
 }
 

@@ -20,6 +20,7 @@ use crate::store::copies::Copy;
 use crate::store::endpoints::{Endpoint, Event};
 
 /// How a computer with a good certificate is let in.
+#[expect(clippy::large_enum_variant, reason = "made once a link and taken apart at once")]
 pub enum Entry {
     /// As the endpoint, to be compared with who showed its identity so far.
     Known(Option<Known>),
