@@ -12,9 +12,8 @@ use rustls::ClientConfig;
 use tokio::time::{Instant, sleep_until};
 use tram_wire::check::Finding;
 use tram_wire::diagnosis::OrderNews;
-use tram_wire::enrol::{EnrolResponse, Issued, Renew};
+use tram_wire::enrol::Issued;
 use tram_wire::heartbeat::{Beat, Goodbye, GoodbyeReason};
-use tram_wire::hello::Hello;
 use tram_wire::plan::{Live, MAX_LIVE_S, Plan};
 use tram_wire::report::{Note, Record};
 use tram_wire::{AgentMessage, ControllerMessage, Refusal};
@@ -23,9 +22,8 @@ use crate::actions::{Here, Orders};
 use crate::checks::Reach;
 use crate::collect::keeper::Keeper;
 use crate::collect::line::{self, Line};
-use crate::collect::{self, collectors};
+use crate::collect::collectors;
 use crate::config::{Address, Config, ConfigError};
-use crate::generalize;
 use crate::host::{Burst, Host};
 use crate::identity::{self, Identity, IdentityError, Request};
 use crate::ledger::Ledger;
@@ -35,6 +33,8 @@ use crate::outbox::Outbox;
 use crate::report::{Gathered, LinkFacts, Reporter, Want};
 use crate::status::{LinkStatus, Status};
 use crate::trusted;
+
+mod standing;
 
 /// Why the agent can't run at all. A link that doesn't work is not such a reason.
 #[derive(Debug, thiserror::Error)]
@@ -673,96 +673,6 @@ impl<H: Host + Send + 'static> App<H> {
     }
 
     /// The certificate's times are the controller's, so the skew counts.
-    fn schedule_renewal(&mut self, at_ms: i64) {
-        let server_now = self.wall_ms().saturating_sub(self.machine.skew_ms().unwrap_or(0));
-        let wait = u64::try_from(at_ms.saturating_sub(server_now)).unwrap_or(0);
-        self.machine.renew_at(self.now() + Duration::from_millis(wait));
-    }
-
-    async fn renew(&mut self) {
-        match Request::new() {
-            Ok(request) => {
-                let message = AgentMessage::Renew(Renew { csr_pem: request.csr_pem.clone() });
-                self.renewal = Some(request);
-                self.send(&message).await;
-            }
-            Err(e) => note(&format!("renewal: {e}")),
-        }
-    }
-
-    fn renewed(&mut self, issued: Issued) {
-        let Some(request) = self.renewal.take() else { return };
-        let next = self.identity.renewed(&request, issued);
-        // A certificate that doesn't fit the key would lock us out: try it before it replaces the old.
-        let usable = tls::link(&next).map_err(|e| e.to_string());
-        match usable.and_then(|tls| next.save(&self.state).map(|()| tls).map_err(|e| e.to_string())) {
-            Ok(tls) => {
-                note("the certificate was renewed");
-                self.tls = tls;
-                self.identity = next;
-                self.schedule_renewal(self.identity.issued.renew_at_ms());
-                self.save_status();
-            }
-            Err(e) => note(&format!("the new certificate can't be used: {e}")),
-        }
-    }
-
-    fn hello(&self) -> Hello {
-        let mut hello = collect::hello(&self.host, self.identity.connects);
-        if let Some(instance) = &mut hello.instance {
-            instance.nonce.clone_from(&self.nonce);
-            instance.copy.clone_from(&self.identity.copy);
-        }
-        hello
-    }
-
-    /// Several computers show this identity. From here on this one can be told from the others.
-    fn quarantined(&mut self, wall: i64) {
-        self.status = LinkStatus::Quarantined { since_ms: wall };
-        self.up = Some((self.now(), false));
-        if self.identity.copy.is_some() {
-            note("several computers show this identity; an operator has to say whose it is");
-            self.save_status();
-            return;
-        }
-        let marked =
-            self.identity.mark_as_copy().and_then(|()| self.identity.save(&self.state).map_err(std::io::Error::other));
-        match marked {
-            // The mark is part of hello.
-            Ok(()) => self.lost("several computers show this identity"),
-            Err(e) => note(&format!("this computer can't be told from its copies: {e}")),
-        }
-    }
-
-    /// Whatever was said of copies is over.
-    fn settled(&mut self) {
-        if self.identity.copy.take().is_some()
-            && let Err(e) = self.identity.save(&self.state)
-        {
-            note(&format!("the identity can't be saved: {e}"));
-        }
-    }
-
-    /// This computer was a copy, and is an endpoint of its own now. What waited was made under the other's name.
-    fn reborn(&mut self, answer: EnrolResponse) {
-        let Some(request) = self.renewal.take() else { return };
-        let next = self.identity.reborn(&request, answer.endpoint_id, answer.issued);
-        let usable = tls::link(&next).map_err(|e| e.to_string());
-        match usable.and_then(|tls| next.save(&self.state).map(|()| tls).map_err(|e| e.to_string())) {
-            Ok(tls) => {
-                note(&format!("this computer is endpoint {} from now on", next.endpoint_id));
-                self.tls = tls;
-                self.identity = next;
-                self.plan = None;
-                self.outbox.cut();
-                generalize::forget(&self.state);
-                self.outbox = Outbox::open(&self.state);
-                self.lost("this computer has a new identity");
-            }
-            Err(e) => note(&format!("the new identity can't be used: {e}")),
-        }
-    }
-
     async fn send(&mut self, message: &AgentMessage) {
         let wall = self.wall_ms();
         let Some(link) = &mut self.link else { return };

@@ -11,7 +11,7 @@ Needs nothing but Python. Settings come from the environment:
 """
 
 import argparse
-import http.cookiejar
+import http.cookies
 import ipaddress
 import json
 import os
@@ -28,6 +28,25 @@ class Fault(Exception):
     """What a person must be told."""
 
 
+class Cookies(urllib.request.BaseHandler):
+    """Gives a sign-in's cookies back to whoever gave them. There is one server, and it may be asked by an address
+    although its cookies are for the domain that it shares with its gateways."""
+
+    def __init__(self):
+        self.kept = {}
+
+    def https_request(self, request):
+        if self.kept:
+            request.add_unredirected_header("Cookie", "; ".join(f"{k}={v}" for k, v in self.kept.items()))
+        return request
+
+    def https_response(self, _request, response):
+        for header in response.headers.get_all("Set-Cookie") or []:
+            for name, morsel in http.cookies.SimpleCookie(header).items():
+                self.kept[name] = morsel.value
+        return response
+
+
 class Controller:
     """A signed-in connection to the API."""
 
@@ -36,7 +55,7 @@ class Controller:
         context = ssl.create_default_context(cafile=ca)
         self.opener = urllib.request.build_opener(
             urllib.request.HTTPSHandler(context=context),
-            urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()),
+            Cookies(),
         )
 
     def call(self, path, body=None, csrf=None):
