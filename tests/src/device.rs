@@ -144,18 +144,10 @@ impl Device {
     /// # Errors
     /// If it can't be started.
     pub fn start(&mut self) -> Result<()> {
-        self.start_with(&[])
-    }
-
-    /// Starts the agent with arguments of its own, such as another configuration.
-    ///
-    /// # Errors
-    /// If it can't be started.
-    pub fn start_with(&mut self, arguments: &[&str]) -> Result<()> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("agent.log"))?;
         // A status of an earlier run must not be taken for this one's.
         let _ = std::fs::remove_file(self.state().join("status.json"));
-        self.agent = Some(self.command()?.args(arguments).arg("run").stdout(Stdio::null()).stderr(log).spawn()?);
+        self.agent = Some(self.command()?.arg("run").stdout(Stdio::null()).stderr(log).spawn()?);
         Ok(())
     }
 

@@ -28,7 +28,7 @@ impl Support {
         let (hoa, an) = (Console::sign_in(&world, "support")?, Console::sign_in(&world, "operator")?);
         let (device, id) = Device::enrolled(&world)?;
         let mut s = Self { world, hoa, an, device, id };
-        std::fs::write(s.path("agent.toml"), format!("[diagnosis]\ndeny = {:?}\n", s.path("deny")))?;
+        s.device.configure(&format!("[diagnosis]\ndeny = {:?}\n", s.path("deny")))?;
         s.start()?;
         Ok(s)
     }
@@ -38,8 +38,7 @@ impl Support {
     }
 
     fn start(&mut self) -> Result<()> {
-        let config = self.path("agent.toml");
-        self.device.start_with(&["--config", config.to_str().context("path")?])?;
+        self.device.start()?;
         let (hoa, id) = (&self.hoa, &self.id);
         self.world.until("it is online", |_| Ok(hoa.get(&format!("/api/v1/endpoints/{id}"))?.1["state"] == "online"))
     }
