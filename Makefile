@@ -1,7 +1,7 @@
 # The one list of commands. Every target stands alone: it installs and builds what it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: setup demo demo-clean test torture story-endpoint newcomer check bench console images packages test-packages test-ansible test-infra help
+.PHONY: setup demo demo-clean test torture test-played story-endpoint newcomer check bench console images packages test-packages test-ansible test-infra help
 export ONLY
 
 help: ## this list
@@ -18,6 +18,9 @@ demo-clean: ## remove exactly what `make demo` made
 
 test: ## every test, on real libvirt and in a real browser
 	@.ci/test
+
+test-played: ## the table of causes, played by real agents in networks of their own (6 min, needs root)
+	@. .ci/env && .ci/setup test && cargo build --workspace --locked && cargo test --locked -p tram-tests --test played -- --ignored --nocapture
 
 torture: ## 10,000 viewers that vanish at every stage of SPICE and VNC: no QEMU may die (about 5 min; TRAM_TORTURE_ROUNDS=N)
 	@.ci/setup test && . .ci/env && TRAM_TORTURE_ROUNDS=$${TRAM_TORTURE_ROUNDS:-10000} TRAM_SILENT_SECONDS=60 \

@@ -236,6 +236,7 @@ fn in_a_network(play: fn() -> Result<()>) -> Result<()> {
 }
 
 #[test]
+#[ignore = "minutes of real networks, and not yet every time: make test-played"]
 fn each_office_has_a_trouble_of_its_own_and_each_is_named() -> Result<()> {
     in_a_network(|| {
         let offices = [0, 1, 0, 1, 0, 1, 0, 1, 0];
@@ -361,6 +362,7 @@ fn each_office_has_a_trouble_of_its_own_and_each_is_named() -> Result<()> {
 }
 
 #[test]
+#[ignore = "minutes of real networks, and not yet every time: make test-played"]
 fn carriers_the_data_centre_and_its_controller() -> Result<()> {
     in_a_network(|| {
         let offices = [0, 0, 0, 1, 1, 1];
