@@ -238,6 +238,7 @@ says '"state": "up"' on_controller tram-controller status --json || fail "the ho
 ok "the host, whose certificate another authority had made, is up"
 "${curl[@]}" --fail --output "$scratch/login" --json "{\"username\": \"lan\", \"password\": \"$password\"}" https://tram-1:8443/api/v1/login
 ok "the officer signs in with the former password, and the certificate is the former one"
+until_true 60 "the gateway has found the way to the new database" "${curl[@]}" --fail --resolve "gw-1.tram.test:9443:$spawn_net.12" https://gw-1.tram.test:9443/readyz
 
 step "upgrade"
 must upgrade.yml -e tram_version=0.9.1
