@@ -1,4 +1,4 @@
-import { Anchor, Button, Group, Modal, NumberInput, Select, SimpleGrid, Stack, Text, Textarea } from '@mantine/core'
+import { Anchor, Button, Group, Modal, SimpleGrid, Stack, Text, Textarea } from '@mantine/core'
 import { useQuery, useQueryClient } from '@tanstack/react-query'
 import { useState } from 'react'
 import { useTranslation } from 'react-i18next'
@@ -16,7 +16,7 @@ import { StatePill } from '../ui/state'
 import { Ago, Exact } from '../ui/time'
 import { callTones, grouped } from './callText'
 import { useIncidentText } from './incidentText'
-import { PARTIES } from './IncidentPage'
+import { NewNote, PartyFields } from './handling'
 import { Runbooks } from './Runbooks'
 
 /** What a desk tells of its computer; nothing in it is certain to be there. */
@@ -129,7 +129,7 @@ function Detail({ call }: { call: CallDetail }) {
           })}
         </Stack>
       </Section>
-      <NewNote id={call.id} />
+      <NewNote save={(text) => calls.noteCall(call.id, text)} shown={keys.call(call.id)} />
     </>
   )
 }
@@ -283,24 +283,7 @@ function StepForm({ call, step, onClose }: { call: CallDetail; step: 'hand_over'
         }}
       >
         <Stack gap="md">
-          {step === 'hand_over' && (
-            <>
-              <Select
-                label={t('incident.party')}
-                data={PARTIES.map((value) => ({ value, label: t(`incident.parties.${value}`) }))}
-                value={party}
-                onChange={(value) => value && setParty(value as Party)}
-                allowDeselect={false}
-              />
-              <NumberInput
-                label={t('incident.answerMinutes')}
-                min={1}
-                max={20160}
-                value={minutes}
-                onChange={(value) => setMinutes(Number(value))}
-              />
-            </>
-          )}
+          {step === 'hand_over' && <PartyFields party={party} minutes={minutes} onParty={setParty} onMinutes={setMinutes} />}
           <Textarea
             label={t(`call.ask.${step}`)}
             autosize
@@ -320,47 +303,5 @@ function StepForm({ call, step, onClose }: { call: CallDetail; step: 'hand_over'
         </Stack>
       </form>
     </Modal>
-  )
-}
-
-function NewNote({ id }: { id: string }) {
-  const { t } = useTranslation()
-  const client = useQueryClient()
-  const [text, setText] = useState('')
-  const [error, setError] = useState<unknown>()
-  const submit = async () => {
-    try {
-      await calls.noteCall(id, text)
-      setText('')
-      setError(undefined)
-      await client.invalidateQueries({ queryKey: keys.call(id) })
-    } catch (failure) {
-      setError(failure)
-    }
-  }
-  return (
-    <form
-      onSubmit={(event) => {
-        event.preventDefault()
-        void submit()
-      }}
-    >
-      <Stack className="card" p="lg" gap="sm">
-        <Textarea
-          label={t('incident.note')}
-          autosize
-          minRows={2}
-          maxLength={2000}
-          value={text}
-          onChange={(event) => setText(event.currentTarget.value)}
-        />
-        {error !== undefined && <ErrorPanel error={error} />}
-        <Group justify="flex-end">
-          <Button type="submit" variant="default" disabled={!text.trim()}>
-            {t('incident.addNote')}
-          </Button>
-        </Group>
-      </Stack>
-    </form>
   )
 }

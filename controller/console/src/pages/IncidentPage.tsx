@@ -1,4 +1,4 @@
-import { Anchor, Button, Group, Modal, NumberInput, Select, SimpleGrid, Stack, Text, Textarea } from '@mantine/core'
+import { Anchor, Button, Group, Modal, SimpleGrid, Stack, Text, Textarea } from '@mantine/core'
 import { useQuery, useQueryClient } from '@tanstack/react-query'
 import { useState } from 'react'
 import { useTranslation } from 'react-i18next'
@@ -13,10 +13,9 @@ import { Facts, Page, Section } from '../ui/page'
 import { StatePill } from '../ui/state'
 import { Ago, Exact, useNow } from '../ui/time'
 import { language } from '../i18n'
+import { NewNote, PartyFields } from './handling'
 import { useIncidentText } from './incidentText'
 import { Runbooks } from './Runbooks'
-
-export const PARTIES: Party[] = ['site', 'carrier', 'data_centre', 'vdi', 'service_owner', 'support']
 
 export function IncidentPage() {
   const { id = '' } = useParams()
@@ -170,7 +169,11 @@ function Detail({ incident }: { incident: IncidentDetail }) {
           ))}
         </Stack>
       </Section>
-      <NewNote id={incident.id} />
+      <NewNote
+        hint={t('incident.noteHint')}
+        save={(text) => calls.noteIncident(incident.id, text)}
+        shown={keys.incident(incident.id)}
+      />
     </>
   )
 }
@@ -254,21 +257,7 @@ function HandOver({ incident, opened, onClose }: { incident: IncidentDetail; ope
         }}
       >
         <Stack gap="md">
-          <Select
-            label={t('incident.party')}
-            data={PARTIES.map((value) => ({ value, label: t(`incident.parties.${value}`) }))}
-            value={party}
-            onChange={(value) => value && setParty(value as Party)}
-            allowDeselect={false}
-            data-autofocus
-          />
-          <NumberInput
-            label={t('incident.answerMinutes')}
-            min={1}
-            max={20160}
-            value={minutes}
-            onChange={(value) => setMinutes(Number(value))}
-          />
+          <PartyFields first party={party} minutes={minutes} onParty={setParty} onMinutes={setMinutes} />
           <Textarea label={t('incident.told')} autosize minRows={2} value={text} onChange={(e) => setText(e.currentTarget.value)} />
           {error !== undefined && <ErrorPanel error={error} />}
           <Group justify="flex-end">
@@ -280,48 +269,5 @@ function HandOver({ incident, opened, onClose }: { incident: IncidentDetail; ope
         </Stack>
       </form>
     </Modal>
-  )
-}
-
-function NewNote({ id }: { id: string }) {
-  const { t } = useTranslation()
-  const client = useQueryClient()
-  const [text, setText] = useState('')
-  const [error, setError] = useState<unknown>()
-  const submit = async () => {
-    try {
-      await calls.noteIncident(id, text)
-      setText('')
-      setError(undefined)
-      await client.invalidateQueries({ queryKey: keys.incident(id) })
-    } catch (failure) {
-      setError(failure)
-    }
-  }
-  return (
-    <form
-      onSubmit={(event) => {
-        event.preventDefault()
-        void submit()
-      }}
-    >
-      <Stack className="card" p="lg" gap="sm">
-        <Textarea
-          label={t('incident.note')}
-          description={t('incident.noteHint')}
-          autosize
-          minRows={2}
-          maxLength={2000}
-          value={text}
-          onChange={(event) => setText(event.currentTarget.value)}
-        />
-        {error !== undefined && <ErrorPanel error={error} />}
-        <Group justify="flex-end">
-          <Button type="submit" variant="default" disabled={!text.trim()}>
-            {t('incident.addNote')}
-          </Button>
-        </Group>
-      </Stack>
-    </form>
   )
 }
