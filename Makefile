@@ -50,7 +50,7 @@ packages: ## build the Debian packages of controller and agent into the cargo ta
 test-packages: ## install, upgrade, remove and purge the packages in bare Debian 12 and 13 with systemd (3 min, needs root)
 	@.ci/setup test && . .ci/env && cargo build --locked -p tram-controller -p tram-agent && tests/nspawn/packages.sh bookworm trixie
 
-test-ansible: ## the recipes of ansible/ on bare Debian with systemd: site, second run, restore, upgrade (6 min, needs root)
+test-ansible: ## the recipes of ansible/ on bare Debian with systemd: site, gateways, second run, restore, upgrade (9 min, needs root)
 	@.ci/setup test && . .ci/env && cargo build --locked -p tram-controller -p tram-agent && tests/ansible/run.sh
 
 test-infra: ## the same on virtual machines with kernels of their own (an hour without KVM, needs root)
