@@ -133,7 +133,10 @@ async fn an_officer_comes_to_work_while_the_data_centre_is_away() -> Result<()> 
     let at = stage.gateways.iter().position(|g| g.log().contains("let in by a lease")).context("which gateway")?;
     let viewer = desk.viewer().context("a viewer")?;
     stage.gateways[at].kill9()?;
-    wait("another viewer", || Ok(desk.viewer().filter(|v| *v != viewer)))?;
+    wait("another viewer", || Ok(desk.viewer().filter(|v| *v != viewer))).with_context(|| {
+        let logs: Vec<String> = stage.gateways.iter().map(|g| format!("{}:\n{}", g.name, g.log())).collect();
+        format!("desk:\n{}\n{}", desk.log(), logs.join("\n"))
+    })?;
     let view = desk.until("desktop")?;
     ensure!(view["lease_until_ms"].is_i64(), "{view}");
     desk.until_front("TigerVNC")?;

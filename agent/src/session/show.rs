@@ -211,6 +211,8 @@ impl Desk {
             watched.asked(self.say(view.clone()));
             tokio::select! {
                 ended = &mut running => return match ended {
+                    // It went because its gateway did.
+                    _ if status.borrow().generation != generation => Err(None),
                     Ok(Ended::Closed) => Ok(After::Ask(None)),
                     Ok(Ended::Crashed) => Err(Some(ViewerError::Silent)),
                     Err(e) => Err(Some(e)),

@@ -304,13 +304,15 @@ impl Keeper {
     }
 
     fn moved(&mut self, to: Address, begun: Begun, leased: bool) {
-        std::mem::replace(&mut self.begun, begun).tunnel.close();
+        let former = std::mem::replace(&mut self.begun, begun).tunnel;
         self.at = to;
         let tunnel = self.begun.tunnel.clone();
         *self.shared.tunnel.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tunnel;
         // What the other gateway said of support may be over; this one says it anew.
         self.shared
             .say(|s| (s.line, s.generation, s.assist, s.leased) = (LineState::Up, s.generation + 1, None, leased));
+        // Only now: a viewer whose streams end goes, and nobody must think that its officer closed it.
+        former.close();
         let marks = ToGateway::Marks(Marks { shown: self.shared.marks.load(Ordering::Relaxed) });
         if let Ok(text) = marks.encode() {
             let _ = self.begun.tunnel.send(text.as_bytes());

@@ -28,7 +28,7 @@ const UNSENT_TIME: f64 = 0.02;
 const LEAST_UNSENT: usize = 16 * 1024;
 const MOST_UNSENT: usize = 1024 * 1024;
 /// An acknowledgement is due after so many bytes at the latest.
-const ACK_BYTES: usize = 32 * 1024;
+pub(super) const ACK_BYTES: usize = 32 * 1024;
 /// Or after this long.
 const ACK_WITHIN: Duration = Duration::from_millis(50);
 /// Buffers kept for use again.
@@ -206,7 +206,7 @@ impl Mux {
         self.detach();
         self.estimate.restart(now);
         self.replay.ack(their_last, now, &mut Estimate::default(), |_| {})?;
-        self.window.acked(now);
+        self.window.acked(now, self.replay.held(), &self.estimate);
         self.now = now;
         self.next = their_last + 1;
         self.told = self.received;
@@ -319,6 +319,9 @@ impl Mux {
             self.estimate.press();
             return false;
         }
+        if self.schedule.can_wait() && !self.window.due(self.now, &self.estimate) {
+            return false;
+        }
         let streams = &self.streams;
         let size = |id| streams.get(&id).and_then(Stream::next_size).unwrap_or(HEADER);
         let Some(id) = self.schedule.next(quantum, size) else { return false };
@@ -346,6 +349,7 @@ impl Mux {
             }
         };
         let left = stream.waiting();
+        self.window.sent(self.now, bytes.len(), &self.estimate);
         self.replay.push(self.now, bytes);
         self.reschedule(id);
         let most = if self.estimate.thin() { 2 * THIN_PAYLOAD } else { 8 * WIDE_PAYLOAD };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::estimate::Estimate;
 use super::replay::Replay;
-use super::{HEADER, Limits, THIN_PAYLOAD};
+use super::{HEADER, Limits, THIN_PAYLOAD, mux::ACK_BYTES};
 
 /// Of what an empty line holds: what waits here, in the kernel or at the bottleneck beyond that can't be overtaken
 /// any more. Less would not fill the line, as acknowledgements come in lumps.
@@ -24,19 +24,64 @@ const ENDS: f64 = 0.002;
 const LATE: Duration = Duration::from_millis(10);
 const HELD_UP: u32 = 2;
 
+/// A thin line is fed as fast as it delivers, so that a lost packet finds no queue before it. Faster while nothing
+/// waits at the bottleneck, which is also how a line that got wider is found out, and slower while too much does:
+/// more than it carries in so much of a round trip, and than the other side leaves unacknowledged at least.
+const EMPTY_TRIPS: f64 = 0.1;
+const ENOUGH_TRIPS: f64 = 0.3;
+const UNACKNOWLEDGED: f64 = (ACK_BYTES / 4 + THIN_PAYLOAD) as f64;
+const FASTER: f64 = 1.05;
+const SLOWER: f64 = 0.9;
+/// What a driver that woke late makes up for.
+const MADE_UP: Duration = Duration::from_millis(10);
+
 /// What may be on its way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Window {
     /// When something last was acknowledged.
     acked: Duration,
     /// It is closed, and opens then if nothing is acknowledged before.
     pub(super) opens: Option<Duration>,
+    /// How fast a thin line is fed, in what it delivers.
+    gain: f64,
+    /// When the next frame is due there.
+    next: Duration,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { acked: Duration::ZERO, opens: None, gain: 1.0, next: Duration::ZERO }
+    }
 }
 
 impl Window {
     /// Something was acknowledged.
-    pub(super) fn acked(&mut self, now: Duration) {
+    pub(super) fn acked(&mut self, now: Duration, held: usize, line: &Estimate) {
         (self.acked, self.opens) = (now, None);
+        let (Some(rate), Some(least)) = (line.rate(), line.least()) else { return };
+        let carried = rate * least.as_secs_f64();
+        let waits = held as f64 - carried - UNACKNOWLEDGED;
+        self.gain = match waits / carried {
+            w if w < EMPTY_TRIPS => FASTER,
+            w if w > ENOUGH_TRIPS => SLOWER,
+            _ => 1.0,
+        };
+    }
+
+    /// Something was sent.
+    pub(super) fn sent(&mut self, now: Duration, bytes: usize, line: &Estimate) {
+        let Some(rate) = line.rate() else { return };
+        let took = Duration::from_secs_f64(bytes as f64 / (rate * self.gain).max(1.0));
+        self.next = self.next.max(now.saturating_sub(MADE_UP)) + took;
+    }
+
+    /// Whether the next frame is due on a line that is thin and known.
+    pub(super) fn due(&mut self, now: Duration, line: &Estimate) -> bool {
+        if !line.full() || !line.thin() || self.next <= now {
+            return true;
+        }
+        self.opens = Some(self.next);
+        false
     }
 
     /// Whether more may be sent.

@@ -54,7 +54,7 @@ impl Mux {
                 let spare = &mut self.spare;
                 let unused = |buffer| keep(spare, buffer);
                 if self.replay.ack(h.number, now, &mut self.estimate, unused)? {
-                    self.window.acked(now);
+                    self.window.acked(now, self.replay.held(), &self.estimate);
                 }
             }
             Kind::Ping => {
