@@ -8,7 +8,7 @@ assemble() { # root, folder for the result
     # What /boot holds is beside the squashfs; the version says which modules belong to it.
     nice mksquashfs "$root" "$squash" -noappend -quiet -no-progress -comp zstd -Xcompression-level "${TRAM_SQUASH_LEVEL:-12}" \
         -b 256K -wildcards -e 'boot/*' 'root/tram-agent.deb' 'usr/lib/grub/*' >"$work/squash.log" 2>&1 \
-        || { explain "$work/squash.log"; fail "mksquashfs failed (see above)"; }
+        || { explain "$work/squash.log"; fail B-207 "mksquashfs failed (see above)"; }
     # The initramfs is told what to expect: so whoever trusts the kernel and its initramfs trusts the root too.
     mkdir -p "$work/sum/conf"
     printf '%s  %s\n' "$(sha256sum <"$squash" | cut -d' ' -f1)" "$(stat -c %s "$squash")" >"$work/sum/conf/tram-root.sum"

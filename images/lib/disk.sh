@@ -33,7 +33,7 @@ write_table() {
             at=$((at + size))
         done
     } >"$disk.table"
-    sfdisk --quiet --label gpt "$disk" <"$disk.table" || fail "the partition table could not be written"
+    sfdisk --quiet --label gpt "$disk" <"$disk.table" || fail B-207 "the partition table could not be written"
     rm -f "$disk.table"
 }
 
@@ -41,7 +41,7 @@ write_table() {
 put_file() {
     local bytes
     bytes=$(stat -c %s "$3")
-    [ "$bytes" -le $((size_of[$2] * 1048576)) ] || fail "$2 has ${size_of[$2]} MiB, its content needs $((bytes / 1048576 + 1))"
+    [ "$bytes" -le $((size_of[$2] * 1048576)) ] || fail B-208 "$2 has ${size_of[$2]} MiB, its content needs $((bytes / 1048576 + 1))"
     dd if="$3" of="$1" bs=1M seek="${start_of[$2]}" conv=notrunc,sparse status=none
 }
 
@@ -65,7 +65,7 @@ put_ext4() {
     target_mke2fs "$tools" -q -F -t ext4 -L "$label" ${from:+-d "$from"} -m 1 \
         -U "$(uuid_of 1000)" -O ^metadata_csum_seed,^orphan_file \
         -E "offset=$((start_of[$name] * 1048576)),lazy_itable_init=0,lazy_journal_init=0,hash_seed=$(uuid_of 1001)" \
-        "$disk" "${size_of[$name]}M" >"$work/mke2fs.log" 2>&1 || { explain "$work/mke2fs.log"; fail "mke2fs failed (see above)"; }
+        "$disk" "${size_of[$name]}M" >"$work/mke2fs.log" 2>&1 || { explain "$work/mke2fs.log"; fail B-207 "mke2fs failed (see above)"; }
 }
 
 # put_bios DISK NAME PREFIX MODULE...: GRUB's first sector and its core image in that partition.
@@ -112,5 +112,5 @@ efi_files() {
 newest_kernel() {
     kernel=$(find "$1/boot" -name 'vmlinuz-*' -printf '%f\n' | sort -V | tail -n1)
     kernel=${kernel#vmlinuz-}
-    [ -s "$1/boot/initrd.img-$kernel" ] || fail "no kernel with an initramfs in the image"
+    [ -s "$1/boot/initrd.img-$kernel" ] || fail B-209 "no kernel with an initramfs in the image"
 }
