@@ -7,8 +7,8 @@ assemble() { # root, folder for the result
     cp "$root/boot/vmlinuz-$kernel" "$out/vmlinuz"
     # What /boot holds is beside the squashfs; the version says which modules belong to it.
     nice mksquashfs "$root" "$squash" -noappend -quiet -no-progress -comp zstd -Xcompression-level "${TRAM_SQUASH_LEVEL:-12}" \
-        -b 256K -wildcards -e 'boot/*' 'root/tram-agent.deb' 'usr/lib/grub/*' >"$work/squash.log" 2>&1 \
-        || { explain "$work/squash.log"; fail B-207 "mksquashfs failed (see above)"; }
+        -b 256K -wildcards -e 'boot/*' 'root/tram-agent.deb' 'usr/lib/grub/*' >"$logs/squash" 2>&1 \
+        || { explain "$logs/squash"; fail B-207 "mksquashfs failed (see above)"; }
     # The initramfs is told what to expect: so whoever trusts the kernel and its initramfs trusts the root too.
     mkdir -p "$work/sum/conf"
     printf '%s  %s\n' "$(sha256sum <"$squash" | cut -d' ' -f1)" "$(stat -c %s "$squash")" >"$work/sum/conf/tram-root.sum"
@@ -41,5 +41,9 @@ assemble() { # root, folder for the result
     put_esp "$disk" tram-boot "$work/esp"
     put_bios "$disk" bios '(hd0,gpt2)/grub' fat loadenv test search search_label configfile echo sleep
     sed "s|@CMDLINE@|$cmdline|" "$recipe_folder/boot.ipxe" >"$out/boot.ipxe"
+    # UEFI without iPXE: the same first stage, and the GRUB that finds the rest over the network.
+    cp "$root/usr/lib/shim/shimx64.efi.signed" "$out/shimx64.efi"
+    cp "$root/usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed" "$out/grubx64.efi"
+    sed "s|@CMDLINE@|$cmdline|" "$recipe_folder/netboot.cfg" >"$out/grub.cfg"
     chmod 0444 "$out"/*
 }

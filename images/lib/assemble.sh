@@ -34,7 +34,7 @@ CFG
     fi
     progress compress "compressing" "$estimate_disk"
     qemu-img convert -q -f raw -O qcow2 -c -o compression_type=zstd,lazy_refcounts=off "$disk" "$out/$product" \
-        2>"$work/convert.log" || { explain "$work/convert.log"; fail B-207 "qemu-img failed (see above)"; }
+        2>"$logs/convert" || { explain "$logs/convert"; fail B-207 "qemu-img failed (see above)"; }
     qemu-img check -q "$out/$product"
     rm -f "$disk"
     chmod 0444 "$out/$product"

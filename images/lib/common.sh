@@ -15,7 +15,7 @@ fail() {
     printf 'images/build %s: %s: %s\n' "$image" "$code" "$*" >&2
     # Also from a subshell it is known that this was said.
     said=$code
-    [ ! -d "${work:-}" ] || : 2>/dev/null >"$work/said" || true
+    [ ! -d "${logs:-}" ] || : >"$logs/said"
     exit 1
 }
 
@@ -58,6 +58,7 @@ disk_full() {
 # explain LOG: what a failed step's own words mean for the one who reads them.
 explain() {
     tail -n 20 "$1" >&2
+    echo >&2
     disk_full "$1"
     if grep -qE 'Could not (resolve|connect)|Failed to connect|Operation too slow|timed out after|Recv failure|transfer closed|Empty reply|Failed to fetch|Connection (failed|timed out|refused)|Temporary failure|Unable to connect|File has unexpected size|Hash Sum mismatch' "$1"; then
         fail B-203 "the mirror $mirror does not answer, or broke off; run it again later (downloaded packages are kept), or set TRAM_DEBIAN_MIRROR to another one"
@@ -119,8 +120,8 @@ fetch_packages() {
     local uri name size sum partial=$cache/archives/partial config=$work/fetch missing=() count=0 bytes=0
     rm -rf "$partial"
     mkdir "$partial"
-    APT_CONFIG=$cache/apt/apt.conf apt-get -q -y -o Acquire::ForceHash=SHA256 --print-uris install '?essential' apt "$@" >"$work/uris" 2>"$work/uris.log" \
-        || { explain "$work/uris.log"; fail B-105 "these packages can't be installed together (see above)"; }
+    APT_CONFIG=$cache/apt/apt.conf apt-get -q -y -o Acquire::ForceHash=SHA256 --print-uris install '?essential' apt "$@" >"$work/uris" 2>"$logs/uris" \
+        || { explain "$logs/uris"; fail B-105 "these packages can't be installed together (see above)"; }
     : >"$config"
     while read -r uri name size sum; do
         [ "$(stat -c %s "$cache/archives/$name" 2>/dev/null)" != "$size" ] || continue
@@ -131,7 +132,7 @@ fetch_packages() {
     [ "$count" -gt 0 ] || return 0
     echo "      $count packages to download, $((bytes / 1048576)) MiB"
     local status=0
-    asks --parallel --parallel-max 4 --fail-early --retry 2 --retry-delay 2 --config "$config" >"$work/fetch.log" 2>&1 || status=$?
+    asks --parallel --parallel-max 4 --fail-early --retry 2 --retry-delay 2 --config "$config" >"$logs/fetch" 2>&1 || status=$?
     # What is whole is kept, however it ended.
     for name in "${missing[@]}"; do
         read -r name sum <<<"$name"
@@ -139,7 +140,7 @@ fetch_packages() {
     done
     rm -rf "$partial"
     if [ "$status" -ne 0 ]; then
-        explain "$work/fetch.log"
+        explain "$logs/fetch"
         fail B-203 "the mirror $mirror does not answer, or broke off; run it again later (downloaded packages are kept), or set TRAM_DEBIAN_MIRROR to another one"
     fi
 }

@@ -65,7 +65,7 @@ put_ext4() {
     target_mke2fs "$tools" -q -F -t ext4 -L "$label" ${from:+-d "$from"} -m 1 \
         -U "$(uuid_of 1000)" -O ^metadata_csum_seed,^orphan_file \
         -E "offset=$((start_of[$name] * 1048576)),lazy_itable_init=0,lazy_journal_init=0,hash_seed=$(uuid_of 1001)" \
-        "$disk" "${size_of[$name]}M" >"$work/mke2fs.log" 2>&1 || { explain "$work/mke2fs.log"; fail B-207 "mke2fs failed (see above)"; }
+        "$disk" "${size_of[$name]}M" >"$logs/mke2fs" 2>&1 || { explain "$logs/mke2fs"; fail B-207 "mke2fs failed (see above)"; }
 }
 
 # put_bios DISK NAME PREFIX MODULE...: GRUB's first sector and its core image in that partition.

@@ -185,6 +185,8 @@ class Machine:
     def __init__(self, options, work, disks, credentials=(), network="user,id=net,restrict=on", extra=(), capture=None):
         self.options, self.work, self.serial = options, work, options.out / f"serial-{options.firmware}.log"
         tcg = options.accel == "tcg"
+        # UEFI starts over the network by its own driver, as on a computer of metal; QEMU's BIOS needs iPXE for that.
+        boot = "" if disks else ",bootindex=0" if options.firmware == "bios" else ",bootindex=0,romfile="
         command = [
             "qemu-system-x86_64", "-nodefaults", "-no-user-config",
             "-accel", "tcg,tb-size=128" if tcg else options.accel, "-cpu", "max" if tcg else "host",
@@ -195,7 +197,7 @@ class Machine:
             "-chardev", f"socket,id=agent,path={work}/agent,server=on,wait=off",
             "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
             "-chardev", f"file,id=serial,path={self.serial}", "-serial", "chardev:serial",
-            "-netdev", network, "-device", f"virtio-net-pci,netdev=net{'' if disks else ',bootindex=0'}",
+            "-netdev", network, "-device", f"virtio-net-pci,netdev=net{boot}",
             "-display", "none", "-vnc", f"unix:{work}/vnc",
             "-qmp", f"unix:{work}/qmp,server=on,wait=off",
         ]
