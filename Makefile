@@ -1,7 +1,7 @@
 # The one list of commands. Every target stands alone: it installs and builds what it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: setup demo demo-clean test torture test-played story-endpoint newcomer check bench console images packages test-packages test-ansible test-infra help
+.PHONY: setup demo demo-clean test torture test-played story-endpoint newcomer check bench console images packages test-packages test-images test-ansible test-infra help
 export ONLY
 
 help: ## this list
@@ -49,6 +49,9 @@ packages: ## build the Debian packages of controller and agent into the cargo ta
 
 test-packages: ## install, upgrade, remove and purge the packages in bare Debian 12 and 13 with systemd (3 min, needs root)
 	@.ci/setup test && . .ci/env && cargo build --locked -p tram-controller -p tram-agent && tests/nspawn/packages.sh bookworm trixie
+
+test-images: ## builds of images that go wrong: silent mirror, full disk, interrupted, killed, locked (5 min, needs root)
+	@.ci/setup test && tests/images/static.sh && tests/images/faults.sh
 
 test-ansible: ## the recipes of ansible/ on bare Debian with systemd: site, gateways, second run, restore, upgrade (9 min, needs root)
 	@.ci/setup test && . .ci/env && cargo build --locked -p tram-controller -p tram-agent && tests/ansible/run.sh

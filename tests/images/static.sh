@@ -114,6 +114,27 @@ again
 : >"$published/SHA256SUMS"
 refuses 'has no SHA256SUMS' verify
 
+# --- locks ----------------------------------------------------------------------------------------
+
+lock() { "$root/images/lib/lock.py" "$@"; }
+printf '{"name": "tram-x", "packages": {\n"libc6": "2.41-12",\n"libss2": "1:1.47.2-3+b1"\n}}\n' >"$scratch/lock.json"
+[ "$(lock "$scratch/lock.json" --preferences | grep -c '^Pin: version ')" = 2 ] || fail "a lock does not pin each of its packages"
+printf 'Inst libc6 (2.41-12 Debian:13.2/stable [amd64])\nConf libc6 (2.41-12 Debian:13.2/stable [amd64])\n' >"$scratch/apt"
+lock "$scratch/lock.json" --simulated "$scratch/apt"
+printf 'Inst libc6 (2.41-13 Debian:13.2/stable [amd64])\nInst new (1 Debian:13.2/stable [all])\n' >"$scratch/apt"
+refuses 'libc6: locked 2.41-12, here 2.41-13' lock "$scratch/lock.json" --simulated "$scratch/apt"
+refuses 'new: locked not at all, here 1' lock "$scratch/lock.json" --simulated "$scratch/apt"
+printf 'libc6 2.41-12\nlibss2 1:1.47.2-3+b1\n' >"$scratch/list"
+lock "$scratch/lock.json" --installed "$scratch/list"
+lock "$scratch/list" --installed "$scratch/list"
+ok
+sed -i '/libss2/d' "$scratch/list"
+refuses 'libss2: locked 1:1.47.2-3+b1, here not at all' lock "$scratch/lock.json" --installed "$scratch/list"
+printf '{"packages": {"a; reboot": "1"}}' >"$scratch/bad.json"
+refuses 'no package with its version' lock "$scratch/bad.json" --preferences
+printf '{}' >"$scratch/bad.json"
+refuses 'no packages in it' lock "$scratch/bad.json" --preferences
+
 # --- recipes --------------------------------------------------------------------------------------
 
 for recipe in "$root"/images/*/recipe; do
@@ -123,7 +144,15 @@ for recipe in "$root"/images/*/recipe; do
     for part in packages.list customize; do [ -s "$root/images/$name/$part" ] || fail "$name has no $part"; done
     ok
 done
-refuses 'no such image' "$root/images/build" nothing
-refuses 'no such file' "$root/images/build" desktop --services "$scratch/absent.toml"
+refuses 'B-101: there is no such image' "$root/images/build" nothing
+refuses 'B-102: --services: no such file' "$root/images/build" desktop --services "$scratch/absent.toml"
+refuses 'B-102: --lock: no such file' "$root/images/build" desktop --lock "$scratch/absent.json"
+refuses 'B-110: --lock: ' "$root/images/build" desktop --lock "$scratch/bad.json"
+TRAM_DEBIAN_SNAPSHOT=yesterday refuses 'B-108: ' "$root/images/build" desktop --check
+grep -hoE '\bB-[0-9]{3}\b' "$root"/images/build "$root"/images/lib/*.sh "$root"/images/*/recipe "$root"/images/*/assemble.sh | sort -u | while read -r code; do
+    grep -q "$code" "$root/docs/operations/images.md" || fail "$code stands in no table of docs/operations/images.md"
+done
+[ "$(TRAM_IMAGE_LIBREOFFICE=1 "$root/images/build" desktop --path)" != "$("$root/images/build" desktop --path)" ] || fail "with LibreOffice it takes the other's place"
+ok
 
 echo "tests/images: $count checks passed"

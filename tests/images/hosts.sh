@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Do the recipes of images/ build on other hosts? In a bare root of each (not booted, no kernel of its own) images/build
+# is asked what it lacks, exactly that is installed, and a very small image is built with every tool and every option that
+# the real recipes use. Needs root and the mirrors; 2 min each. Ubuntu's also needs the package ubuntu-archive-keyring.
+#   tests/images/hosts.sh [bookworm trixie noble...]
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# shellcheck source=.ci/env
+. "$root/.ci/env"
+[ "$(id -u)" -eq 0 ] || exec sudo env "PATH=$PATH" "$0" "$@"
+# What is mounted below is in a name space of its own.
+[ -n "${TRAM_HOSTS_INSIDE:-}" ] || exec env TRAM_HOSTS_INSIDE=1 unshare --mount "$0" "$@"
+[ $# -gt 0 ] || set -- bookworm trixie noble
+
+scratch=$(mktemp -d)
+trap 'umount -R "$scratch"/*/dev "$scratch"/*/proc "$scratch"/*/sys 2>/dev/null; rm -rf --one-file-system "$scratch"' EXIT
+trap 'exit 130' INT TERM
+
+# A recipe that uses what all of them use: GPT, BIOS and EFI, ext4, FAT, squashfs, an initramfs with a second archive.
+recipe() {
+    mkdir -p "$1"
+    printf '%s\n' e2fsprogs shim-signed grub-efi-amd64-signed >"$1/packages.list"
+    printf '#!/bin/sh\nset -eu\nmkdir -p /boot\necho kernel >/boot/vmlinuz-0-tiny\necho initramfs >/boot/initrd.img-0-tiny\n' >"$1/customize"
+    cp "$root/images/endpoint/"{grub.cfg,boot.ipxe,netboot.cfg,enrol.txt,assemble.sh} "$1/"
+    cat >"$1/recipe" <<'RECIPE'
+# shellcheck shell=bash disable=SC2034
+security_updates=no need_mib=1 efi=yes disk_mib=1200 slot_mib=200 state_mib=32 esp_mib=64
+estimate_packages=20 estimate_customize=1 estimate_disk=10
+. "$recipe_folder/assemble.sh"
+eval "stick_$(declare -f assemble)"
+assemble() {
+    stick_assemble "$@"
+    chmod u+w "$2"/*
+    assemble_disk "$@"
+}
+products() { printf '%s\n' tram-tiny.qcow2 tram-endpoint.img tram-endpoint.squashfs; }
+RECIPE
+}
+
+for suite; do
+    where=$scratch/$suite
+    case $suite in
+        bookworm | trixie) sources=("deb http://deb.debian.org/debian $suite main" "deb http://deb.debian.org/debian $suite-updates main") keyring=/usr/share/keyrings/debian-archive-keyring.gpg ;;
+        *) sources=("deb http://archive.ubuntu.com/ubuntu $suite main universe" "deb http://archive.ubuntu.com/ubuntu $suite-updates main universe") keyring=${TRAM_UBUNTU_KEYRING:-/usr/share/keyrings/ubuntu-archive-keyring.gpg} ;;
+    esac
+    [ -s "$keyring" ] || fail "$suite needs $keyring"
+    say "$suite: a bare root"
+    mmdebstrap --quiet --variant=minbase --include=ca-certificates --keyring="$keyring" "$suite" "$where" "${sources[@]}"
+    cp -a "$root/images" "$where/root/images"
+    recipe "$where/root/images/tiny"
+    sed -i 's/^IMAGES = (/&"tiny", /' "$where/root/images/lib/services.py"
+    mount --bind /dev "$where/dev"
+    mount -t proc proc "$where/proc"
+    mount -t sysfs sys "$where/sys"
+    cp --remove-destination /etc/resolv.conf /etc/hosts "$where/etc/"
+    inside() { env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive SOURCE_DATE_EPOCH=1750000000 chroot "$where" "$@"; }
+    tries=0
+    until inside /root/images/build tiny >"$scratch/said" 2>&1; do
+        missing=$(sed -n 's/.*B-106: missing packages: \(.*\) (.*/\1/p' "$scratch/said")
+        tries=$((tries + 1))
+        if [ -z "$missing" ] || [ "$tries" -gt 2 ]; then
+            tail -n 25 "$scratch/said" >&2
+            fail "$suite: the build fails"
+        fi
+        say "$suite: installing what it asks for: $missing"
+        # shellcheck disable=SC2086 # names of packages
+        inside sh -c "apt-get -q update && apt-get -q -y --no-install-recommends install $missing" >"$scratch/apt" 2>&1 || { tail "$scratch/apt" >&2; fail "$suite has not all of: $missing"; }
+    done
+    inside /root/images/verify --key /root/.cache/tram/images/keys/image-signing.pub /root/.cache/tram/images/tiny
+    inside qemu-img --version | head -n1
+    (cd "$where/root/.cache/tram/images/tiny" && sha256sum tram-tiny.qcow2 tram-endpoint.squashfs)
+    umount "$where/sys" "$where/proc" "$where/dev"
+    rm -rf --one-file-system "$where"
+done
+say "tests/images: builds on $*"
