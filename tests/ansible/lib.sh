@@ -66,23 +66,27 @@ ansible_key() {
     install -m 600 "$scratch/key.pub" "$1/root/.ssh/authorized_keys"
 }
 
-# ansible_guest NAME SUITE: the same root on a disk, started by QEMU; it ends with spawn_end as a container does.
+# ansible_guest NAME SUITE: the same root on a disk, started by QEMU; it ends with spawn_end as a container does. It has
+# no virtualization of its own: emulated, that would be there and too slow for anything.
 ansible_guest() {
-    local kernel tap=${spawn_bridge}n${#spawn_all[@]}
+    local kernel number=${spawn_address##*.} archives=$TRAM_CACHE/roots/archives/$1-$2
     bare=$bare,linux-image-amd64 spawn_unpack "$2" "$1"
     ansible_key "$machine"
     echo '/dev/vda / ext4 defaults 0 1' >"$machine/etc/fstab"
+    # What apt has fetched for a container of this name: it asks for the same.
+    [ ! -d "$archives" ] || find "$archives" -maxdepth 1 -name '*.deb' -exec cp -t "$machine/var/cache/apt/archives" {} +
     kernel=$(find "$machine/boot" -name 'vmlinuz-*' | head -n1)
     cp "$kernel" "$machine/boot/initrd.img-${kernel##*/vmlinuz-}" "$scratch/"
     mke2fs -q -t ext4 -d "$machine" "$machine.disk" 12G
     find "$machine" -mindepth 1 -delete
-    ip tuntap add "$tap" mode tap
-    ip link set "$tap" master "$spawn_bridge" up
-    qemu-system-x86_64 -accel kvm -accel tcg,thread=multi -cpu max -smp 2 -m 2048 -display none -serial "file:$machine.log" \
+    # The machine's end of the cable is QEMU's own: it is gone with it, however it ends.
+    printf '#!/bin/sh\nexec ip link set "$1" master %s up\n' "$spawn_bridge" >"$scratch/plug"
+    chmod 755 "$scratch/plug"
+    qemu-system-x86_64 -accel kvm -accel tcg,thread=multi -cpu max,vmx=off,svm=off -smp 2 -m 2048 -display none -serial "file:$machine.log" \
         -kernel "$scratch/${kernel##*/}" -initrd "$scratch/initrd.img-${kernel##*/vmlinuz-}" \
         -append 'root=/dev/vda rw console=ttyS0 systemd.unit=multi-user.target' \
         -drive "file=$machine.disk,format=raw,if=virtio,cache=unsafe" \
-        -netdev "tap,id=n,ifname=$tap,script=no,downscript=no" -device "virtio-net-pci,netdev=n,mac=52:54:00:00:00:$(printf %02x "${spawn_address##*.}")" \
+        -netdev "tap,id=n,ifname=${spawn_bridge}n$number,script=$scratch/plug,downscript=no" -device "virtio-net-pci,netdev=n,mac=52:54:00:00:00:$(printf %02x "$number")" \
         -device virtio-rng-pci </dev/null >/dev/null 2>&1 &
     spawned=$!
     spawn_all[$1]="$machine - $spawned"

@@ -45,7 +45,7 @@ for suite; do
     esac
     [ -s "$keyring" ] || fail "$suite needs $keyring"
     say "$suite: a bare root"
-    mmdebstrap --quiet --variant=minbase --include=ca-certificates --keyring="$keyring" "$suite" "$where" "${sources[@]}"
+    mmdebstrap --quiet --variant=minbase --include=apt,ca-certificates --keyring="$keyring" "$suite" "$where" "${sources[@]}"
     cp -a "$root/images" "$where/root/images"
     recipe "$where/root/images/tiny"
     sed -i 's/^IMAGES = (/&"tiny", /' "$where/root/images/lib/services.py"
