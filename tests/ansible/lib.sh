@@ -80,6 +80,7 @@ ansible_guest() {
     mke2fs -q -t ext4 -d "$machine" "$machine.disk" 12G
     find "$machine" -mindepth 1 -delete
     # The machine's end of the cable is QEMU's own: it is gone with it, however it ends.
+    # shellcheck disable=SC2016 # the script's own argument
     printf '#!/bin/sh\nexec ip link set "$1" master %s up\n' "$spawn_bridge" >"$scratch/plug"
     chmod 755 "$scratch/plug"
     qemu-system-x86_64 -accel kvm -accel tcg,thread=multi -cpu max,vmx=off,svm=off -smp 2 -m 2048 -display none -serial "file:$machine.log" \
