@@ -20,9 +20,9 @@ use tram_wire::{AgentMessage, ControllerMessage, Refusal};
 
 use crate::actions::{Here, Orders};
 use crate::checks::Reach;
+use crate::collect::collectors;
 use crate::collect::keeper::Keeper;
 use crate::collect::line::{self, Line};
-use crate::collect::collectors;
 use crate::config::{Address, Config, ConfigError};
 use crate::host::{Burst, Host};
 use crate::identity::{self, Identity, IdentityError, Request};
