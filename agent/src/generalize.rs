@@ -10,9 +10,13 @@ use std::path::{Path, PathBuf};
 use crate::identity;
 
 /// What is kept in the state folder, and what it is for people.
-const KEPT: [(&str, &str); 11] = [
+const KEPT: [(&str, &str); 15] = [
     ("identity.json", "identity: key and certificate"),
     (".identity.json.new", "a half-written identity"),
+    ("enrolling.json", "an enrolment that waits for approval: token and key"),
+    ("enrol-asked.json", "an enrolment that was not answered: token and key"),
+    (".enrolling.json.new", "a half-written enrolment"),
+    ("enrol-refused.json", "an enrolment that was refused"),
     ("leases", "leases of officers"),
     ("queue", "records that were not sent"),
     ("queue.damaged", "damaged records"),

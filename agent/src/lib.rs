@@ -2,7 +2,7 @@
 //!
 //! One process, one thread, one outbound link. Floors, bottom up; a floor uses only those below it:
 //! `wire` | `host`, `config` | `identity`, `trusted`, `collect`, `queue`, `ledger`, `generalize`, `checks`, `link::machine` | `link`, `report`, `actions` | `status`,
-//! `doctor` | `session`, `app` | `main`.
+//! `doctor`, `enrolling` | `session`, `app` | `main`.
 
 pub mod actions;
 pub mod app;
@@ -10,6 +10,7 @@ pub mod checks;
 pub mod collect;
 pub mod config;
 pub mod doctor;
+pub mod enrolling;
 pub mod generalize;
 pub mod host;
 pub mod identity;

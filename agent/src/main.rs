@@ -6,18 +6,17 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use tram_agent::actions::keep_keys;
 use tram_agent::collect::keeper::aside;
 use tram_agent::collect::os;
 use tram_agent::config::{Address, Config};
+use tram_agent::enrolling::{self, Asked, Done, Me, Waiting};
 use tram_agent::host::{System, wall_ms};
-use tram_agent::identity::{Identity, Request};
+use tram_agent::identity::{Identity, IdentityError};
 use tram_agent::ledger::Ledger;
-use tram_agent::link::{enrol, way};
-use tram_agent::session::kiosk;
+use tram_agent::link::way;
+use tram_agent::session::{kiosk, view};
 use tram_agent::status::{LinkStatus, Status};
 use tram_agent::{app, collect, doctor, generalize, trusted};
-use tram_wire::enrol::EnrolRequest;
 use tram_wire::heartbeat::GoodbyeReason;
 
 #[derive(Parser)]
@@ -35,20 +34,24 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make a key here and get a certificate for it with a one-time token.
+    /// Make a key here and get a certificate for it with a one-time token; without a token: go on with what waits for
+    /// approval.
     Enrol {
         /// The controller's agent address, such as https://tram.example:8444.
-        #[arg(long)]
-        controller: Address,
+        #[arg(long, requires = "token")]
+        controller: Option<Address>,
         /// The one-time token; better given in the environment, where other users can't see it.
-        #[arg(long, env = "TRAM_ENROL_TOKEN", hide_env_values = true)]
-        token: String,
+        #[arg(long, env = "TRAM_ENROL_TOKEN", hide_env_values = true, requires = "controller")]
+        token: Option<String>,
         /// The controller's CA, if the token doesn't name it.
         #[arg(long)]
         ca: Option<PathBuf>,
         /// Replace an identity this computer already has.
         #[arg(long)]
         replace: bool,
+        /// If somebody has to approve this computer, say so and end with 4 instead of waiting; `run` goes on with it.
+        #[arg(long)]
+        no_wait: bool,
     },
     /// Link to the controller and report, until told to stop.
     Run,
@@ -113,7 +116,13 @@ async fn command(cli: Cli) -> Result<ExitCode, Failure> {
     trusted::recall(&config.state);
     way::set(config.proxy.as_ref());
     match cli.command {
-        Command::Enrol { controller, token, ca, replace } => enrol(&config, controller, token, ca, replace).await,
+        Command::Enrol { controller, token, ca, replace, no_wait } => {
+            let ca_pem = ca
+                .map(|path| std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display())))
+                .transpose()?;
+            let asked = controller.zip(token).map(|(controller, token)| Asked { controller, token, ca_pem });
+            enrol(&config, asked, replace, !no_wait).await
+        }
         Command::Run => run(&config).await,
         Command::Desk { terminal: true, .. } => terminal(&config).await,
         Command::Desk { no_browser, .. } => desk(&config, !no_browser).await,
@@ -161,13 +170,7 @@ fn ledger(config: &Config, last: Option<usize>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn enrol(
-    config: &Config,
-    controller: Address,
-    token: String,
-    ca: Option<PathBuf>,
-    replace: bool,
-) -> Result<ExitCode, Failure> {
+async fn enrol(config: &Config, asked: Option<Asked>, replace: bool, wait: bool) -> Result<ExitCode, Failure> {
     if let Ok(old) = Identity::load(&config.state)
         && !replace
     {
@@ -177,31 +180,53 @@ async fn enrol(
         )
         .into());
     }
-    // Before the token is spent: can the result be kept?
-    std::fs::create_dir_all(&config.state).map_err(|e| format!("{}: {e}", config.state.display()))?;
-    let ca_pem =
-        ca.map(|path| std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))).transpose()?;
-    let key = Request::new()?;
-    let request = EnrolRequest { token, csr_pem: key.csr_pem.clone(), hello: collect::hello(&System::new(), 0) };
-    let answer = enrol::enrol(&controller, &request, ca_pem.as_deref()).await?;
-    Identity {
-        controller: controller.to_string(),
-        endpoint_id: answer.endpoint_id,
-        key_pem: key.key_pem(),
-        issued: answer.issued,
-        connects: 0,
-        copy: None,
+    match enrolling::enrol(&config.state, asked, me(), wait, told()).await? {
+        Done::Enrolled(id) => {
+            println!("enrolled as endpoint {id}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Done::Waits(digits) => {
+            println!("this computer waits for approval; its code is {}", spoken(&digits));
+            Ok(ExitCode::from(4))
+        }
     }
-    .save(&config.state)?;
-    keep_keys(&config.state, &answer.order_keys);
-    println!("enrolled as endpoint {}", answer.endpoint_id);
-    Ok(ExitCode::SUCCESS)
+}
+
+fn me() -> Me {
+    let mut host = System::new();
+    Me { hello: collect::hello(&host, 0), hardware: collect::hardware::collect(&mut host) }
+}
+
+/// Prints the digits once.
+fn told() -> impl FnMut(&str) {
+    let mut last = String::new();
+    move |digits| {
+        if last != digits {
+            digits.clone_into(&mut last);
+            println!(
+                "this computer waits for approval; its code is {}\ntell it to who runs the console; this goes on by itself",
+                spoken(digits)
+            );
+        }
+    }
+}
+
+fn spoken(digits: &str) -> String {
+    match (digits.get(..3), digits.get(3..)) {
+        (Some(a), Some(b)) => format!("{a} {b}"),
+        _ => digits.to_owned(),
+    }
 }
 
 /// How long it may take to learn whether the computer is going down; it may be gone sooner.
 const SYSTEMD: Duration = Duration::from_secs(3);
 
 async fn run(config: &Config) -> Result<ExitCode, Failure> {
+    if matches!(Identity::load(&config.state), Err(IdentityError::Missing(_))) && Waiting::load(&config.state).is_some()
+    {
+        // Until here a signal just ends it.
+        enrolling::enrol(&config.state, None, me(), true, |_| ()).await?;
+    }
     let mut seed = [0_u8; 8];
     getrandom::fill(&mut seed)?;
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -235,6 +260,16 @@ async fn terminal(config: &Config) -> Result<ExitCode, Failure> {
 }
 
 fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
+    if let Some(enrol) = view::Enrolling::of(&config.state) {
+        match (&enrol, json) {
+            (_, true) => println!("{}", serde_json::to_string_pretty(&serde_json::json!({"enrolling": enrol}))?),
+            (view::Enrolling::Waits { digits }, false) => {
+                println!("enrolment   waits for approval; its code is {}", spoken(digits));
+            }
+            (view::Enrolling::Refused { code, reason }, false) => println!("enrolment   refused ({code}): {reason}"),
+        }
+        return Ok(ExitCode::from(1));
+    }
     let status = Status::load(&config.state)
         .map_err(|e| format!("no status in {} ({e}); is the agent running?", config.state.display()))?;
     if json {

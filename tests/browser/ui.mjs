@@ -93,7 +93,7 @@ const noSideways = async (page, name) => {
   const pages = [
     ['Tổng quan', 'overview'], ['Máy chủ ảo hóa', 'hosts'], ['Cổng kết nối', 'gateways'], ['Bản cài mẫu', 'images'], ['Nhóm máy trạm ảo', 'pools'],
     ['Máy trạm ảo', 'desktops'], ['Phiên làm việc', 'sessions'], ['Sự cố', 'incidents'], ['Yêu cầu hỗ trợ', 'calls'], ['Thiết bị đầu cuối', 'endpoints'],
-    ['Mã đăng ký thiết bị', 'tokens'], ['Điểm triển khai', 'sites'], ['Thông báo', 'notify'], ['Người dùng', 'users'], ['Nhật ký kiểm toán', 'audit'],
+    ['Mã đăng ký thiết bị', 'tokens'], ['Thiết bị chờ duyệt', 'enrolments'], ['Điểm triển khai', 'sites'], ['Thông báo', 'notify'], ['Người dùng', 'users'], ['Nhật ký kiểm toán', 'audit'],
   ]
   for (const [title, name] of pages) {
     await steps.step(`${name}: loads and passes axe`, async () => {
@@ -595,6 +595,29 @@ const noSideways = async (page, name) => {
     await dialog.getByRole('button', { name: 'Đóng' }).last().click()
     await page.locator('tr', { hasText: 'Vân Đình' }).waitFor()
     check((await page.getByText(token).count()) === 0, 'the token is still on the page')
+  })
+  await steps.step('a computer that waits is compared with its neighbours and approved by its code; another one is refused', async () => {
+    await goTo(page, 'Thiết bị chờ duyệt')
+    await page.getByRole('link', { name: '048 213' }).click()
+    const table = page.getByRole('region', { name: 'So với các thiết bị cùng điểm' })
+    for (const text of ['FE-0099', 'FE-0042']) await table.getByText(text, { exact: true }).waitFor()
+    await page.getByText('Máy này có một trong các số đó.').waitFor()
+    await accessible(page, 'enrolment')
+    await shoot(page, 'ui-enrolment')
+    await page.getByRole('button', { name: 'Duyệt', exact: true }).click()
+    const dialog = page.getByRole('dialog')
+    await dialog.getByText('048 213').waitFor()
+    await accessible(page, 'enrolment, approve')
+    await dialog.getByRole('button', { name: 'Duyệt', exact: true }).click()
+    await page.locator('[data-state=approved]').waitFor()
+    await goTo(page, 'Thiết bị chờ duyệt')
+    await page.getByRole('link', { name: '771 100' }).click()
+    await page.getByText('có thể máy đã đăng ký rồi').waitFor()
+    await page.getByRole('button', { name: 'Từ chối', exact: true }).click()
+    await dialog.getByLabel('Lý do').fill('máy lạ')
+    await dialog.getByRole('button', { name: 'Từ chối', exact: true }).click()
+    await page.locator('[data-state=refused]').waitFor()
+    check(world.enrolments.every((e) => e.decided_by), 'somebody still waits')
   })
   await steps.step('ended sessions appear with the switch', async () => {
     const ended = world.connect('canbo')

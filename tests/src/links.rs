@@ -10,7 +10,10 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use serde::Serialize;
+use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -21,7 +24,7 @@ use tram_controller::agents;
 use tram_controller::clock::Clock;
 use tram_controller::domain::time::Time;
 use tram_controller::identity::ca::DeviceCa;
-use tram_controller::services::{App, Ctx, endpoints};
+use tram_controller::services::{App, Ctx, endpoints, enrolments};
 use tram_controller::store::endpoints::Endpoint;
 use tram_wire::enrol::{EnrolRequest, EnrolResponse, Issued};
 use tram_wire::hello::Hello;
@@ -79,15 +82,17 @@ impl World {
     /// # Errors
     /// If it isn't so.
     pub async fn token(&self, count: i64, ttl_hours: i64) -> Result<String> {
-        let request = endpoints::TokenRequest { site_code: SITE.into(), count, ttl_hours, note: String::new() };
+        let request =
+            endpoints::TokenRequest { site_code: SITE.into(), count, ttl_hours, ..endpoints::TokenRequest::default() };
         Ok(endpoints::create_token(&self.app, &self.admin(), &request).await?.0)
     }
 
     /// Enrols with a token.
     pub async fn enrol(&self, token: &str) -> Result<(EnrolResponse, KeyPair), Refusal> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        let request = EnrolRequest { token: token.to_owned(), csr_pem: csr(&key), hello: hello(&self.app.clock) };
-        let done = endpoints::enrol(&self.app, &self.admin(), &self.ca, &request).await?;
+        let request =
+            EnrolRequest { token: token.to_owned(), csr_pem: csr(&key), hello: hello(&self.app.clock), hardware: None };
+        let done = enrolments::enrol(&self.app, &self.admin(), &self.ca, &request).await?;
         Ok((done, key))
     }
 
@@ -105,6 +110,33 @@ impl World {
     /// # Errors
     /// If it isn't so.
     pub async fn connect(&self, device: Option<&Device>) -> Result<Line> {
+        let tls = self.tls(device).await?;
+        let (socket, _) = tokio_tungstenite::client_async(format!("wss://{SERVER_NAME}{LINK_PATH}"), tls).await?;
+        Ok(Line(socket))
+    }
+
+    /// Posts JSON at another door of the listener; the status and the JSON.
+    ///
+    /// # Errors
+    /// If it isn't so.
+    pub async fn post(&self, device: Option<&Device>, path: &str, body: &impl Serialize) -> Result<(u16, Value)> {
+        let mut tls = self.tls(device).await?;
+        let body = serde_json::to_string(body)?;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: {SERVER_NAME}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        tls.write_all(head.as_bytes()).await?;
+        let mut answer = Vec::new();
+        // Closing without TLS's farewell is no fault here.
+        let _ = tls.read_to_end(&mut answer).await;
+        let text = String::from_utf8(answer)?;
+        let status = text.get(9..12).context("no answer")?.parse()?;
+        let (_, body) = text.split_once("\r\n\r\n").context("no body")?;
+        Ok((status, serde_json::from_str(body)?))
+    }
+
+    async fn tls(&self, device: Option<&Device>) -> Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.ca.pem().as_bytes())?)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -120,9 +152,7 @@ impl World {
             )?,
         };
         let tcp = TcpStream::connect(self.at).await?;
-        let tls = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(SERVER_NAME)?, tcp).await?;
-        let (socket, _) = tokio_tungstenite::client_async(format!("wss://{SERVER_NAME}{LINK_PATH}"), tls).await?;
-        Ok(Line(socket))
+        Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(SERVER_NAME)?, tcp).await?)
     }
 
     /// A link: it said hello, and has its plan.

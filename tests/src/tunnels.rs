@@ -23,7 +23,7 @@ use tram_controller::domain::time::Time;
 use tram_controller::gateway::Gateway;
 use tram_controller::gateway::tunnel::Caller;
 use tram_controller::identity::ca::DeviceCa;
-use tram_controller::services::{App, Ctx, broker, endpoints};
+use tram_controller::services::{App, Ctx, broker, endpoints, enrolments};
 use tram_controller::store::Store;
 use tram_tunnel::{Limits, LineEnd, Role, Tunnel, read_words, write_words};
 use tram_wire::enrol::{EnrolRequest, Issued};
@@ -102,7 +102,12 @@ impl Commune {
     /// The refusal.
     pub async fn device(&self) -> Result<Identity> {
         let ctx = Ctx::local_admin(self.app.clock.now());
-        let asked = endpoints::TokenRequest { site_code: SITE.into(), count: 1, ttl_hours: 1, note: String::new() };
+        let asked = endpoints::TokenRequest {
+            site_code: SITE.into(),
+            count: 1,
+            ttl_hours: 1,
+            ..endpoints::TokenRequest::default()
+        };
         let (token, _) = endpoints::create_token(&self.app, &ctx, &asked).await?;
         let request = Request::new()?;
         let hello = Hello {
@@ -117,8 +122,8 @@ impl Commune {
             connects: 0,
             instance: None,
         };
-        let asked = EnrolRequest { token, csr_pem: request.csr_pem.clone(), hello };
-        let answer = endpoints::enrol(&self.app, &ctx, &self.ca, &asked).await?;
+        let asked = EnrolRequest { token, csr_pem: request.csr_pem.clone(), hello, hardware: None };
+        let answer = enrolments::enrol(&self.app, &ctx, &self.ca, &asked).await?;
         Ok(Identity {
             controller: format!("https://{}", self.cable.address),
             endpoint_id: answer.endpoint_id,

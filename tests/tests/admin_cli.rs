@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tram_tests::device::Console;
+use tram_tests::device::{Console, Device};
 use tram_tests::world::{World, program};
 
 /// Every command that a person may type, without its arguments.
@@ -152,6 +152,37 @@ fn what_can_not_be_done_is_said_with_its_code_and_changes_nothing() -> Result<()
         let text = world.cli(&["admin", list, "list", "--json"])?;
         assert!(matches!(text.trim(), "" | "[]"), "{list}: {text}");
     }
+    Ok(())
+}
+
+#[test]
+fn calls_are_listed_and_shown() -> Result<()> {
+    let mut world = World::new()?;
+    world.start()?;
+    let console = Console::sign_in(&world, "operator")?;
+    let (_, endpoint) = Device::enrolled(&world)?;
+    let code = tram_wire::call::code(endpoint.parse()?, 1);
+    let (status, made) = console.post("/api/v1/calls", &serde_json::json!({"endpoint": endpoint, "code": code}))?;
+    ensure!(status == 201, "{status} {made}");
+    let list = world.json(&["admin", "call", "list", "--json"])?;
+    assert_eq!((&list[0]["code"], &list[0]["arrived"]), (&Value::from(&*code), &Value::from(false)), "{list}");
+    let line = world.cli(&["admin", "call", "list"])?;
+    ensure!(line.contains(&format!("code={code}")) && line.contains("state="), "{line}");
+    let id = list[0]["id"].as_str().context("id")?.to_owned();
+    let (status, _) = console.post(&format!("/api/v1/calls/{id}/step"), &serde_json::json!({"do": "take"}))?;
+    ensure!(status == 200);
+    for call in [&*code, &*id] {
+        let shown: Value = serde_json::from_str(&world.cli(&["admin", "call", "show", call])?)?;
+        assert_eq!(shown["taken_by"], "operator", "{shown}");
+        let kinds: Vec<&str> =
+            shown["events"].as_array().into_iter().flatten().filter_map(|e| e["kind"].as_str()).collect();
+        assert_eq!(kinds, ["expected", "taken"], "{shown}");
+    }
+    refused(&world, &["call", "show", "12345"], "", "")?;
+    let (status, _) = console.post(&format!("/api/v1/calls/{id}/step"), &serde_json::json!({"do": "close"}))?;
+    ensure!(status == 200);
+    assert_eq!(world.json(&["admin", "call", "list", "--json"])?, Value::Array(Vec::new()));
+    assert_eq!(world.json(&["admin", "call", "list", "--all", "--json"])?[0]["id"], Value::from(&*id));
     Ok(())
 }
 

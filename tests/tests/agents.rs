@@ -7,16 +7,19 @@ use anyhow::{Context, Result};
 use futures_util::{SinkExt, StreamExt};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use tokio_tungstenite::tungstenite::Message;
+use tram_controller::domain::diagnosis::DiagnosisState;
 use tram_controller::domain::endpoint::{EndpointState, SILENT_WITHIN, Verdict};
 use tram_controller::domain::time::Time;
 use tram_controller::identity::ca::DeviceCa;
-use tram_controller::services::{Error, endpoints};
+use tram_controller::services::{Error, endpoints, enrolments};
+use tram_controller::store::diagnosis::NewDiagnosis;
 use tram_controller::store::endpoints::Filter;
 use tram_tests::links::{Device, World, csr, hello};
 use tram_wire::check::{CheckState, Finding};
+use tram_wire::diagnosis::{News, OrderNews, Outcome, Work};
 use tram_wire::enrol::{EnrolRequest, Renew};
 use tram_wire::heartbeat::{Beat, Goodbye, GoodbyeReason, Snapshot};
-use tram_wire::ids::EndpointId;
+use tram_wire::ids::{EndpointId, OrderId};
 use tram_wire::{AgentMessage, ControllerMessage, Refusal, packed, short};
 use uuid::Uuid;
 
@@ -77,8 +80,9 @@ async fn a_token_works_as_often_as_it_says_and_no_longer_than_it_says() -> Resul
 async fn a_bad_request_does_not_use_the_token_up() -> Result<()> {
     for w in World::all().await? {
         let token = w.token(1, 1).await?;
-        let bad = EnrolRequest { token: token.clone(), csr_pem: "x".into(), hello: hello(&w.app.clock) };
-        let refused = endpoints::enrol(&w.app, &w.admin(), &w.ca, &bad).await;
+        let bad =
+            EnrolRequest { token: token.clone(), csr_pem: "x".into(), hello: hello(&w.app.clock), hardware: None };
+        let refused = enrolments::enrol(&w.app, &w.admin(), &w.ca, &bad).await;
         assert!(matches!(refused, Err(Refusal::Malformed { .. })), "{refused:?}");
         assert!(w.enrol(&token).await.is_ok());
     }
@@ -124,6 +128,40 @@ async fn revocation_cuts_the_link_within_two_seconds_and_for_good() -> Result<()
         assert_eq!(w.row(d.id).await?.state, EndpointState::Revoked);
         let again = endpoints::revoke(&w.app, &w.admin(), d.id, "stolen").await;
         assert!(matches!(again, Err(Error::Conflict("E-409", _))));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn news_of_another_endpoints_order_is_not_heard() -> Result<()> {
+    for w in World::all().await? {
+        let (own, other) = (w.endpoint().await?, w.endpoint().await?);
+        let order = OrderId(Uuid::now_v7());
+        let work: Work = serde_json::from_value(serde_json::json!({"action": "clock"}))?;
+        let due = w.app.clock.now().plus(HOUR);
+        let state = DiagnosisState::Sent;
+        let new =
+            NewDiagnosis { id: order, endpoint: own.id, work: &work, state, by: "hoa", name: "Hoa", reason: "r", due };
+        let mut tx = w.app.store.begin().await?;
+        tx.add_diagnosis(&new, w.app.clock.now()).await?;
+        tx.commit().await?;
+        let news = |news: News| AgentMessage::OrderNews(OrderNews { order, n: 1, news });
+        let mut line = w.link(&other).await?;
+        line.send(&news(News::Ended { outcome: Outcome::Done })).await?;
+        // It was listened to before the beat is answered; what is kept is kept in the order it came.
+        line.send(&AgentMessage::Beat(Beat { seq: 1, at_ms: 0, rtt_us: None })).await?;
+        while !matches!(line.next().await?, ControllerMessage::BeatAck(_)) {}
+        let mut line = w.link(&own).await?;
+        line.send(&news(News::Begun)).await?;
+        let until = std::time::Instant::now() + tram_tests::world::PATIENCE;
+        let row = loop {
+            let row = w.app.store.diagnosis(order).await?.context("the order")?;
+            if row.state != DiagnosisState::Sent || std::time::Instant::now() > until {
+                break row;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert_eq!((row.state, row.outcome), (DiagnosisState::Running, None));
     }
     Ok(())
 }

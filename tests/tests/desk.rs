@@ -16,7 +16,7 @@ use tram_controller::domain::access::Role;
 use tram_controller::domain::ticket::Binding;
 use tram_controller::identity::ca::DeviceCa;
 use tram_controller::identity::secret::Secret;
-use tram_controller::services::{App, Ctx, broker, endpoints, sign_in};
+use tram_controller::services::{App, Ctx, broker, endpoints, enrolments, sign_in};
 use tram_tests::db;
 use tram_tests::office::{Office, Plan, SITE, noon};
 use tram_wire::desk::{CONNECT_PATH, Connected, SignIn};
@@ -63,7 +63,12 @@ impl World {
 
     /// A computer that enrolled.
     async fn endpoint(&self) -> Result<Identity> {
-        let new = endpoints::TokenRequest { site_code: SITE.into(), count: 1, ttl_hours: 1, note: String::new() };
+        let new = endpoints::TokenRequest {
+            site_code: SITE.into(),
+            count: 1,
+            ttl_hours: 1,
+            ..endpoints::TokenRequest::default()
+        };
         let (token, _) = endpoints::create_token(&self.office.app, &self.admin(), &new).await?;
         let key = Request::new()?;
         let hello = Hello {
@@ -78,10 +83,10 @@ impl World {
             connects: 0,
             instance: None,
         };
-        let request = EnrolRequest { token, csr_pem: key.csr_pem.clone(), hello };
+        let request = EnrolRequest { token, csr_pem: key.csr_pem.clone(), hello, hardware: None };
         // The token's pin would be checked by this computer's clock, which is not the test's.
         let ca = DeviceCa::open(&self.office.app.data_dir, self.office.app.clock.now())?;
-        let answer = endpoints::enrol(&self.office.app, &self.admin(), &ca, &request).await?;
+        let answer = enrolments::enrol(&self.office.app, &self.admin(), &ca, &request).await?;
         Ok(Identity {
             controller: self.at.to_string(),
             endpoint_id: answer.endpoint_id,

@@ -41,6 +41,7 @@ const AGENT: &[(&str, u8)] = &[
     ("actions", 4),
     ("session", 6),
     ("doctor", 5),
+    ("enrolling", 5),
     ("report", 4),
     ("status", 5),
     ("app", 6),

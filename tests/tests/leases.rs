@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
+use tram_controller::domain::copies::Suspicion;
 use tram_controller::domain::lease::{Event, Fault, What};
 use tram_controller::domain::session::{Cut, SessionState};
 use tram_controller::domain::ticket::Binding;
@@ -102,6 +103,29 @@ impl World {
     async fn audited(&self, what: &str) -> Result<i64> {
         self.office.count(&format!("SELECT COUNT(*) FROM audit WHERE {what}")).await
     }
+}
+
+#[tokio::test]
+async fn an_identity_in_quarantine_opens_nothing_by_its_lease() -> Result<()> {
+    for w in World::all().await? {
+        let here = w.place("mot-cua-01").await?;
+        w.works_and_leaves(0, &here, 1).await?;
+        let id = w.office.count("SELECT COUNT(*) FROM leases").await?;
+        assert_eq!(id, 1);
+        let sight = leases::sight(w.app()).await?;
+        let lease = *sight.live.iter().next().context("it is good")?;
+        let now = w.app().clock.now();
+        let mut tx = w.app().store.begin().await?;
+        ensure!(tx.quarantine_endpoint(here.id, &Suspicion::default(), now).await?);
+        tx.commit().await?;
+        let sight = leases::sight(w.app()).await?;
+        ensure!(sight.void.contains(&lease) && !sight.live.contains(&lease), "also for a gateway without a database");
+        let mut tx = w.app().store.begin().await?;
+        ensure!(tx.settle_endpoint(here.id, true, now).await?);
+        tx.commit().await?;
+        ensure!(leases::sight(w.app()).await?.live.contains(&lease));
+    }
+    Ok(())
 }
 
 #[tokio::test]

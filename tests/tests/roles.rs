@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use axum::body::Body;
@@ -13,6 +14,7 @@ use axum::http::{Request, StatusCode, header};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use tram_controller::domain::access::Role;
+use tram_controller::domain::approval::Approval;
 use tram_controller::domain::diagnosis::DiagnosisState;
 use tram_controller::domain::incident::{Cause, Confidence, Judgement, Scope, Severity};
 use tram_controller::domain::notify::{Channel, When};
@@ -24,6 +26,8 @@ use tram_controller::services::runbooks::{self, Subject};
 use tram_controller::store::Store;
 use tram_controller::store::calls::NewCall;
 use tram_controller::store::diagnosis::NewDiagnosis;
+use tram_controller::store::endpoints::NewToken;
+use tram_controller::store::enrolments::NewEnrolment;
 use tram_controller::store::gateways::Me;
 use tram_tests::db;
 use tram_tests::http::{Browser, COMMUNE, DISTRICT, ORIGIN, PASSWORD, TestApi};
@@ -31,6 +35,7 @@ use tram_tests::office::{Office, Plan};
 use tram_wire::call::code;
 use tram_wire::diagnosis::Work;
 use tram_wire::ids::{EndpointId, IncidentId, OrderId, UserId};
+use tram_wire::instance::Marks;
 use uuid::Uuid;
 
 /// As whom, in the order of the table's letters: nobody; the officer whose session it is; support of another
@@ -41,7 +46,7 @@ const CALLERS: [&str; 5] = ["nobody", "officer", "support elsewhere", "support",
 /// first (401), `3` not for this role (403), `4` not there for this caller (404), `2` names what is not there
 /// for this caller (422). What destroys comes last,
 /// since all callers share one world.
-const TABLE: [(&str, &str); 105] = [
+const TABLE: [(&str, &str); 109] = [
     ("audit_list", "1333y"),
     ("desktops_get_one", "134yy"),
     ("desktops_list", "13yyy"),
@@ -50,6 +55,10 @@ const TABLE: [(&str, &str); 105] = [
     ("endpoints_get_one", "134yy"),
     ("endpoints_list", "13yyy"),
     ("endpoints_list_tokens", "13yyy"),
+    ("enrolments_list", "13yyy"),
+    ("enrolments_get_one", "134yy"),
+    ("enrolments_approve", "134yy"),
+    ("enrolments_refuse", "134yy"),
     ("endpoints_get_health", "134yy"),
     ("endpoints_get_samples", "134yy"),
     ("endpoints_list_services", "13yyy"),
@@ -162,6 +171,7 @@ struct World {
     rule: Uuid,
     gateway: Uuid,
     diagnosis: Uuid,
+    enrolment: Uuid,
     session: Uuid,
     user: UserId,
 }
@@ -241,7 +251,7 @@ async fn lists_show_support_their_own_sites_only() -> Result<()> {
         let (near, far) = (api.sign_in("support").await?, api.sign_in("elsewhere").await?);
         near.post("/api/v1/endpoint-tokens", json!({"site_code": COMMUNE})).await?;
         api.sign_in("officer").await?.post("/api/v1/connect", json!({})).await?;
-        for list in ["desktops", "endpoints", "pools", "sessions", "endpoint-tokens"] {
+        for list in ["desktops", "endpoints", "pools", "sessions", "endpoint-tokens", "enrolments"] {
             let (own, other) =
                 (near.get(&format!("/api/v1/{list}")).await?, far.get(&format!("/api/v1/{list}")).await?);
             let rows = |answer: &Value| answer["items"].as_array().map(Vec::len);
@@ -272,9 +282,49 @@ async fn furnish(api: &TestApi, store: &Store, user: UserId) -> Result<World> {
         rule: notify_rule(api).await?,
         gateway: gateway(store).await?,
         diagnosis: diagnosis(store, endpoint, api.app().clock.now()).await?,
+        enrolment: enrolment(store, api.app().clock.now()).await?,
         session: Uuid::nil(),
         user,
     })
+}
+
+/// Digits of the computer that waits for approval.
+const DIGITS: &str = "048213";
+
+/// A computer that waits for approval.
+async fn enrolment(store: &Store, now: Time) -> Result<Uuid> {
+    let (id, hello, marks) = (EndpointId(Uuid::now_v7()), json!({}), Marks::default());
+    let until = now.plus(Duration::from_secs(3600));
+    let mut tx = store.begin().await?;
+    let token = NewToken {
+        id: Uuid::now_v7(),
+        hash: [7; 32],
+        site_code: COMMUNE,
+        uses: 1,
+        approval: Approval::Manual,
+        serials: &[],
+        note: "",
+        created_by: "operator",
+        expires_at: until,
+    };
+    tx.add_endpoint_token(&token, now).await?;
+    let new = NewEnrolment {
+        id,
+        token: token.id,
+        key: [7; 32],
+        site_code: COMMUNE,
+        name: "mot-cua-09",
+        digits: DIGITS,
+        hello: &hello,
+        hardware: None,
+        marks: &marks,
+        address: "192.0.2.9",
+        expected: &[],
+        expires_at: until,
+    };
+    tx.add_enrolment(&new, now).await?;
+    tx.commit().await?;
+    Ok(id.0)
 }
 
 /// Something that was asked of it, and waits for a second person.
@@ -383,6 +433,7 @@ async fn ask(api: &TestApi, caller: &Browser<'_>, operation: &Operation, w: &Wor
         Some("notify") => w.rule.to_string(),
         Some("gateways") => w.gateway.to_string(),
         Some("diagnoses") => w.diagnosis.to_string(),
+        Some("enrolments") => w.enrolment.to_string(),
         _ => w.user.0.to_string(),
     };
     let mut path = operation.path.replace("{id}", &id).replace("{code}", COMMUNE);
@@ -424,6 +475,8 @@ fn body_of(operation: &str, w: &World) -> Option<Value> {
         "endpoints_new_machine" => json!({"copy": "x", "reason": "another box"}),
         "endpoints_same_machine" => json!({"reason": "a new board"}),
         "endpoints_revoke" => json!({"reason": "lost"}),
+        "enrolments_approve" => json!({"code": DIGITS}),
+        "enrolments_refuse" => json!({"reason": "not ours"}),
         "hosts_change" => json!({"enabled": true}),
         "hosts_create" => json!({"name": "another", "uri": "node://another.example"}),
         "hosts_issue_node" => json!({"name": "another", "names": ["another.example"]}),

@@ -122,11 +122,13 @@ impl Desk {
         }
     }
 
-    /// Shows something else; its number. What the line does, whom to call, and how far that is, is somebody else's to say.
+    /// Shows something else; its number. What the line does, whom to call, and how far that and the enrolment are, is
+    /// somebody else's to say.
     pub(super) fn say(&self, view: View) -> u64 {
         self.view.send_modify(|(version, shown)| {
             let (phone, call, order) = (shown.phone.clone(), shown.call.clone(), shown.order.clone());
-            let view = View { cause: shown.cause, phone, call, order, ..view };
+            let enrolling = shown.enrolling.clone();
+            let view = View { cause: shown.cause, phone, call, order, enrolling, ..view };
             if *shown != view {
                 (*version, *shown) = (*version + 1, view);
             }

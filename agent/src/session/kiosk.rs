@@ -20,7 +20,7 @@ use super::page::{self, Page, Shown, Wishes};
 use super::screen;
 use super::support;
 use super::terminal;
-use super::view::{Phase, View};
+use super::view::{Enrolling, Phase, View};
 use super::viewer::Viewer;
 use crate::config::Config;
 use crate::doctor;
@@ -29,6 +29,8 @@ use crate::ledger::Ledger;
 
 /// Between two looks at this computer and its line, while the officer looks at the page.
 const LOOK: Duration = Duration::from_secs(15);
+/// The same while somebody waits for this computer's approval.
+const LOOK_WAITING: Duration = Duration::from_secs(3);
 /// Before a browser that ended is started again.
 const BROWSER_AGAIN: Duration = Duration::from_secs(2);
 /// Wishes that may wait.
@@ -159,16 +161,19 @@ async fn look(config: &Config, view: &watch::Sender<Shown>) {
     let mut seen = view.subscribe();
     loop {
         let found = cause(&doctor::glance(config, System::new()).await);
+        let enrolling = Enrolling::of(&config.state);
+        let waits = enrolling.is_some();
         view.send_if_modified(|(version, shown)| {
-            let news = shown.cause != found;
+            let news = shown.cause != found || shown.enrolling != enrolling;
             if news {
-                (*version, shown.cause) = (*version + 1, found);
+                (*version, shown.cause, shown.enrolling) = (*version + 1, found, enrolling);
             }
             news
         });
         // A change of what is shown is often a change of the line: look again soon, not at once.
         let phase = seen.borrow_and_update().1.phase;
-        let _ = timeout(LOOK, seen.wait_for(|(_, v)| v.phase != phase)).await;
+        let pause = if waits { LOOK_WAITING } else { LOOK };
+        let _ = timeout(pause, seen.wait_for(|(_, v)| v.phase != phase)).await;
         sleep(Duration::from_secs(1)).await;
         let _ = seen.wait_for(|(_, v)| v.phase != Phase::Desktop).await;
     }

@@ -14,7 +14,7 @@ use tram_wire::desk::SignIn;
 use super::cause::Cause;
 use super::page::{Command, Shown, Wishes};
 use super::texts::text;
-use super::view::{Phase, View};
+use super::view::{Enrolling, Phase, View};
 
 /// A terminal that is narrower is written to as if it were this wide.
 const NARROWEST: usize = 20;
@@ -329,12 +329,27 @@ fn say(view: &View, language: &str) -> Vec<(Tone, String)> {
         };
         lines.push((tone, t(&format!("cause_{}", word(view.cause)), &[]).unwrap_or_default()));
     }
+    lines.extend(enrolling(view, language));
     lines.extend(called(view, language, call.as_deref()));
     if view.phase == Phase::SignIn {
         lines.push((Tone::Plain, t("call_hint", &[]).unwrap_or_default()));
     }
     lines.retain(|(_, l)| !l.is_empty());
     lines
+}
+
+/// The digits for the console, or why this computer was refused.
+fn enrolling(view: &View, language: &str) -> Vec<(Tone, String)> {
+    let t = |key: &str, values: &[(&str, &str)]| text(language, key, values).unwrap_or_default();
+    match &view.enrolling {
+        None => Vec::new(),
+        Some(Enrolling::Waits { digits }) => {
+            vec![(Tone::Title, format!("{}: {digits}", t("enrol_title", &[]))), (Tone::Note, t("enrol_waits", &[]))]
+        }
+        Some(Enrolling::Refused { code, reason }) => {
+            vec![(Tone::Fault, format!("{} ({code})", t(&format!("enrol_{code}"), &[("why", reason)])))]
+        }
+    }
 }
 
 /// The code to read out, and how far support is.

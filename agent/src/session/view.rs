@@ -1,5 +1,7 @@
 //! What the officer sees now, as data; the page puts it into words.
 
+use std::path::Path;
+
 use serde::Serialize;
 use tram_wire::desk::{Problem, Session, Step};
 use tram_wire::ids::SessionId;
@@ -10,6 +12,8 @@ use super::call::Called;
 use super::cause::Cause;
 use super::control::ControlError;
 use super::orders::Wanted;
+use crate::enrolling::{Refused, Waiting};
+use crate::identity::{Identity, IdentityError};
 
 /// Where the officer is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -45,6 +49,36 @@ pub struct Notice {
     pub code: String,
 }
 
+/// This computer is no endpoint yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Enrolling {
+    /// A person has to approve it.
+    Waits {
+        /// They stand on the console's screen, too.
+        digits: String,
+    },
+    /// That was refused, or nobody answered in time.
+    Refused {
+        /// The refusal's code.
+        code: String,
+        /// Why, as it was written.
+        reason: String,
+    },
+}
+
+impl Enrolling {
+    /// How far it is; `None`: it has an identity, or nobody asked for one.
+    #[must_use]
+    pub fn of(state: &Path) -> Option<Self> {
+        if !matches!(Identity::load(state), Err(IdentityError::Missing(_))) {
+            return None;
+        }
+        let waits = Waiting::load(state).and_then(|w| w.digits).map(|digits| Self::Waits { digits });
+        waits.or_else(|| Refused::load(state).map(|Refused { code, reason }| Self::Refused { code, reason }))
+    }
+}
+
 /// What the page shows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct View {
@@ -76,6 +110,8 @@ pub struct View {
     pub call: Option<Called>,
     /// What support wants to do to this computer.
     pub order: Option<Wanted>,
+    /// This computer is no endpoint yet.
+    pub enrolling: Option<Enrolling>,
     /// The session, for who is called; the page has no use for it.
     #[serde(skip)]
     pub session: Option<SessionId>,

@@ -5,10 +5,13 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnosis::OrderKey;
+use crate::heartbeat::Hardware;
 use crate::hello::Hello;
 use crate::ids::EndpointId;
 
 /// Body of the enrolment call. The private key never leaves the endpoint.
+///
+/// The same request is sent again while the answer is [`crate::Refusal::Pending`]: the key tells who asks.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnrolRequest {
     /// The one-time token as it was printed.
@@ -17,6 +20,9 @@ pub struct EnrolRequest {
     pub csr_pem: String,
     /// Who is asking.
     pub hello: Hello,
+    /// What the computer is made of, for who approves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Hardware>,
 }
 
 // The token is a secret and must not reach a log by way of `{:?}`.

@@ -11,7 +11,7 @@
 //! # The talk
 //! ```text
 //! agent                                controller
-//!   POST /agent/v1/enrol  (once)   →   certificate
+//!   POST /agent/v1/enrol  (once)   →   certificate, or pending: the same request again, until a person decided
 //!   POST /agent/v1/renew           →   certificate, after weeks off
 //!   GET  /agent/v1/time            →   the time, for clocks that are wrong
 //!   GET  /agent/v1/link (mTLS, ws) →

@@ -39,6 +39,22 @@ pub enum Refusal {
     Clone,
     /// The enrolment token is wrong, used up or too old. One answer for all three.
     Token,
+    /// Not yet: a person has to approve this computer. Ask again with the same request.
+    Pending {
+        /// Six digits that stand on this computer's screen and in the console's queue.
+        digits: String,
+        /// Until when it waits, by the controller's clock.
+        until_ms: i64,
+        /// Seconds to the next question.
+        ask_again_s: u32,
+    },
+    /// A person refused this computer.
+    NotApproved {
+        /// Why, as they wrote it.
+        reason: String,
+    },
+    /// Nobody approved this computer in time, or it came too late for its certificate.
+    Unanswered,
     /// The message couldn't be understood.
     Malformed {
         /// What was wrong, in English, without echoing the input.
@@ -73,6 +89,9 @@ impl Refusal {
             Self::Superseded => "superseded",
             Self::Clone => "clone",
             Self::Token => "token",
+            Self::Pending { .. } => "pending",
+            Self::NotApproved { .. } => "not_approved",
+            Self::Unanswered => "unanswered",
             Self::Malformed { .. } => "malformed",
             Self::Other => "other",
         }
@@ -85,9 +104,15 @@ impl Refusal {
             Self::Clock { .. } | Self::Malformed { .. } | Self::Other => Retry::Backoff,
             // Two agents with one identity would push each other off the link for ever.
             Self::Superseded => Retry::After(60),
-            Self::Unknown | Self::Revoked | Self::Expired | Self::Version { .. } | Self::Clone | Self::Token => {
-                Retry::Rarely
-            }
+            Self::Pending { ask_again_s, .. } => Retry::After(*ask_again_s),
+            Self::Unknown
+            | Self::Revoked
+            | Self::Expired
+            | Self::Version { .. }
+            | Self::Clone
+            | Self::Token
+            | Self::NotApproved { .. }
+            | Self::Unanswered => Retry::Rarely,
         }
     }
 }
@@ -108,6 +133,11 @@ impl fmt::Display for Refusal {
                 f.write_str("several computers show this identity; an operator has to say which one it belongs to")
             }
             Self::Token => f.write_str("the token is wrong, already used or too old; ask for a new one"),
+            Self::Pending { digits, .. } => {
+                write!(f, "this computer waits for approval; its code is {digits}")
+            }
+            Self::NotApproved { reason } => write!(f, "this computer was refused: {reason}"),
+            Self::Unanswered => f.write_str("this computer wasn't approved in time; ask for a new token"),
             Self::Malformed { detail } => write!(f, "the controller couldn't read the message: {detail}"),
             Self::Other => f.write_str("the controller refused for a reason this agent is too old to know"),
         }
@@ -132,6 +162,9 @@ mod tests {
             Refusal::Unknown,
             Refusal::Clock { server_ms: 1 },
             Refusal::Busy { retry_after_s: 9 },
+            Refusal::Pending { digits: "048213".into(), until_ms: 1, ask_again_s: 3 },
+            Refusal::NotApproved { reason: "not ours".into() },
+            Refusal::Unanswered,
             Refusal::Malformed { detail: "x".into() },
         ] {
             let json = serde_json::to_value(&r).unwrap();

@@ -403,6 +403,23 @@ fn enrolment() {
             token: "tram1-AAAAA-BBBBB-CCCCC-DDDDD-EEEEE-FFFFF-GGGGG-HHHHH".into(),
             csr_pem: "-----BEGIN CERTIFICATE REQUEST-----\n".into(),
             hello: hello(),
+            hardware: None,
+        },
+    );
+    holds(
+        "enrol_request_hardware",
+        &EnrolRequest {
+            token: "tram1-AAAAA-BBBBB-CCCCC-DDDDD-EEEEE-FFFFF-GGGGG-HHHHH".into(),
+            csr_pem: "-----BEGIN CERTIFICATE REQUEST-----\n".into(),
+            hello: hello(),
+            hardware: Some(Hardware {
+                vendor: Some("Dell Inc.".into()),
+                model: Some("OptiPlex 3080".into()),
+                serial: Some("8XK2PQ3".into()),
+                cpus: 4,
+                memory_mib: 8192,
+                ..Hardware::default()
+            }),
         },
     );
     holds(
@@ -429,6 +446,14 @@ fn refusals() {
             Refusal::Superseded,
             Refusal::Token,
             Refusal::Malformed { detail: "bad beat message".into() },
+        ],
+    );
+    holds(
+        "refusals_approval",
+        &vec![
+            Refusal::Pending { digits: "048213".into(), until_ms: 1_795_000_000_000, ask_again_s: 3 },
+            Refusal::NotApproved { reason: "not one of ours".into() },
+            Refusal::Unanswered,
         ],
     );
 }

@@ -25,7 +25,7 @@ use tram_wire::refusal::Refusal;
 use tram_wire::{ENROL_PATH, LINK_PATH, RENEW_PATH, TIME_PATH, TUNNEL_PATH};
 
 use super::{Agents, conn, desk, tunnel};
-use crate::services::endpoints;
+use crate::services::{endpoints, enrolments};
 
 /// Handshakes must end within this time; thin lines are slow, attackers slower.
 const HANDSHAKE: Duration = Duration::from_secs(20);
@@ -118,8 +118,8 @@ async fn answer(
 async fn enrol(agents: &Agents, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
     let done = match read::<EnrolRequest>(request).await {
         Some(r) => {
-            let ctx = endpoints::as_agent(peer.ip().to_string(), agents.app.clock.now());
-            endpoints::enrol(&agents.app, &ctx, &agents.ca, &r).await
+            let ctx = endpoints::as_agent(peer.ip().to_canonical().to_string(), agents.app.clock.now());
+            enrolments::enrol(&agents.app, &ctx, &agents.ca, &r).await
         }
         None => Err(Refusal::Malformed { detail: "not an enrolment request, or too large".to_owned() }),
     };
@@ -128,6 +128,8 @@ async fn enrol(agents: &Agents, peer: SocketAddr, request: Request<Incoming>) ->
             counter!("agent_enrolments_total").increment(1);
             json(StatusCode::OK, &response)
         }
+        // Not a refusal: it waits, and asks again.
+        Err(waits @ Refusal::Pending { .. }) => json(StatusCode::ACCEPTED, &waits),
         Err(refusal) => refused(&refusal),
     }
 }

@@ -59,6 +59,7 @@ fn v1_routes() -> OpenApiRouter<Api> {
             .merge(v1::sessions::routes())
             .merge(v1::assists::routes())
             .merge(v1::endpoints::routes())
+            .merge(v1::enrolments::routes())
             .merge(v1::incidents::routes())
             .merge(v1::calls::routes())
             .merge(v1::time_travel::routes())

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tram_wire::ids::{HostId, PoolId};
 
-use super::{admin_people, calls, diagnose, endpoint, gateways, lease, open};
+use super::{admin_people, calls, diagnose, endpoint, enrolment, gateways, lease, open};
 use crate::config::Config;
 use crate::domain::assist::Consent;
 use crate::domain::host::{AccelSetting, Usage};
@@ -54,6 +54,9 @@ pub(super) enum Admin {
     /// Office computers and the tokens they enrol with.
     #[command(subcommand)]
     Endpoint(endpoint::Endpoint),
+    /// Computers that wait for approval to become an office computer of ours.
+    #[command(subcommand)]
+    Enrolment(enrolment::Enrolments),
     /// Services that one office computer of each site probes.
     #[command(subcommand)]
     Probe(endpoint::Probe),
@@ -281,6 +284,7 @@ pub(super) async fn run(config: &Config, admin: Admin) -> Result<()> {
         Admin::Pool(p) => pool(&app, &ctx, p).await,
         Admin::Desktop(d) => desktop(&app, &ctx, d).await,
         Admin::Endpoint(e) => endpoint::run(&app, &ctx, e).await,
+        Admin::Enrolment(e) => enrolment::run(&app, &ctx, e).await,
         Admin::Probe(p) => endpoint::run_probe(&app, &ctx, p).await,
         Admin::Call(c) => calls::run(&app, &ctx, c).await,
         Admin::Diagnosis(d) => diagnose::run(&app, &ctx, d).await,

@@ -7,6 +7,7 @@ use tram_wire::ids::EndpointId;
 use tram_wire::plan::Service;
 
 use super::admin::{Json, explain, print, say};
+use crate::domain::approval::Approval;
 use crate::services::endpoints::{self, TokenRequest};
 use crate::services::{App, Ctx, copies, health};
 use crate::store::endpoints::Filter;
@@ -27,6 +28,12 @@ pub(super) enum Endpoint {
         /// What it is for.
         #[arg(long, default_value = "")]
         note: String,
+        /// Who decides: auto (the token is enough), serial (a serial number of --serials, else a person) or manual (a person).
+        #[arg(long, default_value = "auto")]
+        approval: Approval,
+        /// Serial numbers the token expects, with commas between: of the computer, its board, a disk or a network card.
+        #[arg(long, default_value = "")]
+        serials: String,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -77,8 +84,8 @@ pub(super) enum Endpoint {
 
 pub(super) async fn run(app: &App, ctx: &Ctx, e: Endpoint) -> Result<()> {
     match e {
-        Endpoint::Token { site, count, ttl_hours, note, json } => {
-            let request = TokenRequest { site_code: site, count, ttl_hours, note };
+        Endpoint::Token { site, count, ttl_hours, note, approval, serials, json } => {
+            let request = TokenRequest { site_code: site, count, ttl_hours, note, approval, serials: vec![serials] };
             let (token, expires_at) = endpoints::create_token(app, ctx, &request).await.map_err(explain)?;
             if json { say(&json!({"token": token, "expires_at": expires_at}).to_string()) } else { say(&token) }
         }

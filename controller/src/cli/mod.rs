@@ -23,6 +23,7 @@ mod clock;
 mod diagnose;
 mod doctor;
 mod endpoint;
+mod enrolment;
 mod gateway;
 mod gateway_issue;
 mod gateways;

@@ -31,6 +31,7 @@ pub(super) struct Written {
     report_seconds: Option<u64>,
     keyframe_seconds: Option<u64>,
     look_seconds: Option<u64>,
+    approval_seconds: Option<u64>,
 }
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
@@ -85,6 +86,7 @@ impl Written {
             report: of("health.report_seconds", self.report_seconds, usual.report, (2, 3600))?,
             keyframe: of("health.keyframe_seconds", self.keyframe_seconds, usual.keyframe, (60, 900))?,
             look: of("health.look_seconds", self.look_seconds, usual.look, (1, 60))?,
+            approval: of("health.approval_seconds", self.approval_seconds, usual.approval, (60, 90 * 86_400))?,
         })
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Sessions {
     line_grace_minutes: Option<u64>,
     /// How long a lease is good; 0: there are none.
     lease_minutes: Option<u64>,
+    /// At a computer whose identity goes into quarantine.
+    quarantine: Option<String>,
 }
 
 impl Sessions {
@@ -37,6 +39,14 @@ impl Sessions {
                 Ok(n) if (least..=MOST).contains(&n) => Ok(Duration::from_secs(n * 60)),
                 _ => Err(ConfigError::Value { key, value, why: format!("give minutes, {least} to {MOST}") }),
             }
+        };
+        let quarantine = match env("TRAM_SESSIONS_QUARANTINE").or_else(|| self.quarantine.clone()) {
+            None => usual.quarantine,
+            Some(value) => value.parse().map_err(|_| ConfigError::Value {
+                key: "sessions.quarantine",
+                value,
+                why: "give goes_on or is_cut".into(),
+            })?,
         };
         let minutes = |key, variable: &str, written, usual| from(1, key, variable, written, usual);
         Ok(Policy {
@@ -55,6 +65,7 @@ impl Sessions {
                 self.longest_minutes,
                 usual.longest,
             )?,
+            quarantine,
             handshake: usual.handshake,
             limits: usual.limits,
             line_grace: minutes(

@@ -32,6 +32,17 @@ text_enum! {
     }
 }
 
+text_enum! {
+    /// What becomes of a desktop session that is open when its computer's identity goes into quarantine. In either case
+    /// nothing is opened any more for that identity: no ticket, no lease, no way back on a new line.
+    OpenSession {
+        /// It goes on until it ends or its line breaks: the officer's work may be in the real computer's.
+        GoesOn = "goes_on",
+        /// It is cut at once.
+        IsCut = "is_cut",
+    }
+}
+
 /// Who shows an identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

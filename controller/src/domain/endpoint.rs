@@ -17,6 +17,8 @@ pub struct Pace {
     pub report: Duration,
     /// Between two looks at the whole fleet.
     pub look: Duration,
+    /// How long a computer that must be approved waits, and then may come for its certificate.
+    pub approval: Duration,
 }
 
 impl Default for Pace {
@@ -26,6 +28,7 @@ impl Default for Pace {
             keyframe: Duration::from_secs(900),
             report: Duration::from_secs(60),
             look: Duration::from_secs(15),
+            approval: super::approval::PATIENCE,
         }
     }
 }

@@ -4,6 +4,7 @@
 mod text_enum;
 
 pub mod access;
+pub mod approval;
 pub mod assist;
 pub mod call;
 pub mod copies;

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use super::copies::OpenSession;
 use super::desktop::{DesiredDesktop, DesktopState};
 use super::limits::Limits;
 use super::line;
@@ -69,6 +70,8 @@ pub struct Policy {
     pub line_grace: Duration,
     /// How long a lease lets an officer in while the database can't be asked; zero: leases are off.
     pub lease: Duration,
+    /// What becomes of one at a computer whose identity goes into quarantine.
+    pub quarantine: OpenSession,
     /// What they may fill of the lines they share.
     pub limits: Limits,
 }
@@ -84,6 +87,7 @@ impl Default for Policy {
             handshake: Duration::from_secs(30),
             line_grace: minutes(5),
             lease: minutes(720),
+            quarantine: OpenSession::GoesOn,
             limits: Limits::default(),
         }
     }

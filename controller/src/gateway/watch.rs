@@ -9,9 +9,11 @@ use tram_wire::ids::SessionId;
 
 use super::link::Link;
 use super::{Gateway, canonical, kernel};
+use crate::domain::copies::OpenSession;
 use crate::domain::session;
 use crate::nudge::{Change, Kind};
 use crate::services::broker;
+use crate::store::StoreError;
 
 /// How often all connections are looked at when nothing was nudged.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -107,14 +109,22 @@ impl Gateway {
         }
     }
 
-    /// Cuts the tunnels of endpoints an operator withdrew, on any controller.
+    /// Cuts the tunnels of endpoints an operator withdrew, on any controller; and, if that is the policy, of those whose
+    /// identity several computers show.
     async fn look_at_endpoints(&self) {
         if self.0.tunnels.is_empty() {
             return;
         }
-        match self.0.app.store.endpoints_revoked_since(self.0.app.clock.now().minus(REVOKED_WITHIN)).await {
-            Ok(gone) => self.0.tunnels.cut_endpoints(&gone),
-            Err(e) => tracing::warn!(error = %e, "the gateway could not look at its endpoints"),
+        let (store, since) = (&self.0.app.store, self.0.app.clock.now().minus(REVOKED_WITHIN));
+        let look = async {
+            self.0.tunnels.cut_endpoints(&store.endpoints_revoked_since(since).await?);
+            if self.0.policy.quarantine == OpenSession::IsCut {
+                self.0.tunnels.cut_endpoints(&store.endpoints_quarantined_since(since).await?);
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(e) = look.await {
+            tracing::warn!(error = %e, "the gateway could not look at its endpoints");
         }
     }
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
-    CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    PublicKeyData, SanType,
 };
 use rustls::CertificateError;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
@@ -115,6 +116,14 @@ impl DeviceCa {
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
         Sha256::digest(&self.der).into()
+    }
+
+    /// What tells the key of a request from others: SHA-256 of its public part. Nothing is signed.
+    ///
+    /// # Errors
+    /// [`CaError::Request`].
+    pub fn asked_key(csr_pem: &str) -> Result<[u8; 32], CaError> {
+        Ok(Sha256::digest(authority::requested_key(csr_pem)?.der_bytes()).into())
     }
 
     /// Signs the key of a request for an endpoint. Nothing but the key is taken from the request: the

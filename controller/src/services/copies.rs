@@ -200,7 +200,7 @@ pub async fn of(app: &App, endpoint: &Endpoint) -> Result<Vec<Copy>> {
     Ok(app.store.endpoint_copies(endpoint.id).await?)
 }
 
-fn checked(reason: &str) -> Result<&str> {
+pub(super) fn checked(reason: &str) -> Result<&str> {
     let reason = reason.trim();
     if reason.is_empty() || reason.chars().count() > 200 || reason.chars().any(char::is_control) {
         return Err(Error::field("reason", "E-205", "say why, in at most 200 characters on one line"));

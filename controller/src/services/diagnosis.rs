@@ -347,10 +347,20 @@ pub async fn keep(app: &App, news: &[(EndpointId, OrderNews)]) -> Result<()> {
     let mut tx = app.store.begin().await?;
     for (endpoint, n) in news {
         // Only its own, and only while it is not over.
-        let held = tx.hold_diagnosis(n.order).await?;
-        if let Some(d) = held.filter(|d| d.endpoint_id == *endpoint && d.state.is_there()) {
-            hear(&mut tx, &ctx, &d, &n.news).await?;
-        }
+        let refused = match tx.hold_diagnosis(n.order).await? {
+            None => "unknown",
+            Some(d) if d.endpoint_id != *endpoint => {
+                tracing::warn!(%endpoint, order = %n.order, "an endpoint told news of another one's order");
+                "foreign"
+            }
+            // Late words of one that was cancelled or ran out of time are no fault.
+            Some(d) if !d.state.is_there() => "over",
+            Some(d) => {
+                hear(&mut tx, &ctx, &d, &n.news).await?;
+                continue;
+            }
+        };
+        counter!("diagnosis_news_refused_total", "reason" => refused).increment(1);
     }
     Ok(tx.commit().await?)
 }

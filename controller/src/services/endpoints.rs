@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tram_wire::check::Finding;
-use tram_wire::enrol::{EnrolRequest, EnrolResponse, Issued};
+use tram_wire::enrol::Issued;
 use tram_wire::heartbeat::{Change, Snapshot};
 use tram_wire::hello::Hello;
 use tram_wire::ids::EndpointId;
@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::{App, Ctx, Error, Fault, Result, audit};
 use crate::domain::access::{Caller, Role, Scope};
+use crate::domain::approval::{Approval, MAX_SERIALS, read_serials};
 use crate::domain::endpoint::{EndpointState, MAX_TOKEN_HOURS, MAX_TOKEN_USES, display_name, verdict};
 use crate::domain::time::Time;
 use crate::identity::ca::{CaError, DeviceCa};
@@ -26,7 +27,7 @@ const MAX_TEXT: usize = 256;
 const HISTORY: i64 = 100;
 
 /// What somebody asks for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct TokenRequest {
     /// Where its endpoints will stand.
     pub site_code: String,
@@ -36,6 +37,10 @@ pub struct TokenRequest {
     pub ttl_hours: i64,
     /// What it is for.
     pub note: String,
+    /// How it lets computers in.
+    pub approval: Approval,
+    /// Serial numbers it expects, as somebody wrote them: one each, or several with commas or on lines of their own.
+    pub serials: Vec<String>,
 }
 
 /// Makes an enrolment token: its text, shown once, and when it ends.
@@ -59,6 +64,22 @@ pub async fn create_token(app: &App, ctx: &Ctx, r: &TokenRequest) -> Result<(Str
     if !ctx.caller.scope().covers(&r.site_code) || !app.store.site_is_current(&r.site_code).await? {
         fault("site_code", "E-201", "there is no site with this code today, or it isn't yours".into());
     }
+    let serials = match (r.approval, read_serials(&r.serials)) {
+        (Approval::Serial, Ok(serials)) if serials.is_empty() || serials.len() > MAX_SERIALS => {
+            fault("serials", "E-207", format!("give 1 to {MAX_SERIALS} serial numbers"));
+            Vec::new()
+        }
+        (Approval::Serial, Ok(serials)) => serials,
+        (_, Ok(serials)) if serials.is_empty() => serials,
+        (_, Ok(_)) => {
+            fault("serials", "E-207", "serial numbers need the approval \"serial\"".into());
+            Vec::new()
+        }
+        (_, Err(bad)) => {
+            fault("serials", "E-207", format!("{bad} is no serial number"));
+            Vec::new()
+        }
+    };
     if !faults.is_empty() {
         return Err(Error::Invalid("E-200", "the token can't be made".into(), faults));
     }
@@ -74,12 +95,15 @@ pub async fn create_token(app: &App, ctx: &Ctx, r: &TokenRequest) -> Result<(Str
         hash: hash(token.secret()),
         site_code: &r.site_code,
         uses: r.count,
+        approval: r.approval,
+        serials: &serials,
         note: &r.note,
         created_by: ctx.caller.name(),
         expires_at,
     };
     tx.add_endpoint_token(&new, ctx.now).await?;
-    let detail = json!({"site": r.site_code, "count": r.count, "ttl_hours": r.ttl_hours, "note": r.note});
+    let detail = json!({"site": r.site_code, "count": r.count, "ttl_hours": r.ttl_hours, "note": r.note,
+        "approval": r.approval, "serials": serials});
     audit(&mut tx, ctx, "endpoint_token.create", &id.to_string(), detail).await?;
     tx.commit().await?;
     Ok((token.to_string(), expires_at))
@@ -109,46 +133,6 @@ pub fn open_ca(app: &App, now: Time) -> Result<DeviceCa> {
 /// [`Error::Unavailable`] if there is none that can be used.
 pub fn open_ca_to_serve(app: &App, now: Time) -> Result<DeviceCa> {
     DeviceCa::open_to_serve(&app.data_dir, now).map_err(|e| Error::Unavailable("E-503", e.to_string()))
-}
-
-/// Makes a computer with a good token an endpoint. The token is used up only if all else is good.
-///
-/// # Errors
-/// [`Refusal::Token`], the same for wrong, used and late ones; [`Refusal::Malformed`]; [`Refusal::Busy`]
-/// if the database is away.
-pub async fn enrol(app: &App, ctx: &Ctx, ca: &DeviceCa, r: &EnrolRequest) -> Result<EnrolResponse, Refusal> {
-    tram_wire::version::negotiate(r.hello.versions)?;
-    let token: EnrolToken = r.token.parse().map_err(|_| Refusal::Token)?;
-    let id = EndpointId(Uuid::now_v7());
-    let issued = ca.sign(&r.csr_pem, id, ctx.now).map_err(|e| match e {
-        CaError::Request(why) => Refusal::Malformed { detail: why.to_owned() },
-        other => busy(&other),
-    })?;
-    keep_enrolment(app, ctx, &token, id, &issued, &r.hello).await.map_err(|e| busy(&e))?.ok_or(Refusal::Token)?;
-    tracing::info!(endpoint = %id, "enrolled");
-    Ok(EnrolResponse { endpoint_id: id, issued, order_keys: super::diagnosis::public_keys(app) })
-}
-
-async fn keep_enrolment(
-    app: &App,
-    ctx: &Ctx,
-    token: &EnrolToken,
-    id: EndpointId,
-    issued: &Issued,
-    hello: &Hello,
-) -> Result<Option<()>> {
-    let mut tx = app.store.begin().await?;
-    let Some((token_id, site)) = tx.use_endpoint_token(&hash(token.secret()), ctx.now).await? else {
-        return Ok(None);
-    };
-    let name = display_name(&hello.hostname);
-    let not_after = Time::from_micros(issued.not_after_ms * 1000);
-    tx.add_endpoint(id, &name, &site, &plain(hello)?, not_after, ctx.now).await?;
-    tx.endpoint_event(id, "enrolled", &site, ctx.now).await?;
-    let detail = json!({"name": name, "site": site, "token": token_id});
-    audit(&mut tx, ctx, "endpoint.enrol", &id.to_string(), detail).await?;
-    tx.commit().await?;
-    Ok(Some(()))
 }
 
 pub(super) fn busy(e: &dyn std::fmt::Display) -> Refusal {

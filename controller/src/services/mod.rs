@@ -24,6 +24,7 @@ pub mod desk;
 pub mod desktops;
 pub mod diagnosis;
 pub mod endpoints;
+pub mod enrolments;
 pub mod gateways;
 pub mod health;
 pub mod hosts;

@@ -97,6 +97,17 @@ impl Store {
         Ok(rows.into_iter().map(|(id, at)| (EndpointId(id), Time::from_micros(at))).collect())
     }
 
+    /// Endpoints in quarantine about which something was decided since then, also that it began.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn endpoints_quarantined_since(&self, since: Time) -> Result<Vec<EndpointId>> {
+        let ids: Vec<Uuid> = on_read!(self, c => sqlx::query_scalar(
+            "SELECT id FROM endpoints WHERE settled_at >= $1 AND quarantined_at IS NOT NULL")
+            .bind(since.micros()).fetch_all(c))?;
+        Ok(ids.into_iter().map(EndpointId).collect())
+    }
+
     /// How many identities are in quarantine.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use tram_wire::ids::EndpointId;
 use uuid::Uuid;
 
 use super::{Result, Store, Tx, TxInner, exec_tx, on_read, on_tx};
+use crate::domain::approval::Approval;
 use crate::domain::copies::Suspicion;
 use crate::domain::endpoint::{EndpointState, Verdict};
 use crate::domain::time::Time;
@@ -93,6 +94,12 @@ pub struct Token {
     pub uses: i64,
     /// Endpoints it may still enrol.
     pub uses_left: i64,
+    /// How it lets computers in.
+    #[sqlx(try_from = "String")]
+    pub approval: Approval,
+    /// Serial numbers it still expects.
+    #[sqlx(json)]
+    pub serials: Vec<String>,
     /// What it is for.
     pub note: String,
     /// Who made it.
@@ -114,12 +121,31 @@ pub struct NewToken<'a> {
     pub site_code: &'a str,
     /// Endpoints it may enrol.
     pub uses: i64,
+    /// How it lets computers in.
+    pub approval: Approval,
+    /// Serial numbers it expects.
+    pub serials: &'a [String],
     /// What it is for.
     pub note: &'a str,
     /// Who makes it.
     pub created_by: &'a str,
     /// Until when it works.
     pub expires_at: Time,
+}
+
+/// A token that was shown.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct UsedToken {
+    /// Id.
+    pub id: Uuid,
+    /// Where its endpoints stand.
+    pub site_code: String,
+    /// How it lets computers in.
+    #[sqlx(try_from = "String")]
+    pub approval: Approval,
+    /// Serial numbers it still expects.
+    #[sqlx(json)]
+    pub serials: Vec<String>,
 }
 
 /// Which endpoints to list.
@@ -253,7 +279,8 @@ impl Store {
     /// Any [`super::StoreError`].
     pub async fn endpoint_tokens(&self, now: Time) -> Result<Vec<Token>> {
         let sql = format!(
-            "SELECT t.id, t.site_code, s.name AS site_name, d.name AS district_name, t.uses, t.uses_left, t.note, t.created_by, \
+            "SELECT t.id, t.site_code, s.name AS site_name, d.name AS district_name, t.uses, t.uses_left, \
+             t.approval, t.serials, t.note, t.created_by, \
              t.created_at, t.expires_at FROM endpoint_tokens t {} WHERE t.uses_left > 0 AND t.expires_at > $1 ORDER BY t.created_at DESC",
             joined("t")
         );
@@ -278,21 +305,21 @@ impl Tx {
     /// Any [`super::StoreError`].
     pub async fn add_endpoint_token(&mut self, t: &NewToken<'_>, now: Time) -> Result<()> {
         exec_tx!(self, c => sqlx::query(
-            "INSERT INTO endpoint_tokens (id, token_hash, site_code, uses, uses_left, note, created_by, created_at, expires_at) \
-             VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8)")
+            "INSERT INTO endpoint_tokens (id, token_hash, site_code, uses, uses_left, note, created_by, created_at, expires_at, approval, serials) \
+             VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, $9, $10)")
             .bind(t.id).bind(t.hash.as_slice()).bind(t.site_code).bind(t.uses).bind(t.note).bind(t.created_by)
-            .bind(now.micros()).bind(t.expires_at.micros()).execute(c))?;
+            .bind(now.micros()).bind(t.expires_at.micros()).bind(t.approval.as_str()).bind(Json(t.serials)).execute(c))?;
         Ok(())
     }
 
-    /// Uses a token up by one; its id and site. One statement, so two users can't share the last use.
+    /// Uses a token up by one. One statement, so two users can't share the last use.
     ///
     /// # Errors
     /// Any [`super::StoreError`].
-    pub async fn use_endpoint_token(&mut self, hash: &[u8; 32], now: Time) -> Result<Option<(Uuid, String)>> {
+    pub async fn use_endpoint_token(&mut self, hash: &[u8; 32], now: Time) -> Result<Option<UsedToken>> {
         Ok(on_tx!(self, c => sqlx::query_as(
             "UPDATE endpoint_tokens SET uses_left = uses_left - 1 \
-             WHERE token_hash = $1 AND uses_left > 0 AND expires_at > $2 RETURNING id, site_code")
+             WHERE token_hash = $1 AND uses_left > 0 AND expires_at > $2 RETURNING id, site_code, approval, serials")
             .bind(hash.as_slice()).bind(now.micros()).fetch_optional(c))?)
     }
 

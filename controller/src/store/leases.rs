@@ -91,7 +91,7 @@ pub enum LeasesOf {
 /// were. `l` is the lease.
 const LIVE: &str = "l.revoked_at IS NULL AND l.expires_at > {now} AND EXISTS (SELECT 1 FROM sessions s JOIN users u ON u.id = s.user_id \
     JOIN desktops d ON d.id = s.desktop_id JOIN endpoints e ON e.id = l.endpoint_id WHERE s.id = l.session_id AND s.state <> 'ended' \
-    AND s.user_id = l.user_id AND NOT u.disabled AND e.revoked_at IS NULL AND d.id = l.desktop_id \
+    AND s.user_id = l.user_id AND NOT u.disabled AND e.revoked_at IS NULL AND e.quarantined_at IS NULL AND d.id = l.desktop_id \
     AND d.assigned_user = l.user_id AND d.desired <> 'absent')";
 
 fn live(db_now: &str) -> String {

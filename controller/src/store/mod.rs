@@ -29,6 +29,7 @@ pub mod copies;
 pub mod desktops;
 pub mod diagnosis;
 pub mod endpoints;
+pub mod enrolments;
 pub mod gateways;
 pub mod health;
 pub mod health_batch;

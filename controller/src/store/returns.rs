@@ -63,7 +63,8 @@ impl Tx {
         Ok(on_tx!(self, c => sqlx::query_as(
             "SELECT r.epoch, r.protocols, s.policy FROM session_returns r JOIN endpoints e ON e.id = r.endpoint_id \
              JOIN sessions s ON s.id = r.session_id \
-             WHERE r.session_id = $1 AND r.token_hash = $2 AND r.endpoint_id = $3 AND e.revoked_at IS NULL")
+             WHERE r.session_id = $1 AND r.token_hash = $2 AND r.endpoint_id = $3 AND e.revoked_at IS NULL \
+             AND e.quarantined_at IS NULL")
             .bind(session.0).bind(&hash[..]).bind(endpoint.0).fetch_optional(c))?)
     }
 }

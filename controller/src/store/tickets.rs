@@ -102,7 +102,8 @@ impl Tx {
              AND binding_kind = $2 AND binding = $3 AND (endpoint_id IS NULL AND $4 IS NULL OR endpoint_id = $4) \
              AND ($5 IS NULL OR ',' || protocols || ',' LIKE '%,' || $5 || ',%') \
              AND (EXISTS (SELECT 1 FROM web_sessions w WHERE w.token_hash = tickets.binding AND w.user_id = tickets.user_id) \
-                 OR EXISTS (SELECT 1 FROM endpoints e WHERE e.id = tickets.endpoint_id AND e.revoked_at IS NULL)) \
+                 OR EXISTS (SELECT 1 FROM endpoints e WHERE e.id = tickets.endpoint_id AND e.revoked_at IS NULL \
+                     AND e.quarantined_at IS NULL)) \
              AND EXISTS (SELECT 1 FROM sessions s JOIN users u ON u.id = s.user_id JOIN desktops d ON d.id = s.desktop_id \
                  WHERE s.id = tickets.session_id AND s.state <> 'ended' AND NOT u.disabled AND d.id = tickets.desktop_id \
                  AND d.assigned_user = tickets.user_id) \

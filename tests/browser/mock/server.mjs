@@ -305,11 +305,27 @@ export async function startMock(port = 0) {
       return run
     }],
     ['POST', '/runbook-runs/:id/leave', ({ id }) => Object.assign(found(world.runs, id), { state: 'left', turn: null })],
+    ['GET', '/enrolments', ({ url }) => {
+      const decided = url.searchParams.get('decided') === 'true'
+      return page(world.enrolments.filter((e) => (e.state !== 'pending') === decided).map((e) => ({ ...e, beside: undefined })))
+    }],
+    ['GET', '/enrolments/:id', ({ id }) => found(world.enrolments, id)],
+    ['POST', '/enrolments/:id/approve', ({ id, body }) => {
+      const enrolment = found(world.enrolments, id)
+      if (body.code !== enrolment.code) throw new Refusal(422, 'E-206', 'these are not the digits')
+      if (enrolment.state !== 'pending') throw new Refusal(409, 'E-413', 'decided already')
+      return Object.assign(enrolment, { state: 'approved', decided_by: 'vanhanh', decided_at: new Date().toISOString() })
+    }],
+    ['POST', '/enrolments/:id/refuse', ({ id, body }) => {
+      if (!body.reason) throw new Refusal(422, 'E-205', 'say why')
+      return Object.assign(found(world.enrolments, id), { state: 'refused', reason: body.reason, decided_by: 'vanhanh', decided_at: new Date().toISOString() })
+    }],
     ['GET', '/endpoint-tokens', () => page(world.tokens)],
     ['POST', '/endpoint-tokens', ({ body }) => {
       const expires_at = new Date(Date.now() + body.ttl_hours * 3_600_000).toISOString()
       world.tokens.push({
         id: randomUUID(), site: world.siteRef(body.site_code), uses_left: body.count, count: body.count, note: body.note,
+        approval: body.approval, serials: body.serials,
         created_at: new Date().toISOString(), expires_at,
       })
       return { token: `vde1_${randomBytes(24).toString('base64url')}`, expires_at }

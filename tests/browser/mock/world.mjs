@@ -81,6 +81,7 @@ export class World {
       { at: ago(60), actor: 'vanhanh', role: 'operator', action: 'pool.create', target: 'co-loa', detail: { size: 2 }, ip: '127.0.0.1', result: 'ok' },
     ]
     this.tokens = []
+    this.enrolments = [enrolment('mot-cua-09', '048213', 'FE-0099'), enrolment('may-la', '771100', 'FE-0042')]
     /** Where the officer's session is open, until it is taken over. */
     this.elsewhere = null
     /** How many stand before a newcomer; with none of them, there is no line. */
@@ -327,6 +328,21 @@ function pick(from, ...names) {
 
 function user(username, display_name, role, site) {
   return { id: randomUUID(), username, display_name, role, site, disabled: false, locked_until: null, last_login_at: ago(3600), created_at: ago(86_400) }
+}
+
+function enrolment(name, code, serial) {
+  const same = serial === 'FE-0042'
+  return {
+    id: randomUUID(), name, code, site: coLoa, state: 'pending', approval: 'serial', note: 'đợt 2', token_by: 'vanhanh', address: '10.20.1.99',
+    agent_version: '0.1.0', os: 'Debian GNU/Linux 12', board: `B-${serial}`, disks: [`D-${serial}`], macs: ['00:1b:21:00:00:09'],
+    hardware: { vendor: 'FPT Elead', model: 'M500', serial, cpus: 4, memory_mib: 3890, disks: [] },
+    expected: ['FE0099', 'FE0100'], asked_at: ago(120), heard_at: ago(3), expires_at: ago(-250_000), decided_at: null, decided_by: null,
+    reason: '', collected_at: null,
+    beside: [{
+      id: randomUUID(), name: 'may-co-loa-01', state: 'online', same_hardware: same, board: 'B-FE-0042', disks: ['D-FE-0042'], macs: ['00:1b:21:00:00:02'],
+      hardware: { vendor: 'FPT Elead', model: 'M500', serial: 'FE-0042', cpus: 4, memory_mib: 3890, disks: [] },
+    }],
+  }
 }
 
 function suspected() {

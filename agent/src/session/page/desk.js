@@ -138,6 +138,16 @@ function called(view) {
   show("call-said", [waits ? text("call_read") : "", said, call(view)].filter(Boolean).join(" "));
 }
 
+/** This computer is no endpoint yet: six digits for who approves it, or why it was refused. */
+function enrolling(view) {
+  const e = view.enrolling;
+  $("enrol").hidden = !e;
+  if (!e) return;
+  $("enrol-code").textContent = e.digits?.replace(/(...)(...)/, "$1 $2") ?? "";
+  const said = e.state === "waits" ? text("enrol_waits") : `${text(`enrol_${e.code}`, { why: e.reason })} (${e.code})`;
+  show("enrol-said", [said, call(view)].filter(Boolean).join(" "));
+}
+
 /** What support wants to do to this computer: told, or asked for. */
 function ordered(view) {
   const o = view.order;
@@ -182,6 +192,7 @@ function render() {
   const actions = (ACTIONS[view.phase] ?? []).filter((action) => action !== "end" || !view.lease_until_ms);
   buttons([...actions, ...(watched ? ["stop_assist"] : [])]);
   ordered(view);
+  enrolling(view);
   called(view);
   $("call-support").hidden = view.phase === "asked";
   // What was fine a moment ago is being looked at again.

@@ -191,6 +191,7 @@ fn nothing_is_shown_raw() {
     ] {
         needed.push(format!("phase_{}", word(serde_json::json!(phase))));
     }
+    needed.extend(["title", "waits", "not_approved", "unanswered"].map(|key| format!("enrol_{key}")));
     let states = [
         "planned",
         "creating",

@@ -108,6 +108,12 @@ export const approveDiagnosis = (id: string) =>
 export const denyDiagnosis = (id: string) => body(api.POST('/api/v1/diagnoses/{id}/deny', { params: { path: { id } } }))
 export const cancelDiagnosis = (id: string) => body(api.POST('/api/v1/diagnoses/{id}/cancel', { params: { path: { id } } }))
 export const tokens = () => body(api.GET('/api/v1/endpoint-tokens'))
+export const enrolments = (decided: boolean) => body(api.GET('/api/v1/enrolments', { params: { query: { decided } } }))
+export const enrolment = (id: string) => body(api.GET('/api/v1/enrolments/{id}', { params: { path: { id } } }))
+export const approveEnrolment = (id: string, code: string) =>
+  body(api.POST('/api/v1/enrolments/{id}/approve', { params: { path: { id } }, body: { code } }))
+export const refuseEnrolment = (id: string, reason: string) =>
+  body(api.POST('/api/v1/enrolments/{id}/refuse', { params: { path: { id } }, body: { reason } }))
 export const createToken = (token: TokenCreate) => body(api.POST('/api/v1/endpoint-tokens', { body: token }))
 
 export const connect = (takeOver = false) => body(api.POST('/api/v1/connect', { body: { take_over: takeOver } }))

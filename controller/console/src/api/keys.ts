@@ -12,6 +12,8 @@ export const keys = {
   users: ['users'] as const,
   endpoints: ['endpoints'] as const,
   tokens: ['tokens'] as const,
+  enrolments: (which: string) => ['enrolments', which] as const,
+  enrolment: (id: string) => ['enrolment', id] as const,
   sessions: ['sessions'] as const,
   incidents: ['incidents'] as const,
   calls: (which: string) => ['calls', which] as const,

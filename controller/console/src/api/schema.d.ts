@@ -554,6 +554,74 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/enrolments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Computers that wait for approval, the first first. */
+        get: operations["enrolments_list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/enrolments/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One computer that asked, with the endpoints of its site beside it. */
+        get: operations["enrolments_get_one"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/enrolments/{id}/approve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Approves a computer: it gets its certificate when it asks next. */
+        post: operations["enrolments_approve"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/enrolments/{id}/refuse": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Refuses a computer. */
+        post: operations["enrolments_refuse"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/events": {
         parameters: {
             query?: never;
@@ -1503,6 +1571,16 @@ export interface components {
          * @enum {string}
          */
         AccelSetting: "auto" | "kvm" | "tcg";
+        /**
+         * @description How a token lets computers in.
+         * @enum {string}
+         */
+        Approval: "auto" | "serial" | "manual";
+        /** @description An approval. */
+        ApproveEnrolment: {
+            /** @description The six digits that stand on the computer's screen: who approves has compared them. */
+            code: string;
+        };
         /** @description One look of support at a session. */
         Assist: {
             /** @description When it was asked for. */
@@ -2145,6 +2223,83 @@ export interface components {
          * @enum {string}
          */
         EndpointState: "never" | "online" | "silent" | "revoked";
+        /** @description A computer that asked to become an endpoint. */
+        Enrolment: {
+            /** @description Address it comes from. */
+            address: string;
+            /** @description Version of its agent. */
+            agent_version?: string | null;
+            /** @description How its token lets computers in. */
+            approval: components["schemas"]["Approval"];
+            /** @description When it asked. */
+            asked_at: components["schemas"]["Time"];
+            /** @description Endpoints of its site, those with one of its serial numbers first; only when one computer is asked for. */
+            beside?: components["schemas"]["EnrolmentNeighbour"][] | null;
+            /** @description The board's serial number. */
+            board?: string | null;
+            /** @description Six digits that must stand on its screen, too. */
+            code: string;
+            collected_at?: components["schemas"]["Time"] | null;
+            decided_at?: components["schemas"]["Time"] | null;
+            /** @description Who. */
+            decided_by?: string | null;
+            /** @description Serial numbers of its disks. */
+            disks: string[];
+            /** @description Serial numbers its token expected when it asked. */
+            expected: string[];
+            /** @description Until when it waits, or may come for its certificate. */
+            expires_at: components["schemas"]["Time"];
+            hardware?: components["schemas"]["Hardware"] | null;
+            /** @description When it last asked again. */
+            heard_at: components["schemas"]["Time"];
+            /**
+             * Format: uuid
+             * @description Id; also the endpoint's, once it has its certificate.
+             */
+            id: string;
+            /** @description Permanent addresses of its network cards. */
+            macs: string[];
+            /** @description What it calls itself. */
+            name: string;
+            /** @description What the token is for. */
+            note: string;
+            /** @description Its operating system. */
+            os?: string | null;
+            /** @description Why it was refused. */
+            reason: string;
+            /** @description Where it will stand. */
+            site: components["schemas"]["SiteRef"];
+            /** @description How far it is. */
+            state: components["schemas"]["EnrolmentState"];
+            /** @description Who made the token. */
+            token_by: string;
+        };
+        /** @description An endpoint of the site, to compare the newcomer with. */
+        EnrolmentNeighbour: {
+            /** @description The board's serial number. */
+            board?: string | null;
+            /** @description Serial numbers of its disks. */
+            disks: string[];
+            hardware?: components["schemas"]["Hardware"] | null;
+            /**
+             * Format: uuid
+             * @description Id.
+             */
+            id: string;
+            /** @description Permanent addresses of its network cards. */
+            macs: string[];
+            /** @description What it calls itself. */
+            name: string;
+            /** @description It has a serial number of the newcomer: perhaps that one is enrolled already. */
+            same_hardware: boolean;
+            /** @description Whether it is heard. */
+            state: components["schemas"]["EndpointState"];
+        };
+        /**
+         * @description How far a computer is that asked to be approved.
+         * @enum {string}
+         */
+        EnrolmentState: "pending" | "approved" | "refused" | "expired";
         /** @description Something that happened to an endpoint. */
         Event: {
             /** @description When. */
@@ -3288,6 +3443,67 @@ export interface components {
             total: number;
         };
         /** @description A page of a list. */
+        Page_Enrolment: {
+            /** @description The rows. */
+            items: {
+                /** @description Address it comes from. */
+                address: string;
+                /** @description Version of its agent. */
+                agent_version?: string | null;
+                /** @description How its token lets computers in. */
+                approval: components["schemas"]["Approval"];
+                /** @description When it asked. */
+                asked_at: components["schemas"]["Time"];
+                /** @description Endpoints of its site, those with one of its serial numbers first; only when one computer is asked for. */
+                beside?: components["schemas"]["EnrolmentNeighbour"][] | null;
+                /** @description The board's serial number. */
+                board?: string | null;
+                /** @description Six digits that must stand on its screen, too. */
+                code: string;
+                collected_at?: components["schemas"]["Time"] | null;
+                decided_at?: components["schemas"]["Time"] | null;
+                /** @description Who. */
+                decided_by?: string | null;
+                /** @description Serial numbers of its disks. */
+                disks: string[];
+                /** @description Serial numbers its token expected when it asked. */
+                expected: string[];
+                /** @description Until when it waits, or may come for its certificate. */
+                expires_at: components["schemas"]["Time"];
+                hardware?: components["schemas"]["Hardware"] | null;
+                /** @description When it last asked again. */
+                heard_at: components["schemas"]["Time"];
+                /**
+                 * Format: uuid
+                 * @description Id; also the endpoint's, once it has its certificate.
+                 */
+                id: string;
+                /** @description Permanent addresses of its network cards. */
+                macs: string[];
+                /** @description What it calls itself. */
+                name: string;
+                /** @description What the token is for. */
+                note: string;
+                /** @description Its operating system. */
+                os?: string | null;
+                /** @description Why it was refused. */
+                reason: string;
+                /** @description Where it will stand. */
+                site: components["schemas"]["SiteRef"];
+                /** @description How far it is. */
+                state: components["schemas"]["EnrolmentState"];
+                /** @description Who made the token. */
+                token_by: string;
+            }[];
+            /** @description Pass as `cursor` for the next page; absent on the last. */
+            next?: string | null;
+            /**
+             * Format: int64
+             * @description Rows that match in all.
+             */
+            total: number;
+        };
+        /** @description A page of a list. */
         Page_Gateway: {
             /** @description The rows. */
             items: {
@@ -3913,6 +4129,8 @@ export interface components {
         Page_Token: {
             /** @description The rows. */
             items: {
+                /** @description How it lets computers in. */
+                approval: components["schemas"]["Approval"];
                 /**
                  * Format: int64
                  * @description Endpoints it was made for.
@@ -3931,6 +4149,8 @@ export interface components {
                 id: string;
                 /** @description What it is for. */
                 note: string;
+                /** @description Serial numbers it still expects. */
+                serials: string[];
                 /** @description Where its endpoints will stand. */
                 site: components["schemas"]["SiteRef"];
                 /**
@@ -4200,6 +4420,11 @@ export interface components {
             state: components["schemas"]["Verdict"];
             /** @description Which sentence says it. */
             text_code: string;
+        };
+        /** @description A refusal. */
+        RefuseEnrolment: {
+            /** @description Told on the computer's screen, and kept for the audit. */
+            reason: string;
         };
         /** @description Why an endpoint is withdrawn. */
         RevokeRequest: {
@@ -4963,6 +5188,8 @@ export interface components {
         Time: string;
         /** @description An enrolment token that still works. */
         Token: {
+            /** @description How it lets computers in. */
+            approval: components["schemas"]["Approval"];
             /**
              * Format: int64
              * @description Endpoints it was made for.
@@ -4981,6 +5208,8 @@ export interface components {
             id: string;
             /** @description What it is for. */
             note: string;
+            /** @description Serial numbers it still expects. */
+            serials: string[];
             /** @description Where its endpoints will stand. */
             site: components["schemas"]["SiteRef"];
             /**
@@ -4991,6 +5220,8 @@ export interface components {
         };
         /** @description A wish for an enrolment token. */
         TokenCreate: {
+            /** @description How it lets computers in; `auto` if absent. */
+            approval?: components["schemas"]["Approval"];
             /**
              * Format: int64
              * @description How many endpoints it may enrol; 1 if absent.
@@ -4998,6 +5229,8 @@ export interface components {
             count?: number;
             /** @description What it is for. */
             note?: string | null;
+            /** @description Serial numbers it expects, for the approval `serial`: of the computer, its board, a disk or a network card. */
+            serials?: string[];
             /** @description Where its endpoints will stand. */
             site_code: string;
             /**
@@ -6355,6 +6588,131 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Page_HealthPoint"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    enrolments_list: {
+        parameters: {
+            query?: {
+                /** @description Those that were decided about, instead of those that wait. */
+                decided?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Enrolment"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    enrolments_get_one: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Enrolment"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    enrolments_approve: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ApproveEnrolment"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Enrolment"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    enrolments_refuse: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RefuseEnrolment"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Enrolment"];
                 };
             };
             "4XX": {

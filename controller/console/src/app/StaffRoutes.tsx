@@ -5,6 +5,8 @@ import { CallPage } from '../pages/CallPage'
 import { CallsPage } from '../pages/CallsPage'
 import { DesktopsPage } from '../pages/DesktopsPage'
 import { EndpointPage } from '../pages/EndpointPage'
+import { EnrolmentPage } from '../pages/EnrolmentPage'
+import { EnrolmentsPage } from '../pages/EnrolmentsPage'
 import { EndpointsPage } from '../pages/EndpointsPage'
 import { GatewaysPage } from '../pages/GatewaysPage'
 import { HostsPage } from '../pages/HostsPage'
@@ -39,6 +41,8 @@ export default function StaffRoutes({ role }: { role: 'operator' | 'support' }) 
         <Route path="/endpoints" element={<EndpointsPage />} />
         <Route path="/endpoints/:id" element={<EndpointPage operator={operator} />} />
         <Route path="/tokens" element={<TokensPage />} />
+        <Route path="/enrolments" element={<EnrolmentsPage />} />
+        <Route path="/enrolments/:id" element={<EnrolmentPage />} />
         <Route path="/sessions" element={<SessionsPage />} />
         <Route path="/desktops" element={<DesktopsPage />} />
         <Route path="/gateways" element={<GatewaysPage operator={operator} />} />

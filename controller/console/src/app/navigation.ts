@@ -20,6 +20,7 @@ const then: NavItem = { to: '/time-travel', label: 'nav.then', icon: 'refresh' }
 const sla: NavItem = { to: '/sla', label: 'nav.sla', icon: 'list' }
 const endpoints: NavItem = { to: '/endpoints', label: 'nav.endpoints', icon: 'device' }
 const tokens: NavItem = { to: '/tokens', label: 'nav.tokens', icon: 'key' }
+const enrolments: NavItem = { to: '/enrolments', label: 'nav.enrolments', icon: 'check' }
 const sessions: NavItem = { to: '/sessions', label: 'nav.sessions', icon: 'link' }
 const sites: NavItem = { to: '/sites', label: 'nav.sites', icon: 'map' }
 const notify: NavItem = { to: '/notify', label: 'nav.notify', icon: 'bell' }
@@ -28,7 +29,7 @@ const audit: NavItem = { to: '/audit', label: 'nav.audit', icon: 'list' }
 
 /** What each role finds in the side bar; the controller refuses the rest anyway. */
 export const navigation: Record<Role, NavItem[]> = {
-  operator: [home, incidents, calls, hosts, gateways, images, pools, desktops, sessions, endpoints, tokens, sites, offices, then, sla, notify, users, audit],
-  support: [incidents, calls, endpoints, tokens, sessions, desktops, gateways, sites, offices, then, sla],
+  operator: [home, incidents, calls, hosts, gateways, images, pools, desktops, sessions, endpoints, tokens, enrolments, sites, offices, then, sla, notify, users, audit],
+  support: [incidents, calls, endpoints, tokens, enrolments, sessions, desktops, gateways, sites, offices, then, sla],
   officer: [{ to: '/', label: 'nav.desktop', icon: 'screen' }],
 }

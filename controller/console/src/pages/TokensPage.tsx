@@ -1,4 +1,4 @@
-import { Alert, Button, Code, CopyButton, Group, Modal, NumberInput, SimpleGrid, Stack, Text, TextInput } from '@mantine/core'
+import { Alert, Button, Code, CopyButton, Group, Modal, NumberInput, Select, SimpleGrid, Stack, Text, Textarea, TextInput } from '@mantine/core'
 import { useForm } from '@mantine/form'
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query'
 import type { ColumnDef } from '@tanstack/react-table'
@@ -53,6 +53,13 @@ export function TokensPage() {
         cell: ({ row }) => <Exact at={row.original.created_at} />,
       },
       {
+        id: 'approval',
+        header: t('token.approval'),
+        accessorFn: (row) => row.approval,
+        meta: { width: 200, from: 'md' },
+        cell: ({ row }) => <Text size="sm">{t(`token.approvalShort.${row.original.approval}`)}</Text>,
+      },
+      {
         id: 'note',
         header: t('token.note'),
         accessorFn: (row) => row.note ?? '',
@@ -105,7 +112,14 @@ function TokenForm({ onClose }: { onClose: () => void }) {
   const { t } = useTranslation()
   const client = useQueryClient()
   const form = useForm({
-    initialValues: { site_code: '', count: 1 as number | '', ttl_hours: 72 as number | '', note: '' },
+    initialValues: {
+      site_code: '',
+      count: 1 as number | '',
+      ttl_hours: 72 as number | '',
+      note: '',
+      approval: 'auto' as Token['approval'],
+      serials: '',
+    },
     validate: {
       site_code: (value) => (value ? null : t('pool.needSite')),
       count: (value) => (Number(value) >= 1 && Number(value) <= 500 ? null : t('token.badCount')),
@@ -127,6 +141,8 @@ function TokenForm({ onClose }: { onClose: () => void }) {
           count: Number(values.count),
           ttl_hours: Number(values.ttl_hours),
           note: values.note.trim(),
+          approval: values.approval,
+          serials: values.approval === 'serial' ? values.serials.split('\n') : [],
         }),
       )}
     >
@@ -141,6 +157,22 @@ function TokenForm({ onClose }: { onClose: () => void }) {
           <NumberInput label={t('token.count')} min={1} max={500} clampBehavior="none" {...form.getInputProps('count')} />
           <NumberInput label={t('token.hours')} min={1} max={720} clampBehavior="none" {...form.getInputProps('ttl_hours')} />
         </SimpleGrid>
+        <Select
+          label={t('token.approval')}
+          allowDeselect={false}
+          data={(['auto', 'serial', 'manual'] as const).map((value) => ({ value, label: t(`token.approvalName.${value}`) }))}
+          {...form.getInputProps('approval')}
+        />
+        {form.values.approval === 'serial' && (
+          <Textarea
+            label={t('token.serials')}
+            description={t('token.serialsHint')}
+            autosize
+            minRows={3}
+            maxRows={8}
+            {...form.getInputProps('serials')}
+          />
+        )}
         <TextInput label={t('token.note')} {...form.getInputProps('note')} />
         {create.isError && <ErrorPanel error={create.error} />}
         <Group justify="flex-end">

@@ -17,6 +17,7 @@ const shapes: Record<string, ReactNode> = {
   list: <path d="M8 6h12M8 12h12M8 18h12M4 6h.01M4 12h.01M4 18h.01" />,
   device: <path d="M5 4h14v10H5zM3 18h18M9 14v4M15 14v4" />,
   link: <path d="M9 15l6-6M8 11l-2.5 2.5a3.5 3.5 0 0 0 5 5L13 16M16 13l2.5-2.5a3.5 3.5 0 0 0-5-5L11 8" />,
+  check: <path d="M4 12l6 6L20 6" />,
   key: <path d="M14.5 4a5.5 5.5 0 1 1-3.9 9.4L4 20v-3h2v-2h2l2.6-2.6A5.5 5.5 0 0 1 14.5 4zM16 8h.01" />,
   search: (
     <>
@@ -41,7 +42,7 @@ const shapes: Record<string, ReactNode> = {
 }
 
 export type IconName =
-  | 'home' | 'server' | 'disc' | 'stack' | 'screen' | 'map' | 'users' | 'list' | 'device' | 'link' | 'key'
+  | 'home' | 'server' | 'disc' | 'stack' | 'screen' | 'map' | 'users' | 'list' | 'device' | 'link' | 'key' | 'check'
   | 'search' | 'refresh' | 'play' | 'stop' | 'more' | 'expand' | 'copy' | 'out' | 'plus' | 'up' | 'down' | 'upload' | 'alarm' | 'bell' | 'headset'
 
 export function Icon({ name, size = 18 }: { name: IconName; size?: number }) {

@@ -20,6 +20,7 @@ use super::pools::SiteRef;
 use crate::api::Api;
 use crate::api::error::{ApiError, Problem};
 use crate::api::extract::Signed;
+use crate::domain::approval::Approval;
 use crate::domain::endpoint::{EndpointState, Verdict, reasons};
 use crate::domain::time::Time;
 use crate::services::{App, Ctx, Error, endpoints};
@@ -213,6 +214,10 @@ pub struct Token {
     pub count: i64,
     /// Endpoints it may still enrol.
     pub uses_left: i64,
+    /// How it lets computers in.
+    pub approval: Approval,
+    /// Serial numbers it still expects.
+    pub serials: Vec<String>,
     /// What it is for.
     pub note: String,
     /// Who made it.
@@ -238,6 +243,12 @@ pub struct TokenCreate {
     /// What it is for.
     #[serde(default)]
     pub note: Option<String>,
+    /// How it lets computers in; `auto` if absent.
+    #[serde(default)]
+    pub approval: Approval,
+    /// Serial numbers it expects, for the approval `serial`: of the computer, its board, a disk or a network card.
+    #[serde(default)]
+    pub serials: Vec<String>,
 }
 
 fn one() -> i64 {
@@ -283,7 +294,7 @@ pub struct EndpointQuery {
     cursor: Option<Uuid>,
 }
 
-fn site(code: String, name: Option<String>, district: Option<String>) -> SiteRef {
+pub(super) fn site(code: String, name: Option<String>, district: Option<String>) -> SiteRef {
     SiteRef { name: name.unwrap_or_else(|| code.clone()), code, district }
 }
 
@@ -396,6 +407,8 @@ impl From<rows::Token> for Token {
             site: site(t.site_code, t.site_name, t.district_name),
             count: t.uses,
             uses_left: t.uses_left,
+            approval: t.approval,
+            serials: t.serials,
             note: t.note,
             created_by: t.created_by,
             created_at: Time::from_micros(t.created_at),
@@ -491,6 +504,8 @@ async fn create_token(
         count: body.count,
         ttl_hours: body.ttl_hours,
         note: body.note.unwrap_or_default(),
+        approval: body.approval,
+        serials: body.serials,
     };
     let (token, expires_at) = endpoints::create_token(&api.app, &ctx, &request).await?;
     Ok(Json(TokenCreated { token, expires_at }))

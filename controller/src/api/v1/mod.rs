@@ -10,6 +10,7 @@ pub mod desktops;
 pub mod diagnosis;
 mod endpoint_copies;
 pub mod endpoints;
+pub mod enrolments;
 pub mod gateways;
 pub mod health;
 pub mod hosts;

@@ -1,0 +1,33 @@
+-- How a token lets computers in, and the serial numbers it still expects.
+ALTER TABLE endpoint_tokens ADD COLUMN approval TEXT NOT NULL DEFAULT 'auto';
+ALTER TABLE endpoint_tokens ADD COLUMN serials TEXT NOT NULL DEFAULT '[]';
+
+-- Computers that asked to be approved. The id is the endpoint's, once it comes for its certificate.
+CREATE TABLE enrolments (
+    id BLOB PRIMARY KEY,
+    token_id BLOB NOT NULL REFERENCES endpoint_tokens (id) ON DELETE CASCADE,
+    -- SHA-256 of the public key: who asks again.
+    key_hash BLOB NOT NULL,
+    site_code TEXT NOT NULL,
+    name TEXT NOT NULL,
+    state TEXT NOT NULL,
+    -- Six digits that stand on both screens.
+    digits TEXT NOT NULL,
+    hello TEXT NOT NULL,
+    hardware TEXT,
+    marks TEXT NOT NULL,
+    address TEXT NOT NULL,
+    -- The serial numbers the token expected when this computer asked.
+    expected TEXT NOT NULL,
+    asked_at INTEGER NOT NULL,
+    heard_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    decided_at INTEGER,
+    decided_by TEXT,
+    reason TEXT NOT NULL DEFAULT '',
+    collected_at INTEGER,
+    UNIQUE (token_id, key_hash)
+) STRICT;
+CREATE INDEX enrolments_state ON enrolments (state, expires_at);
+-- Nobody may read out the digits of another computer that waits.
+CREATE UNIQUE INDEX enrolments_digits ON enrolments (digits) WHERE state = 'pending';
