@@ -16,7 +16,7 @@ use tram_controller::store::diagnosis::NewDiagnosis;
 use tram_controller::store::endpoints::Filter;
 use tram_tests::links::{Device, World, csr, hello};
 use tram_wire::check::{CheckState, Finding};
-use tram_wire::diagnosis::{News, OrderNews, Outcome, Work};
+use tram_wire::diagnosis::{Action, News, OrderNews, Outcome, Work};
 use tram_wire::enrol::{EnrolRequest, Renew};
 use tram_wire::heartbeat::{Beat, Goodbye, GoodbyeReason, Snapshot};
 use tram_wire::ids::{EndpointId, OrderId};
@@ -137,7 +137,7 @@ async fn news_of_another_endpoints_order_is_not_heard() -> Result<()> {
     for w in World::all().await? {
         let (own, other) = (w.endpoint().await?, w.endpoint().await?);
         let order = OrderId(Uuid::now_v7());
-        let work: Work = serde_json::from_value(serde_json::json!({"action": "clock"}))?;
+        let work = Work::Action(Action::Clock {});
         let due = w.app.clock.now().plus(HOUR);
         let state = DiagnosisState::Sent;
         let new =
