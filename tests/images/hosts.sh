@@ -13,7 +13,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 [ $# -gt 0 ] || set -- bookworm trixie noble
 
 scratch=$(mktemp -d)
-trap 'umount -R "$scratch"/*/dev "$scratch"/*/proc "$scratch"/*/sys 2>/dev/null; rm -rf --one-file-system "$scratch"' EXIT
+trap 'umount -R "$scratch"/*/dev "$scratch"/*/proc "$scratch"/*/sys 2>/dev/null || true; rm -rf --one-file-system "$scratch"' EXIT
 trap 'exit 130' INT TERM
 
 # A recipe that uses what all of them use: GPT, BIOS and EFI, ext4, FAT, squashfs, an initramfs with a second archive.
