@@ -131,6 +131,12 @@ struct App<H> {
     plan: Option<Plan>,
     /// Since when this link is up, and whether it brought a plan.
     up: Option<(Duration, bool)>,
+    /// How often it came up.
+    links: u64,
+    /// What was looked at before then is of the past.
+    fresh_from: Duration,
+    /// When the report that is being made was begun.
+    looked_at: Duration,
     next_key: Duration,
     /// A whole report was due while another one was being made.
     owed: bool,
@@ -199,6 +205,9 @@ pub async fn run<H: Host + Send + 'static>(
         ledger: Ledger::of(&config.state),
         plan: std::fs::read(config.state.join(PLAN_FILE)).ok().and_then(|b| serde_json::from_slice(&b).ok()),
         up: None,
+        links: 0,
+        fresh_from: Duration::ZERO,
+        looked_at: Duration::ZERO,
         next_key: Duration::ZERO,
         owed: false,
         next_delta: Duration::ZERO,
@@ -420,6 +429,7 @@ impl<H: Host + Send + 'static> App<H> {
 
     fn begin_record(&mut self, want: Want, plan: Plan) {
         let (facts, gathered) = (self.facts(), self.gathered());
+        self.looked_at = self.now();
         self.desk = match std::mem::replace(&mut self.desk, Desk::Moving) {
             Desk::Idle(mut reporter) => Desk::Busy(Box::pin(async move {
                 let record = reporter.record(&facts, gathered, want, &plan).await;
@@ -461,6 +471,7 @@ impl<H: Host + Send + 'static> App<H> {
         if first {
             // Newest state first, then what waited.
             self.next_key = self.now();
+            self.fresh_from = self.now();
         }
         if let Some(up) = &mut self.up {
             up.1 = true;
@@ -578,7 +589,8 @@ impl<H: Host + Send + 'static> App<H> {
             Said::Record(None) | Said::Message(None) => return,
             Said::Message(Some(message)) => self.send(&message).await,
             Said::Record(Some(record)) => {
-                let line = self.planned() && self.machine.is_up();
+                // What a look saw that began before this line was up goes with the backlog.
+                let line = self.planned() && self.machine.is_up() && self.looked_at >= self.fresh_from;
                 let news = record.key || !record.checks.is_empty();
                 self.outbox.put(&self.boot, record, line);
                 self.ship().await;
@@ -602,6 +614,7 @@ impl<H: Host + Send + 'static> App<H> {
             not_after_ms: Some(self.identity.issued.not_after_ms),
             controller,
             line: self.line.probe(),
+            links: self.links,
         }
     }
 
@@ -621,7 +634,9 @@ impl<H: Host + Send + 'static> App<H> {
                 note(&format!("linked to {}", self.to));
                 self.status = LinkStatus::Up { since_ms: wall };
                 self.up = Some((now, false));
-                self.line.back();
+                self.links += 1;
+                self.line.back(now);
+                self.measuring = None;
                 self.orders.keys(&keys);
                 self.settled();
                 self.schedule_renewal(self.identity.issued.renew_at_ms());

@@ -74,8 +74,14 @@ async fn judge<H: Host + Send + 'static>(
     gathering: impl Future<Output = Gathered>,
 ) -> Diagnosis {
     let identity = Identity::load(&config.state);
-    let mut facts =
-        LinkFacts { rtt: None, skew_ms: None, not_after_ms: None, controller: Reach::NotEnrolled, line: None };
+    let mut facts = LinkFacts {
+        rtt: None,
+        skew_ms: None,
+        not_after_ms: None,
+        controller: Reach::NotEnrolled,
+        line: None,
+        links: 0,
+    };
     let mut controller = None;
     let mut to = None;
     if let Ok(identity) = &identity {

@@ -35,6 +35,8 @@ pub struct Outbox {
     flight: Option<(u64, Flight)>,
     batch: u64,
     next_late: Duration,
+    /// Something of now was told on this line: the past may follow.
+    told: bool,
 }
 
 impl Outbox {
@@ -42,7 +44,15 @@ impl Outbox {
     #[must_use]
     pub fn open(state: &Path) -> Self {
         let queue = Queue::open(state, LIMIT);
-        Self { queue, fresh: VecDeque::new(), late: None, flight: None, batch: 0, next_late: Duration::ZERO }
+        Self {
+            queue,
+            fresh: VecDeque::new(),
+            late: None,
+            flight: None,
+            batch: 0,
+            next_late: Duration::ZERO,
+            told: false,
+        }
     }
 
     /// Takes a record in. Without a line it goes to disk at once.
@@ -52,6 +62,7 @@ impl Outbox {
             self.queue.keep(vec![stored]);
             return;
         }
+        self.told = true;
         self.fresh.push_back(stored);
         if self.fresh.len() > WAITING && self.flight.is_none() {
             self.queue.keep(self.fresh.drain(..).collect());
@@ -60,7 +71,7 @@ impl Outbox {
 
     /// The line is gone: whatever was not acknowledged waits on disk.
     pub fn cut(&mut self) {
-        (self.flight, self.late) = (None, None);
+        (self.flight, self.late, self.told) = (None, None, false);
         if !self.fresh.is_empty() {
             self.queue.keep(self.fresh.drain(..).collect());
         }
@@ -74,7 +85,7 @@ impl Outbox {
     /// Whether anything waits for its turn, and when the next turn may be.
     #[must_use]
     pub fn wake(&self) -> Option<Duration> {
-        let waits = self.flight.is_none() && (self.late.is_some() || !self.queue.is_empty());
+        let waits = self.told && self.flight.is_none() && (self.late.is_some() || !self.queue.is_empty());
         waits.then_some(self.next_late)
     }
 
@@ -89,7 +100,8 @@ impl Outbox {
             let n = records.len();
             (records, Flight::Fresh(n), of)
         } else {
-            if now < self.next_late {
+            // Told first, the past would be taken for the present.
+            if !self.told || now < self.next_late {
                 return None;
             }
             if self.late.is_none() {
@@ -171,6 +183,11 @@ mod tests {
         let late = o.next(SECOND, clock).unwrap();
         assert_eq!((seqs(&late), late.mono_ms, late.boot.as_str()), (vec![1, 2, 3], None, "old"));
         o.cut();
+        assert!(o.wake().is_none() && o.next(3 * SECOND, clock).is_none(), "the past waits for a word of now");
+        o.put("new", record(10), true);
+        let now = o.next(3 * SECOND, clock).unwrap();
+        assert_eq!(seqs(&now), [10]);
+        o.kept(now.batch);
         let again = o.next(3 * SECOND, clock).unwrap();
         assert_eq!(seqs(&again), [1, 2, 3], "not acknowledged, so sent again");
         o.kept(late.batch);
@@ -187,6 +204,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut o = Outbox::open(dir.path());
         (0..500).for_each(|n| o.put("b", record(n), false));
+        o.put("b", record(500), true);
+        let now = o.next(Duration::ZERO, ("b", 1, 1)).unwrap();
+        o.kept(now.batch);
         let mut got = 0;
         for turn in 0..8 {
             let r = o.next(turn * SECOND, ("b", 1, 1)).unwrap();
@@ -205,6 +225,10 @@ mod tests {
         o.put("b", record(5), true);
         o.next(SECOND, ("b", 1, 1)).unwrap();
         o.cut();
-        assert_eq!(seqs(&Outbox::open(dir.path()).next(SECOND, ("b", 1, 1)).unwrap()), [5]);
+        let mut o = Outbox::open(dir.path());
+        o.put("b", record(6), true);
+        let now = o.next(SECOND, ("b", 1, 1)).unwrap();
+        o.kept(now.batch);
+        assert_eq!(seqs(&o.next(SECOND, ("b", 1, 1)).unwrap()), [5]);
     }
 }

@@ -33,6 +33,8 @@ pub struct LinkFacts {
     pub controller: Reach,
     /// The way to it, where this endpoint measures it.
     pub line: Option<Probe>,
+    /// How often the link came up: what was lost or failed before it came back says nothing of now.
+    pub links: u64,
 }
 
 /// What the collectors have to say since the last record.
@@ -99,6 +101,10 @@ pub struct Reporter<H> {
     seq: u64,
     /// This computer's files did not answer.
     hung: bool,
+    /// The link of the last look.
+    links: u64,
+    /// What the ways are like was not measured yet on this link.
+    unmeasured: bool,
 }
 
 impl From<&Config> for Limits {
@@ -131,6 +137,8 @@ impl<H: Host + Send + 'static> Reporter<H> {
             due: BTreeMap::new(),
             seq,
             hung: false,
+            links: 0,
+            unmeasured: false,
         }
     }
 
@@ -274,7 +282,12 @@ impl<H: Host + Send + 'static> Reporter<H> {
                 Default::default()
             }
         };
+        if link.links != self.links {
+            self.links = link.links;
+            self.back(plan);
+        }
         let mut probes = if want == Want::Quick { Vec::new() } else { self.probe(&mut network, plan).await };
+        self.unmeasured &= want == Want::Quick;
         probes.extend(link.line.clone());
         if link.line.is_none() {
             self.probes.remove("controller");
@@ -289,7 +302,7 @@ impl<H: Host + Send + 'static> Reporter<H> {
         if want == Want::Quick {
             // What was not probed is as it was.
             let fresh = |n: &str| n.starts_with("controller_") && link.line.is_some();
-            let timed = |n: &str| (n.ends_with("_ms") || n.ends_with("_loss")) && !fresh(n);
+            let timed = |n: &str| (n.ends_with("_ms") || n.ends_with("_loss")) && !fresh(n) && !self.unmeasured;
             gauges.extend(self.records.gauges.iter().filter(|(n, _)| timed(n)).map(|(n, v)| (n.clone(), *v)));
             network = Network {
                 gateway_rtt_ms: self.records.network.gateway_rtt_ms,
@@ -313,6 +326,16 @@ impl<H: Host + Send + 'static> Reporter<H> {
             limits: &self.limits,
         });
         (Seen { vitals, network, gauges, probes, findings }, hardware)
+    }
+
+    /// The link is back: ways and services are unknown until they are measured anew, which they are at once.
+    fn back(&mut self, plan: &Plan) {
+        self.unmeasured = true;
+        self.router.forget();
+        self.probes.clear();
+        if !plan.metered {
+            self.due.clear();
+        }
     }
 
     async fn probe(&mut self, network: &mut Network, plan: &Plan) -> Vec<Probe> {

@@ -12,6 +12,7 @@ use tram_controller::domain::incident::hours::Hours;
 use tram_controller::domain::time::Time;
 use tram_controller::services::health::{self, Arrival};
 use tram_controller::services::incidents::{self, Lookout};
+use tram_controller::store::endpoints::Heard;
 use tram_tests::db::{self, TestDb};
 use tram_tests::http::{Browser, COMMUNE, DISTRICT, ELSEWHERE, TestApi};
 use tram_wire::check::CheckState;
@@ -370,6 +371,85 @@ async fn a_line_is_judged_by_what_it_loses_and_by_what_is_usual_there() -> Resul
             }
         }
         assert_eq!(over, 2);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_measured_before_an_office_came_back_blames_nobody() -> Result<()> {
+    for w in World::both().await? {
+        let operator = w.api.signed_in(Role::Operator).await?;
+        let (here, there) = (w.endpoint(COMMUNE).await?, w.endpoint(ELSEWHERE).await?);
+        let mut seq = 0;
+        let mut tell = async |id: EndpointId, loss: f32, ok: bool| -> Result<()> {
+            seq += 1;
+            let told = [("gateway_loss", 0.0), ("gateway_p95_ms", 1.0), ("controller_loss", loss)];
+            let gauges = told.into_iter().map(|(n, v)| (n.to_owned(), Some(v))).collect();
+            let state = if ok { CheckState::Ok } else { CheckState::Crit };
+            let egov = Probe { name: "egov".into(), kind: "https".into(), state, ..Probe::default() };
+            let record = Record { seq, mono_ms: seq, key: true, gauges, probes: vec![egov], ..Record::default() };
+            let report = Report { batch: seq, boot: "b".into(), mono_ms: Some(seq), at_ms: 0, records: vec![record] };
+            let mut tx = w.db.store.begin().await?;
+            health::keep_all(&mut tx, &[Arrival { id, report: &report, at: w.now() }]).await?;
+            Ok(tx.commit().await?)
+        };
+        // What an office lost and could not reach, told just before its line was cut; then it links again.
+        for again in ["a link that broke", "a silence"] {
+            tell(there, 0.0, true).await?;
+            tell(here, 60.0, false).await?;
+            w.api.pass(Duration::from_secs(5));
+            if again == "a silence" {
+                w.set(here, "silent", "86400").await?;
+            }
+            let mut tx = w.db.store.begin().await?;
+            let heard = Heard { id: here, at: w.now(), skew_ms: None };
+            if again == "a silence" {
+                assert_eq!(tx.endpoints_heard(&[heard], w.now().minus(LOOK)).await?, [here]);
+            } else {
+                assert_eq!(tx.endpoints_heard(&[heard], w.now().minus(LOOK)).await?, []);
+                tx.endpoint_linked(here, w.now()).await?;
+            }
+            tx.commit().await?;
+            w.looks(8).await?;
+            assert_eq!(list(&operator, "").await?.len(), 0, "{again}: from before it was back");
+        }
+        // Measured anew, it is as bad as it was.
+        tell(here, 60.0, false).await?;
+        w.looks(8).await?;
+        let open = list(&operator, "open=true").await?;
+        assert_eq!((open.len(), &open[0]["cause"]), (1, &json!("line_degraded")), "{open:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_mended_service_is_nobodys_fault_while_the_last_offices_ask_it_again() -> Result<()> {
+    for w in World::both().await? {
+        let operator = w.api.signed_in(Role::Operator).await?;
+        let mut all = Vec::new();
+        for site in [COMMUNE, ELSEWHERE, "00454", "00460", "00006"] {
+            all.push(w.endpoint(site).await?);
+        }
+        let asks = async |of: &[EndpointId], ok: bool| -> Result<()> {
+            let state = if ok { CheckState::Ok } else { CheckState::Crit };
+            let egov = Probe { name: "egov".into(), kind: "https".into(), state, ..Probe::default() };
+            for id in of {
+                w.probed(*id, std::slice::from_ref(&egov)).await?;
+            }
+            Ok(())
+        };
+        asks(&all, false).await?;
+        w.looks(2).await?;
+        assert_eq!(list(&operator, "open=true").await?[0]["cause"], "service");
+        // All but one have asked again; that one does so minutes later, and still fails.
+        asks(&all[1..], true).await?;
+        w.looks(12).await?;
+        let told = list(&operator, "").await?;
+        assert_eq!((told.len(), &told[0]["open"]), (1, &json!(false)), "{told:?}");
+        asks(&all[..1], false).await?;
+        w.looks(4).await?;
+        let open = list(&operator, "open=true").await?;
+        assert_eq!((open.len(), &open[0]["cause"]), (1, &json!("site_service")), "{open:?}");
     }
     Ok(())
 }

@@ -49,6 +49,11 @@ impl Window {
         }
     }
 
+    /// What was seen so far says nothing of now.
+    pub fn forget(&mut self) {
+        self.bursts.clear();
+    }
+
     /// What they come to; `None` if nothing ever answered.
     #[must_use]
     pub fn trips(&self) -> Option<Trips> {
@@ -106,10 +111,12 @@ impl Line {
         self.window.trips().and_then(|_| self.window.probe("controller"))
     }
 
-    /// The line is back after it was gone: what was lost meanwhile is known to be, and says nothing of now.
-    pub fn back(&mut self) {
-        self.window.bursts.clear();
+    /// The line is back after it was gone: what was lost meanwhile is known to be, and says nothing of now. It is
+    /// measured anew at once.
+    pub fn back(&mut self, now: Duration) {
+        self.window.forget();
         self.doubts = 0;
+        self.next = self.next.min(now);
     }
 
     /// Somebody else measures from now on.
@@ -163,8 +170,9 @@ mod tests {
         line.took(S, &plan, TO, burst(20, 20));
         line.took(S, &plan, TO, None);
         assert_eq!(line.probe().and_then(|p| p.trips).map(|t| t.lost), Some(20));
-        line.back();
-        assert_eq!(line.probe(), None);
+        line.began(S, &plan);
+        line.back(2 * S);
+        assert_eq!((line.probe(), line.next()), (None, 2 * S));
         line.took(S, &plan, TO, burst(20, 20));
         assert_eq!(line.probe().map(|p| p.state), Some(CheckState::Ok));
     }

@@ -1,9 +1,11 @@
 use super::*;
 use crate::host::fake::Fake;
+use tram_wire::report::Trips;
 
 fn link() -> LinkFacts {
     LinkFacts {
         line: None,
+        links: 1,
         rtt: Some(Duration::from_millis(12)),
         skew_ms: Some(20),
         not_after_ms: Some(1_795_000_000_000 + 30 * 86_400_000),
@@ -82,4 +84,42 @@ async fn a_section_is_sent_when_it_changes_and_not_when_a_level_wanders() {
     let record = r.record(&link(), ups("98", "OB"), Want::Delta, &plan).await.unwrap();
     assert!(record.inventory.contains_key("power"));
     assert_eq!(record.checks[0].code, "ups_on_battery");
+}
+
+#[tokio::test]
+async fn what_was_lost_before_the_link_came_back_is_unknown_until_it_is_measured_anew() {
+    // A router at 192.168.1.1 that has answered and is gone, and a service that fails.
+    let route =
+        "Iface Destination Gateway Flags RefCnt Use Metric Mask\neth0 00000000 0101A8C0 0003 0 0 100 00000000\n";
+    let mut host = Fake::new().file("/proc/net/route", route);
+    let router = ("192.168.1.1".parse().unwrap(), Duration::from_millis(1));
+    host.pings = vec![router];
+    let mut r = Reporter::new(host, Limits::default());
+    let plan = Plan::default();
+    r.record(&link(), gathered(), Want::Key, &plan).await.unwrap();
+    r.host.pings.clear();
+    let lossy = Probe {
+        name: "controller".into(),
+        trips: Some(Trips { sent: 20, lost: 20, ..Trips::default() }),
+        ..Probe::default()
+    };
+    r.due.insert("egov".into(), u64::MAX);
+    r.probes.insert("egov".into(), Probe { name: "egov".into(), state: CheckState::Crit, ..Probe::default() });
+    let cut = LinkFacts { line: Some(lossy), ..link() };
+    let told = r.record(&cut, gathered(), Want::Delta, &plan).await.unwrap().gauges;
+    assert_eq!((told["gateway_loss"], told["controller_loss"]), (Some(50.0), Some(100.0)));
+    // The link is back. A quick look measures nothing, and takes back what was told.
+    r.host.pings.push(router);
+    let back = LinkFacts { links: 2, ..link() };
+    let told = r.record(&back, gathered(), Want::Quick, &plan).await.unwrap().gauges;
+    assert_eq!((told["gateway_loss"], told["controller_loss"]), (None, None));
+    assert!(r.due.is_empty() && r.probes.is_empty(), "services are asked at once");
+    let key = r.record(&back, gathered(), Want::Key, &plan).await.unwrap();
+    assert_eq!(key.gauges["gateway_loss"], Some(0.0), "and nothing of the cut is left in it");
+    assert!(!key.gauges.contains_key("controller_loss"));
+    // Who pays by the byte asks services when they are due.
+    r.due.insert("egov".into(), u64::MAX);
+    let metered = Plan { metered: true, ..Plan::default() };
+    r.record(&LinkFacts { links: 3, ..link() }, gathered(), Want::Key, &metered).await.unwrap();
+    assert!(r.due.contains_key("egov"));
 }

@@ -206,6 +206,7 @@ impl Writer {
         for u in batch {
             if let Some(known) = &u.linked {
                 tx.put_endpoint_known(u.id, known).await?;
+                tx.endpoint_linked(u.id, u.at).await?;
                 if back.contains(&u.id) {
                     tx.endpoint_event(u.id, "online", "", u.at).await?;
                 }

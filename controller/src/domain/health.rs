@@ -204,10 +204,11 @@ pub fn dated(report: &Report, record: &Record, arrived: Time) -> Time {
 }
 
 impl Latest {
-    /// Whether a record made then is news, or a late word about the past.
+    /// Whether a record made then is news, or a late word about the past. What an earlier boot left behind never is,
+    /// whenever a calendar that was set meanwhile says it was made.
     #[must_use]
-    pub fn is_news(&self, boot: &str, seq: i64, at: Time) -> bool {
-        if boot == self.boot { seq > self.seq } else { at >= self.at }
+    pub fn is_news(&self, report: &Report, seq: i64, at: Time) -> bool {
+        if report.boot == self.boot { seq > self.seq } else { report.mono_ms.is_some() && at >= self.at }
     }
 
     /// Takes a record in; what checks changed their mind.

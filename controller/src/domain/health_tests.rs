@@ -113,9 +113,15 @@ fn a_check_that_is_gone_from_a_keyframe_is_gone() {
 fn the_backlog_does_not_overwrite_the_present() {
     let mut l = Latest::default();
     l.apply("b2", &Record { seq: 900, ..Record::default() }, at(1000));
-    assert!(!l.is_news("b2", 900, at(1000)) && !l.is_news("b2", 899, at(1001)));
-    assert!(l.is_news("b2", 901, at(999)), "of one boot the number counts");
-    assert!(!l.is_news("b1", 5_000, at(400)) && l.is_news("b3", 1, at(1000)));
+    let of = |boot: &str, mono_ms| Report { boot: boot.into(), ..report(mono_ms, 0) };
+    let now = of("b2", Some(1));
+    assert!(!l.is_news(&now, 900, at(1000)) && !l.is_news(&now, 899, at(1001)));
+    assert!(l.is_news(&now, 901, at(999)), "of one boot the number counts");
+    assert!(!l.is_news(&of("b1", Some(1)), 5_000, at(400)) && l.is_news(&of("b3", Some(1)), 1, at(1000)));
+    assert!(
+        !l.is_news(&of("b1", None), 5_000, at(2000)),
+        "a calendar was set: an earlier boot is the past all the same"
+    );
     let old = Record { checks: vec![check("disk", CheckState::Warn, 5)], ..Record::default() };
     assert_eq!(late(&old, at(400))[0].at, at(400));
     assert!(late(&Record { key: true, ..old }, at(400)).is_empty());

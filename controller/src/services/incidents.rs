@@ -14,7 +14,7 @@ use crate::domain::endpoint;
 use crate::domain::incident::damping::{Course, Step};
 use crate::domain::incident::hours::Hours;
 use crate::domain::incident::picture::Probe;
-use crate::domain::incident::{Cause, Judgement, Party, Severity, Thresholds, backlog, judge};
+use crate::domain::incident::{Cause, Judgement, Party, SETTLE, Severity, Thresholds, backlog, judge};
 use crate::domain::notify::{Facts, Occasion};
 use crate::domain::time::Time;
 use crate::services::notify::Readers;
@@ -120,7 +120,26 @@ async fn settle(
             done.over += 1;
         }
     }
+    // What offices kept meanwhile comes after their newest state, perhaps after the incident is over.
+    for i in tx.silences_over_since(now.minus(SETTLE)).await? {
+        judge_again(tx, &i, picture, now).await?;
+    }
     Ok(done)
+}
+
+/// What those who are back tell of the time in which nobody heard them may be another cause: the one it is then.
+async fn judge_again(tx: &mut Tx, i: &Incident, picture: &picture::Read, now: Time) -> Result<Cause> {
+    let span = (Time::from_micros(i.opened_at), i.over_at.map_or(now, Time::from_micros));
+    let accounts = picture.accounts(tx, &i.endpoints, span).await?;
+    let Some((cause, confidence, evidence)) = backlog::judged_again(i.cause, &accounts) else { return Ok(i.cause) };
+    if (cause, confidence) != (i.cause, i.confidence) {
+        tx.judge_incident_again(i.id, cause, confidence, &evidence, now).await?;
+        tx.remember_judgement(i.id, now).await?;
+        let detail = json!({"from": i.cause, "to": cause, "confidence": confidence, "evidence": evidence});
+        tx.incident_event(i.id, "cause", "system", detail, now).await?;
+        counter!("incidents_judged_again_total").increment(u64::from(cause != i.cause));
+    }
+    Ok(cause)
 }
 
 async fn start(tx: &mut Tx, j: &Judgement, course: &Course, readers: &Readers, now: Time) -> Result<IncidentId> {
@@ -183,17 +202,7 @@ async fn end(
     }
     let sites = tx.sites_of_incident(i.id).await?;
     let mut facts = Facts { severity: i.severity, cause: i.cause, sites: &sites };
-    let accounts = picture.accounts(tx, &i.endpoints, Time::from_micros(i.opened_at)).await?;
-    if let Some((cause, confidence, evidence)) = backlog::judged_again(i.cause, &accounts)
-        && (cause != i.cause || confidence != i.confidence)
-    {
-        tx.judge_incident_again(i.id, cause, confidence, &evidence, now).await?;
-        tx.remember_judgement(i.id, now).await?;
-        let detail = json!({"from": i.cause, "to": cause, "confidence": confidence, "evidence": evidence});
-        tx.incident_event(i.id, "cause", "system", detail, now).await?;
-        counter!("incidents_judged_again_total").increment(u64::from(cause != i.cause));
-        facts.cause = cause;
-    }
+    facts.cause = judge_again(tx, i, picture, now).await?;
     tx.end_incident(i.id, None, now).await?;
     readers.tell(tx, Some(i.id), &facts, Occasion::Over, "", now).await?;
     let lasted = now.since(Time::from_micros(i.opened_at)).as_secs();

@@ -391,6 +391,7 @@ impl Tx {
                     }
                     sqlx::query(
                         "UPDATE endpoints SET state = CASE WHEN state = 'silent' AND $2 < $4 THEN 'silent' ELSE 'online' END, \
+                         back_at = CASE WHEN state = 'never' OR (state = 'silent' AND $2 >= $4) THEN $2 ELSE back_at END, \
                          last_seen_at = MAX(COALESCE(last_seen_at, 0), $2), skew_ms = COALESCE($3, skew_ms) WHERE id = $1 AND state <> 'revoked'",
                     )
                     .bind(h.id.0)
@@ -417,6 +418,7 @@ impl Tx {
                 sqlx::query(
                     "UPDATE endpoints e SET \
                      state = CASE WHEN e.state = 'silent' AND h.at < $4 THEN 'silent' ELSE 'online' END, \
+                     back_at = CASE WHEN e.state = 'never' OR (e.state = 'silent' AND h.at >= $4) THEN h.at ELSE e.back_at END, \
                      last_seen_at = GREATEST(COALESCE(e.last_seen_at, 0), h.at), \
                      skew_ms = COALESCE(h.skew, e.skew_ms) \
                      FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[]) AS h (id, at, skew) \
@@ -434,6 +436,15 @@ impl Tx {
             self.touch(Kind::Endpoint, *id);
         }
         Ok(back.into_iter().map(EndpointId).collect())
+    }
+
+    /// A link of an endpoint began: what was measured before says nothing of now.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn endpoint_linked(&mut self, id: EndpointId, at: Time) -> Result<()> {
+        exec_tx!(self, c => sqlx::query("UPDATE endpoints SET back_at = $2 WHERE id = $1").bind(id.0).bind(at.micros()).execute(c))?;
+        Ok(())
     }
 
     /// Marks an endpoint as silent at once: it said goodbye. `false` if it wasn't online.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Result, Store, Tx, TxInner, exec_tx, on_read, on_tx};
 use crate::domain::incident::damping::Course;
-use crate::domain::incident::picture::Wide;
+use crate::domain::incident::picture::{Failed, Wide};
 use crate::domain::incident::{Cause, Confidence, Evidence, Judgement, Party, Severity};
 use crate::domain::time::Time;
 use crate::nudge::Kind;
@@ -128,6 +128,10 @@ pub struct Seen {
     pub gauges: Option<Value>,
     /// When its newest record was made, microseconds.
     pub told_at: Option<i64>,
+    /// When its newest report came, for those that send no records.
+    pub reported_at: Option<i64>,
+    /// Since when it is heard without a break.
+    pub back_at: Option<i64>,
     /// The last thing that happened to it.
     pub last_event: Option<String>,
     /// Its particulars.
@@ -246,7 +250,7 @@ impl Store {
     /// Any [`super::StoreError`].
     pub async fn seen_endpoints(&self) -> Result<Vec<Seen>> {
         Ok(on_read!(self, c => sqlx::query_as(
-            "SELECT e.id, e.site_code, e.state = 'silent' AS silent, e.last_seen_at, e.network, e.vitals, h.probes, h.gauges, h.at AS told_at, \
+            "SELECT e.id, e.site_code, e.state = 'silent' AS silent, e.last_seen_at, e.network, e.vitals, h.probes, h.gauges, h.at AS told_at, e.reported_at, e.back_at, \
              CASE WHEN e.verdict IN ('warn', 'crit') THEN e.findings END AS findings, \
              CASE WHEN e.state = 'silent' THEN (SELECT v.kind FROM endpoint_events v WHERE v.endpoint_id = e.id ORDER BY v.id DESC LIMIT 1) END AS last_event, \
              CASE WHEN e.state = 'silent' THEN (SELECT v.detail FROM endpoint_events v WHERE v.endpoint_id = e.id ORDER BY v.id DESC LIMIT 1) END AS last_detail \
@@ -273,6 +277,22 @@ impl Store {
             }
         }
         Ok(all.into_iter().map(|(_, wide)| wide).collect())
+    }
+
+    /// Services that fail for everybody, or did until a time after `over_since`.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn failed_services(&self, over_since: Time) -> Result<Vec<Failed>> {
+        let rows: Vec<(String, Option<i64>)> = on_read!(self, c => sqlx::query_as(
+            "SELECT scope, CASE WHEN state = 'over' THEN over_at END FROM incidents \
+             WHERE cause = 'service' AND (state = 'open' OR over_at >= $1)")
+            .bind(over_since.micros()).fetch_all(c))?;
+        let failed = |(scope, until): (String, Option<i64>)| {
+            let service = scope.strip_prefix("service:")?.to_owned();
+            Some(Failed { service, until: until.map(Time::from_micros) })
+        };
+        Ok(rows.into_iter().filter_map(failed).collect())
     }
 
     /// Desktops that fail although they are wanted.
@@ -356,6 +376,18 @@ impl Tx {
     pub async fn open_incidents(&mut self) -> Result<Vec<Incident>> {
         let sql = format!("SELECT {COLUMNS} FROM incidents i WHERE i.state = 'open' ORDER BY i.id");
         Ok(on_tx!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql.clone())).fetch_all(c))?)
+    }
+
+    /// Silences that are over since a time and that nothing else explains.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn silences_over_since(&mut self, since: Time) -> Result<Vec<Incident>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM incidents i WHERE i.state = 'over' AND i.over_at >= $1 AND i.merged_into IS NULL \
+             AND i.cause IN ('site_line', 'site_power', 'crashed', 'endpoint_power') ORDER BY i.id"
+        );
+        Ok(on_tx!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql.clone())).bind(since.micros()).fetch_all(c))?)
     }
 
     /// Site codes an incident touches, as this transaction sees them.

@@ -22,6 +22,17 @@ pub struct Picture {
     pub desktops: Vec<DesktopFault>,
     /// What covered offices and is not long over: computers come back one by one.
     pub wide: Vec<Wide>,
+    /// Services that failed everywhere and are not long back: offices ask them again one by one.
+    pub failed: Vec<Failed>,
+}
+
+/// A service that failed by itself.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// Its name in the list of probes.
+    pub service: String,
+    /// Until when; `None`: it still does.
+    pub until: Option<Time>,
 }
 
 /// An incident of one office or many, open or not long over.
@@ -66,16 +77,39 @@ pub struct Endpoint {
     pub site: String,
     /// Nobody hears it, and since when.
     pub silence: Option<Silence>,
-    /// How its way to the office's router does; `None`: not measured.
+    /// Since when it is heard without a break.
+    pub back: Time,
+    /// How its way to the office's router does; `None`: not measured. [`Endpoint::gateway`] is what counts.
     pub gateway: Option<Path>,
-    /// How its way to the data centre does.
+    /// How its way to the data centre does. [`Endpoint::controller`] is what counts.
     pub controller: Option<Path>,
     /// What that round trip usually takes, milliseconds.
     pub usual_ms: Option<f32>,
-    /// Services it asks for, as its office's prober.
+    /// Services it asks for, as its office's prober. [`Endpoint::services`] are what counts.
     pub services: Vec<Service>,
     /// What its own checks complain of.
     pub faults: Vec<Fault>,
+}
+
+/// What was lost or failed before a computer was last heard again is explained by its absence: it is unknown until it is
+/// measured anew.
+impl Endpoint {
+    /// How its way to the office's router does.
+    #[must_use]
+    pub fn gateway(&self) -> Option<Path> {
+        self.gateway.filter(|p| p.at >= self.back)
+    }
+
+    /// How its way to the data centre does.
+    #[must_use]
+    pub fn controller(&self) -> Option<Path> {
+        self.controller.filter(|p| p.at >= self.back)
+    }
+
+    /// The services it asks for.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.iter().filter(|s| s.at >= self.back)
+    }
 }
 
 /// Since when a computer says nothing, and what it said last.
@@ -103,6 +137,8 @@ pub enum LastWord {
 /// A measured way.
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
+    /// When it was measured.
+    pub at: Time,
     /// Lost, percent; `None`: only how long it takes is known.
     pub loss_percent: Option<f32>,
     /// Round trip, 95th percentile, milliseconds; `None`: nothing came back.
@@ -114,6 +150,8 @@ pub struct Path {
 pub struct Service {
     /// Its name in the list of probes.
     pub name: String,
+    /// When it was asked.
+    pub at: Time,
     /// Whether it answers as expected; `None`: could not be told.
     pub ok: Option<bool>,
     /// Where it stopped: `resolve`, `connect`, `tls`, `first_byte`, `answer`.

@@ -1,29 +1,105 @@
 //! Thirty days of a fleet, look by look, as they happen: clocks that step, a data centre that restarts, links
 //! that flap, evenings and weekends; and a few real outages, which must all be named and nothing else.
+//!
+//! Computers measure their lines and ask a service all the time, also while they are cut off, and tell all of it once
+//! they are back, the oldest first: the hardest order for whoever judges.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tram_wire::check::CheckState;
 use tram_wire::ids::EndpointId;
+use tram_wire::report::{Probe, Record, Report};
 use uuid::Uuid;
 
 use super::super::endpoint::{EndpointState, Pace};
+use super::super::health::{Latest, dated, sequence};
 use super::super::time::Time;
 use super::damping::{Course, Step};
 use super::hours::Hours;
-use super::picture::{Endpoint, LastWord, Path, Picture, Silence, Site};
+use super::picture::{Endpoint, LastWord, Path, Picture, Service, Silence, Site};
 use super::{Cause, Judgement, Severity, Thresholds, judge};
 
 const SITES: usize = 30;
 const EACH: usize = 2;
 const LOOK: u64 = 15;
 
-/// What the controller knows of a computer, from its beats alone.
+/// What the controller knows of a computer.
 #[derive(Clone)]
 struct Known {
     state: EndpointState,
     last_seen: Time,
+    back: Time,
     last_word: LastWord,
+    latest: Latest,
+}
+
+/// A computer at an office. The first of each office measures its line and asks the service.
+#[derive(Clone, Default)]
+struct Computer {
+    linked: bool,
+    runs: bool,
+    boot: u64,
+    boot_s: u64,
+    seq: u64,
+    /// How wrong its calendar is.
+    off_ms: i64,
+    next_probe: u64,
+    /// What it could not tell yet, with the boot it is from.
+    kept: Vec<(u64, Record)>,
+}
+
+impl Computer {
+    fn wall_ms(&self, s: u64) -> i64 {
+        s.cast_signed() * 1000 + self.off_ms
+    }
+
+    /// What it measures now.
+    fn record(&mut self, s: u64, prober: bool, reached: bool) -> Record {
+        self.seq += 1;
+        let mut gauges = vec![("gateway_loss", 0.0), ("gateway_p95_ms", 1.0)];
+        let mut probes = Vec::new();
+        if prober {
+            gauges.push(("controller_loss", if reached { 0.0 } else { 100.0 }));
+            if s >= self.next_probe {
+                self.next_probe = s + 300;
+                let state = if reached { CheckState::Ok } else { CheckState::Crit };
+                probes.push(Probe { name: "egov".into(), kind: "https".into(), state, ..Probe::default() });
+            }
+        }
+        let gauges = gauges.into_iter().map(|(n, v)| (n.to_owned(), Some(v))).collect();
+        let (mono_ms, at_ms) = ((s - self.boot_s) * 1000, self.wall_ms(s));
+        Record { seq: self.seq, mono_ms, at_ms, gauges, probes, ..Record::default() }
+    }
+
+    fn report(&self, s: u64, boot: u64) -> Report {
+        let mono_ms = (boot == self.boot).then(|| (s - self.boot_s) * 1000);
+        Report { batch: 0, boot: boot.to_string(), mono_ms, at_ms: self.wall_ms(s), records: Vec::new() }
+    }
+}
+
+impl Known {
+    fn take(&mut self, report: &Report, record: &Record, arrived: Time) {
+        let at = dated(report, record, arrived);
+        if self.latest.is_news(report, sequence(record), at) {
+            self.latest.apply(&report.boot, record, at);
+        }
+    }
+
+    fn path(&self, to: &str) -> Option<Path> {
+        let loss_percent = Some(*self.latest.gauges.get(&format!("{to}_loss"))?);
+        Some(Path { at: self.latest.at, loss_percent, p95_ms: Some(15.0) })
+    }
+
+    fn services(&self) -> Vec<Service> {
+        let service = |(name, p): (&String, &super::super::health::Probed)| Service {
+            name: name.clone(),
+            at: p.at,
+            ok: Some(p.probe.state == CheckState::Ok),
+            phase: "connect".into(),
+        };
+        self.latest.probes.iter().map(service).collect()
+    }
 }
 
 /// What really happens at a second.
@@ -54,7 +130,23 @@ impl World {
         (on..off).contains(&second)
     }
 
-    /// The controller restarts on the 10th, for 5 min in the morning; nobody answers then.
+    /// A computer is started anew in the middle of its office's outage, and comes up with another date.
+    fn restarts(&self, n: usize, s: u64) -> bool {
+        n / EACH == 9 && (16 * 86_400 + 27_000..16 * 86_400 + 27_060).contains(&s)
+    }
+
+    /// Three calendars are set by an hour: forward, back at a restart, and back.
+    fn off_ms(&self, n: usize, s: u64) -> i64 {
+        const HOUR: i64 = 3_600_000;
+        match (n, s / 86_400) {
+            (10, 4..) => HOUR,
+            (18, _) if s >= 16 * 86_400 + 27_000 => -HOUR,
+            (44, 22..) => -HOUR,
+            _ => 0,
+        }
+    }
+
+    /// The data centre restarts on the 10th, for 5 min in the morning; nobody answers then.
     fn controller(&self, s: u64) -> bool {
         let (day, second) = (s / 86_400, s % 86_400);
         !(day == 9 && (10_000..10_300).contains(&second))
@@ -64,24 +156,46 @@ impl World {
 struct Controller {
     since: Time,
     known: Vec<Known>,
+    computers: Vec<Computer>,
     courses: BTreeMap<String, (Severity, Course)>,
     /// What was told, with the look it was told at.
     told: Vec<(u64, String, Step)>,
 }
 
 impl Controller {
-    /// Beats of half a minute, each computer at a second of its own. The wall clock of three of them steps by
-    /// an hour each way; nothing here asks it.
-    fn hear(&mut self, world: &World, s: u64) {
+    /// Beats of half a minute, each computer at a second of its own; with every other one it measures.
+    fn hear(&mut self, world: &World, s: u64, up: bool) {
         let second = usize::try_from(s % 30).unwrap_or(0);
-        for (n, k) in self.known.iter_mut().enumerate().skip(second).step_by(30) {
-            if !world.line(n / EACH, s) {
+        for n in (second..SITES * EACH).step_by(30) {
+            let (k, c) = (&mut self.known[n], &mut self.computers[n]);
+            let (line, runs) = (world.line(n / EACH, s), world.runs(n, s) && !world.restarts(n, s));
+            if !runs {
+                (c.runs, c.linked) = (false, false);
+                if line && up && k.state == EndpointState::Online && !world.restarts(n, s) {
+                    *k = Known { state: EndpointState::Silent, last_word: LastWord::Shutdown, ..k.clone() };
+                }
                 continue;
             }
-            if world.runs(n, s) {
-                *k = Known { state: EndpointState::Online, last_seen: world.at(s), last_word: LastWord::None };
-            } else if k.state == EndpointState::Online {
-                *k = Known { state: EndpointState::Silent, last_word: LastWord::Shutdown, ..k.clone() };
+            if !c.runs {
+                let boot = c.boot + 1;
+                (c.runs, c.boot, c.boot_s, c.seq) = (true, boot, s, 0);
+            }
+            c.off_ms = world.off_ms(n, s);
+            if s / 30 % 2 == 0 {
+                let record = c.record(s, n % EACH == 0, line && up);
+                c.kept.push((c.boot, record));
+            }
+            if !line || !up {
+                c.linked = false;
+                continue;
+            }
+            let now = world.at(s);
+            if !c.linked || k.state != EndpointState::Online {
+                (c.linked, k.back) = (true, now);
+            }
+            (k.state, k.last_seen, k.last_word) = (EndpointState::Online, now, LastWord::None);
+            for (boot, record) in std::mem::take(&mut c.kept) {
+                k.take(&c.report(s, boot), &record, now);
             }
         }
     }
@@ -113,7 +227,6 @@ impl Controller {
             };
             p.sites.insert(format!("{site:05}"), known);
         }
-        let good = Some(Path { loss_percent: Some(0.0), p95_ms: Some(15.0) });
         p.endpoints = self
             .known
             .iter()
@@ -124,10 +237,11 @@ impl Controller {
                 site: format!("{:05}", n / EACH),
                 silence: (k.state == EndpointState::Silent)
                     .then_some(Silence { since: k.last_seen, last_word: k.last_word }),
-                gateway: good,
-                controller: good,
+                back: k.back,
+                gateway: k.path("gateway"),
+                controller: k.path("controller"),
                 usual_ms: Some(15.0),
-                services: Vec::new(),
+                services: k.services(),
                 faults: Vec::new(),
             })
             .collect();
@@ -153,9 +267,20 @@ impl Controller {
 fn thirty_days_name_the_outages_and_nothing_else() {
     // Monday 1 August 2016, midnight UTC.
     let world = World { began: Time::from_micros(1_470_009_600_000_000), hours: Hours::default() };
-    let never = Known { state: EndpointState::Never, last_seen: world.began, last_word: LastWord::None };
-    let mut c =
-        Controller { since: world.began, known: vec![never; SITES * EACH], courses: BTreeMap::new(), told: Vec::new() };
+    let never = Known {
+        state: EndpointState::Never,
+        last_seen: world.began,
+        back: world.began,
+        last_word: LastWord::None,
+        latest: Latest::default(),
+    };
+    let mut c = Controller {
+        since: world.began,
+        known: vec![never; SITES * EACH],
+        computers: vec![Computer::default(); SITES * EACH],
+        courses: BTreeMap::new(),
+        told: Vec::new(),
+    };
     let mut was_up = true;
     for s in 1..30 * 86_400 {
         let up = world.controller(s);
@@ -164,11 +289,11 @@ fn thirty_days_name_the_outages_and_nothing_else() {
         }
         was_up = up;
         // Nothing happens at night that a look would not see in the morning: half of the seconds are spared.
-        if !up || !(0..12 * 3600).contains(&(s % 86_400)) {
+        if !(0..12 * 3600).contains(&(s % 86_400)) {
             continue;
         }
-        c.hear(&world, s);
-        if s % LOOK == 0 {
+        c.hear(&world, s, up);
+        if up && s % LOOK == 0 {
             c.look(&world, s);
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tram_wire::ids::EndpointId;
 
-use super::picture::{Endpoint, LastWord, Path, Picture, Silence};
+use super::picture::{Endpoint, LastWord, Path, Picture, Service, Silence};
 use super::{Cause, Confidence, Evidence, Judgement, Scope, Severity, Thresholds};
 
 /// Checks that speak of what is plugged in.
@@ -272,19 +272,19 @@ impl<'a> Look<'a> {
         let free: Vec<&str> = self.by_site.keys().copied().filter(|s| !self.taken_sites.contains(s)).collect();
         for site in free {
             let heard: Vec<&Endpoint> = self.by_site[site].iter().copied().filter(|e| e.silence.is_none()).collect();
-            let router_good = |e: &&Endpoint| e.gateway.is_some_and(|p| self.good(p));
+            let router_good = |e: &&Endpoint| e.gateway().is_some_and(|p| self.good(p));
             let witnesses: Vec<&Endpoint> = heard.into_iter().filter(router_good).collect();
             // Where one computer measures the line for all, only it has seen what the line loses.
-            let measured = witnesses.iter().any(|e| e.controller.is_some_and(|p| p.loss_percent.is_some()));
-            let saw = |e: &&Endpoint| !measured || e.controller.is_some_and(|p| p.loss_percent.is_some());
+            let measured = witnesses.iter().any(|e| e.controller().is_some_and(|p| p.loss_percent.is_some()));
+            let saw = |e: &&Endpoint| !measured || e.controller().is_some_and(|p| p.loss_percent.is_some());
             let witnesses: Vec<&Endpoint> = witnesses.into_iter().filter(saw).collect();
             let bad: Vec<&Endpoint> = witnesses.iter().copied().filter(|e| self.line_bad(e)).collect();
             // One computer that is slow beside others that are not has a trouble of its own.
             if bad.is_empty() || bad.len() * 2 < witnesses.len() {
                 continue;
             }
-            let loss = bad.iter().filter_map(|e| e.controller?.loss_percent).fold(0.0_f32, f32::max);
-            let p95 = bad.iter().filter_map(|e| e.controller?.p95_ms).fold(0.0_f32, f32::max);
+            let loss = bad.iter().filter_map(|e| e.controller()?.loss_percent).fold(0.0_f32, f32::max);
+            let p95 = bad.iter().filter_map(|e| e.controller()?.p95_ms).fold(0.0_f32, f32::max);
             let usual = bad.iter().filter_map(|e| e.usual_ms).fold(0.0_f32, f32::max);
             let mut line =
                 Evidence::new("line_bad").with("loss", format!("{loss:.0}")).with("p95", format!("{p95:.0}"));
@@ -314,7 +314,7 @@ impl<'a> Look<'a> {
     }
 
     fn line_bad(&self, e: &Endpoint) -> bool {
-        let Some(p) = e.controller else { return false };
+        let Some(p) = e.controller() else { return false };
         let slow = p
             .p95_ms
             .zip(e.usual_ms)
@@ -325,7 +325,7 @@ impl<'a> Look<'a> {
     /// Rule 5: the way to the router is bad for one computer, and good for its peers.
     fn bad_lans(&mut self) {
         for e in &self.picture.endpoints {
-            let Some(loss) = e.gateway.and_then(|p| p.loss_percent).filter(|l| *l >= self.t.loss_percent) else {
+            let Some(loss) = e.gateway().and_then(|p| p.loss_percent).filter(|l| *l >= self.t.loss_percent) else {
                 continue;
             };
             if e.silence.is_some() || self.taken.contains(&e.id) || self.taken_sites.contains(e.site.as_str()) {
@@ -334,7 +334,7 @@ impl<'a> Look<'a> {
             let peers: Vec<Path> = self.by_site[e.site.as_str()]
                 .iter()
                 .filter(|p| p.id != e.id && p.silence.is_none())
-                .filter_map(|p| p.gateway)
+                .filter_map(|p| p.gateway())
                 .collect();
             let good = peers.iter().filter(|p| self.good(**p)).count();
             let mut evidence = vec![Evidence::new("router_loss").with("loss", format!("{loss:.0}"))];
@@ -413,18 +413,18 @@ impl<'a> Look<'a> {
     /// Offices whose line or router is in trouble say nothing about services.
     fn services(&mut self) {
         /// Offices at which it fails, with the phase; and those at which it works.
-        type Seen<'a> = (Vec<(&'a str, &'a str)>, BTreeSet<&'a str>);
+        type Seen<'a> = (Vec<(&'a str, &'a Service)>, BTreeSet<&'a str>);
         let mut seen: BTreeMap<&str, Seen<'a>> = BTreeMap::new();
         for e in &self.picture.endpoints {
             let blind = e.silence.is_some() || self.taken_sites.contains(e.site.as_str()) || self.taken.contains(&e.id);
             if blind {
                 continue;
             }
-            for s in &e.services {
+            for s in e.services() {
                 let (bad, good) = seen.entry(&s.name).or_default();
                 match s.ok {
                     Some(true) => _ = good.insert(&e.site),
-                    Some(false) if !bad.iter().any(|(site, _)| *site == e.site) => bad.push((&e.site, &s.phase)),
+                    Some(false) if !bad.iter().any(|(site, _)| *site == e.site) => bad.push((&e.site, s)),
                     Some(false) | None => {}
                 }
             }
@@ -432,8 +432,8 @@ impl<'a> Look<'a> {
         for (name, (mut bad, good)) in seen {
             // An office at which one computer reaches it does not fail.
             bad.retain(|(site, _)| !good.contains(site));
-            let told = |site: &str, phase: &str| {
-                Evidence::new("service_fails").with("service", name).with("site", site).with("phase", phase)
+            let told = |site: &str, s: &Service| {
+                Evidence::new("service_fails").with("service", name).with("site", site).with("phase", &s.phase)
             };
             if bad.len() >= self.t.service_sites {
                 let mut evidence = vec![
@@ -442,7 +442,7 @@ impl<'a> Look<'a> {
                         .with("count", bad.len())
                         .with("good", good.len()),
                 ];
-                evidence.extend(bad.iter().take(3).map(|(site, phase)| told(site, phase)));
+                evidence.extend(bad.iter().take(3).map(|(site, s)| told(site, s)));
                 let confidence = if good.is_empty() { Confidence::High } else { Confidence::Medium };
                 self.push(Judgement {
                     cause: Cause::Service,
@@ -461,8 +461,11 @@ impl<'a> Look<'a> {
                 });
                 continue;
             }
-            for (site, phase) in bad {
-                let mut evidence = vec![told(site, phase)];
+            for (site, s) in bad {
+                if self.failed_for_all(s) {
+                    continue;
+                }
+                let mut evidence = vec![told(site, s)];
                 let (confidence, doubts) = if good.is_empty() {
                     (Confidence::Low, vec![Evidence::new("no_site_to_compare")])
                 } else {
@@ -482,6 +485,12 @@ impl<'a> Look<'a> {
                 });
             }
         }
+    }
+
+    /// Whether an office's failure is from when the service failed for everybody: the last ones to ask it again are not
+    /// to blame.
+    fn failed_for_all(&self, s: &Service) -> bool {
+        self.picture.failed.iter().any(|f| f.service == s.name && f.until.is_none_or(|until| s.at < until))
     }
 
     /// Rule 9: desktops that do not work, by host where several share one.

@@ -6,11 +6,19 @@ use tram_wire::ids::{DesktopId, EndpointId};
 use uuid::Uuid;
 
 use super::super::time::Time;
-use super::picture::{DesktopFault, Endpoint, Fault, LastWord, Path, Picture, Probe, Service, Silence, Site, Wide};
+use super::picture::{
+    DesktopFault, Endpoint, Failed, Fault, LastWord, Path, Picture, Probe, Service, Silence, Site, Wide,
+};
 use super::{Cause, Confidence, Judgement, Scope, Severity, Thresholds, judge};
 
 const NOW: Time = Time::from_micros(1_000_000_000_000);
-const GOOD: Path = Path { loss_percent: Some(0.0), p95_ms: Some(2.0) };
+const GOOD: Path = path(0.0, 2.0);
+
+/// A way measured a minute ago.
+const fn path(loss_percent: f32, p95_ms: f32) -> Path {
+    let at = Time::from_micros(NOW.micros() - 60_000_000);
+    Path { at, loss_percent: Some(loss_percent), p95_ms: Some(p95_ms) }
+}
 
 fn id(n: usize) -> EndpointId {
     EndpointId(Uuid::from_u128(n as u128 + 1))
@@ -33,8 +41,9 @@ fn fleet(sites: usize, each: usize) -> Picture {
             id: id(s * each + e),
             site: code.clone(),
             silence: None,
+            back: Time::default(),
             gateway: Some(GOOD),
-            controller: Some(Path { loss_percent: Some(0.0), p95_ms: Some(20.0) }),
+            controller: Some(path(0.0, 20.0)),
             usual_ms: Some(18.0),
             services: Vec::new(),
             faults: Vec::new(),
@@ -156,13 +165,13 @@ fn an_only_computer_on_battery_speaks_for_its_office() {
 fn a_bad_line_behind_a_good_router_is_the_line() {
     let mut p = fleet(40, 2);
     for e in p.endpoints.iter_mut().filter(|e| e.site == "00004") {
-        e.controller = Some(Path { loss_percent: Some(8.0), p95_ms: Some(40.0) });
+        e.controller = Some(path(8.0, 40.0));
     }
     let found = look(&p);
     assert_eq!((found[0].cause, found[0].confidence, found.len()), (Cause::LineDegraded, Confidence::High, 1));
     // Slow against what it usually takes counts, slow by nature does not.
     for e in p.endpoints.iter_mut().filter(|e| e.site == "00004") {
-        e.controller = Some(Path { loss_percent: Some(0.0), p95_ms: Some(300.0) });
+        e.controller = Some(path(0.0, 300.0));
         e.usual_ms = Some(280.0);
     }
     assert_eq!(causes(&p), []);
@@ -173,8 +182,8 @@ fn a_bad_line_behind_a_good_router_is_the_line() {
 #[test]
 fn a_bad_cable_is_one_computers() {
     let mut p = fleet(40, 3);
-    p.endpoints[4].gateway = Some(Path { loss_percent: Some(12.0), p95_ms: Some(30.0) });
-    p.endpoints[4].controller = Some(Path { loss_percent: Some(12.0), p95_ms: Some(60.0) });
+    p.endpoints[4].gateway = Some(path(12.0, 30.0));
+    p.endpoints[4].controller = Some(path(12.0, 60.0));
     let found = look(&p);
     assert_eq!((found.len(), found[0].cause, found[0].confidence), (1, Cause::Lan, Confidence::High));
     assert_eq!(found[0].scope, Scope::Endpoint(p.endpoints[4].id));
@@ -197,8 +206,80 @@ fn one_silent_computer_is_told_apart_by_its_last_word() {
 fn ask(p: &mut Picture, ok: impl Fn(usize) -> bool) {
     for (n, e) in p.endpoints.iter_mut().enumerate() {
         let phase = if ok(n) { "answer" } else { "tls" };
-        e.services = vec![Service { name: "egov".into(), ok: Some(ok(n)), phase: phase.into() }];
+        let at = NOW.minus(Duration::from_secs(60));
+        e.services = vec![Service { name: "egov".into(), at, ok: Some(ok(n)), phase: phase.into() }];
     }
+}
+
+/// These computers were away and are heard again, so many seconds ago.
+fn back(p: &mut Picture, which: impl Fn(usize) -> bool, seconds: u64) {
+    for (_, e) in p.endpoints.iter_mut().enumerate().filter(|(n, _)| which(*n)) {
+        e.back = NOW.minus(Duration::from_secs(seconds));
+    }
+}
+
+#[test]
+fn what_was_lost_before_a_line_came_back_is_no_bad_line() {
+    let mut p = fleet(40, 2);
+    for e in p.endpoints.iter_mut().filter(|e| e.site == "00004") {
+        e.controller = Some(path(40.0, 900.0));
+    }
+    back(&mut p, |n| n / 2 == 4, 30);
+    assert_eq!(causes(&p), [], "measured a minute ago, back since half of one");
+    for e in p.endpoints.iter_mut().filter(|e| e.site == "00004") {
+        e.controller = Some(Path { at: NOW, ..path(40.0, 900.0) });
+    }
+    assert_eq!(causes(&p), [], "the router was not measured anew: it may be the way there");
+    p.endpoints.iter_mut().for_each(|e| e.gateway = Some(Path { at: NOW, ..GOOD }));
+    assert_eq!(causes(&p), [(Cause::LineDegraded, "site:00004".into())], "it still loses");
+}
+
+#[test]
+fn what_was_lost_before_a_computer_came_back_is_no_bad_cable() {
+    let mut p = fleet(40, 3);
+    p.endpoints[4].gateway = Some(path(50.0, 30.0));
+    back(&mut p, |n| n == 4, 30);
+    assert_eq!(causes(&p), []);
+    back(&mut p, |n| n == 4, 90);
+    assert_eq!(causes(&p).len(), 1);
+    // Peers that were not measured anew are none to compare with.
+    back(&mut p, |n| n == 3 || n == 5, 30);
+    assert_eq!(look(&p)[0].confidence, Confidence::Low);
+}
+
+#[test]
+fn a_probe_from_before_an_office_came_back_blames_neither_office_nor_service() {
+    let mut p = fleet(40, 1);
+    ask(&mut p, |n| n != 2);
+    back(&mut p, |n| n == 2, 30);
+    assert_eq!(causes(&p), []);
+    // Three offices that come back do not make a service's failure.
+    ask(&mut p, |n| n > 2);
+    back(&mut p, |n| n < 3, 30);
+    assert_eq!(causes(&p), []);
+    back(&mut p, |n| n < 3, 90);
+    assert_eq!(causes(&p), [(Cause::Service, "service:egov".into())]);
+    // Nor does what worked before speak against a service now.
+    back(&mut p, |n| n > 2, 30);
+    assert_eq!(look(&p)[0].confidence, Confidence::High);
+}
+
+#[test]
+fn the_last_offices_that_ask_a_mended_service_again_are_not_to_blame() {
+    let mut p = fleet(40, 1);
+    ask(&mut p, |n| n > 1);
+    let failed = |until: Option<u64>| {
+        let until = until.map(|s| NOW.minus(Duration::from_secs(s)));
+        vec![Failed { service: "egov".into(), until }]
+    };
+    p.failed = failed(None);
+    assert_eq!(causes(&p), [], "two of many are left, and asked before it worked again");
+    p.failed = failed(Some(20));
+    assert_eq!(causes(&p), [], "asked a minute ago");
+    p.failed = failed(Some(120));
+    assert_eq!(causes(&p).len(), 2, "asked afterwards: that is their own");
+    p.failed[0].service = "portal".into();
+    assert_eq!(causes(&p).len(), 2, "another service");
 }
 
 #[test]

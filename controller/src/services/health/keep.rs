@@ -105,7 +105,7 @@ impl Fold {
 
     /// Takes a record in; what checks changed their mind.
     fn take(&mut self, a: &Arrival<'_>, record: &Record, at: Time) -> Vec<Transition> {
-        if !self.latest.is_news(&a.report.boot, sequence(record), at) {
+        if !self.latest.is_news(a.report, sequence(record), at) {
             return late(record, at);
         }
         self.news = Some(a.at);

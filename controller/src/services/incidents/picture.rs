@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tram_wire::check::{CheckState, Finding};
 use tram_wire::ids::{DesktopId, EndpointId};
-use tram_wire::report::{Phase, Probe};
+use tram_wire::report::Phase;
 
 use super::super::{App, Result};
 use crate::domain::day::Day;
@@ -42,14 +42,19 @@ pub(super) struct Read {
 }
 
 impl Read {
-    /// What those of these computers that are back tell of the time since `from`.
-    pub(super) async fn accounts(&self, tx: &mut Tx, of: &[EndpointId], from: Time) -> Result<Vec<Account>> {
+    /// What those of these computers that are back tell of the time from `from` to `until`.
+    pub(super) async fn accounts(
+        &self,
+        tx: &mut Tx,
+        of: &[EndpointId],
+        (from, until): (Time, Time),
+    ) -> Result<Vec<Account>> {
         // The incident opened some looks after the silence began, and clocks count whole seconds.
         let from = from.minus(Duration::from_secs(30));
         let mut accounts = Vec::new();
         for id in of {
             let Some(started) = self.started.get(id) else { continue };
-            let rebooted = *started > from;
+            let rebooted = *started > from && *started <= until;
             let mut account = Account { rebooted, power_lost: rebooted, ..Account::default() };
             if !rebooted {
                 // What it noticed while nobody heard it came with its backlog.
@@ -80,7 +85,9 @@ pub(super) async fn read(app: &App, seen: Vec<Seen>, centre: Vec<OwnProbe>, hour
     let mut fleet = Picture { now, centre, ..Picture::default() };
     let (mut started, mut routers) = (BTreeMap::new(), BTreeSet::new());
     for s in seen {
+        // What it said before it was away tells nothing of how it came back.
         if !s.silent
+            && s.told_at.or(s.reported_at).is_none_or(|at| at >= s.back_at.unwrap_or_default())
             && let Some(uptime) = s.vitals.as_ref().and_then(|v| v["uptime_s"].as_u64())
         {
             started.insert(s.id, now.minus(Duration::from_secs(uptime)));
@@ -102,6 +109,7 @@ pub(super) async fn read(app: &App, seen: Vec<Seen>, centre: Vec<OwnProbe>, hour
         fleet.endpoints.push(e);
     }
     fleet.wide = app.store.wide_incidents(now.minus(SETTLE)).await?;
+    fleet.failed = app.store.failed_services(now.minus(NEWS)).await?;
     fleet.desktops = app
         .store
         .failed_desktops()
@@ -129,16 +137,19 @@ fn endpoint(s: Seen, usual_us: Option<i64>, now: Time) -> Endpoint {
     let fresh = s.told_at.is_some_and(|at| now.since(Time::from_micros(at)) <= NEWS);
     let gauges = s.gauges.filter(|_| fresh).unwrap_or_default();
     let probes = probes(s.probes, now);
+    // Gauges hold until the next record says otherwise, so they are as new as the newest record.
+    let at = Time::from_micros(s.told_at.or(s.reported_at).unwrap_or_default());
     Endpoint {
         id: s.id,
         site: s.site_code,
         silence,
-        gateway: told(&gauges, "gateway")
+        back: Time::from_micros(s.back_at.unwrap_or_default()),
+        gateway: told(&gauges, "gateway", at)
             .or_else(|| burst(probes.get("gateway")))
-            .or_else(|| network["gateway"].is_string().then(|| path(&network, "gateway")).flatten()),
-        controller: told(&gauges, "controller")
+            .or_else(|| network["gateway"].is_string().then(|| path(&network, "gateway", at)).flatten()),
+        controller: told(&gauges, "controller", at)
             .or_else(|| burst(probes.get("controller")))
-            .or_else(|| path(&network, "controller")),
+            .or_else(|| path(&network, "controller", at)),
         #[allow(clippy::cast_precision_loss)] // milliseconds of a round trip
         usual_ms: usual_us.map(|us| us as f32 / 1000.0),
         services: services(&probes),
@@ -147,33 +158,34 @@ fn endpoint(s: Seen, usual_us: Option<i64>, now: Time) -> Endpoint {
 }
 
 /// Probes that are still news. One that can't be read is none.
-fn probes(all: Option<Value>, now: Time) -> BTreeMap<String, Probe> {
+fn probes(all: Option<Value>, now: Time) -> BTreeMap<String, Probed> {
     let all: BTreeMap<String, Value> = all.and_then(|v| serde_json::from_value(v).ok()).unwrap_or_default();
     let known = all.into_iter().filter_map(|(name, v)| Some((name, serde_json::from_value::<Probed>(v).ok()?)));
-    known.filter(|(_, p)| now.since(p.at) <= NEWS).map(|(name, p)| (name, p.probe)).collect()
+    known.filter(|(_, p)| now.since(p.at) <= NEWS).collect()
 }
 
 /// A measured way by its gauges, which are told as soon as they move.
-fn told(gauges: &Value, to: &str) -> Option<Path> {
+fn told(gauges: &Value, to: &str, at: Time) -> Option<Path> {
     let of = |what: &str| number(&gauges[format!("{to}_{what}").as_str()]);
-    Some(Path { loss_percent: Some(of("loss")?), p95_ms: of("p95_ms") })
+    Some(Path { at, loss_percent: Some(of("loss")?), p95_ms: of("p95_ms") })
 }
 
 /// A burst of packets as a measured way.
-fn burst(probe: Option<&Probe>) -> Option<Path> {
-    let trips = probe?.trips.filter(|t| t.sent > 0)?;
+fn burst(probed: Option<&Probed>) -> Option<Path> {
+    let Probed { at, probe } = probed?;
+    let trips = probe.trips.filter(|t| t.sent > 0)?;
     let (sent, lost) = (f32::from(trips.sent), f32::from(trips.lost.min(trips.sent)));
     #[allow(clippy::cast_precision_loss)] // microseconds of a round trip
     let p95_ms = (lost < sent).then_some(trips.p95_us as f32 / 1000.0);
-    Some(Path { loss_percent: Some(100.0 * lost / sent), p95_ms })
+    Some(Path { at: *at, loss_percent: Some(100.0 * lost / sent), p95_ms })
 }
 
 /// A measured way by the round trip of an older agent's last look.
-fn path(network: &Value, to: &str) -> Option<Path> {
+fn path(network: &Value, to: &str, at: Time) -> Option<Path> {
     let of = |what: &str| number(&network[format!("{to}_{what}").as_str()]);
     let p95_ms = of("p95_ms").or_else(|| of("rtt_ms"));
     let loss_percent = of("loss_percent");
-    (loss_percent.is_some() || p95_ms.is_some()).then_some(Path { loss_percent, p95_ms })
+    (loss_percent.is_some() || p95_ms.is_some()).then_some(Path { at, loss_percent, p95_ms })
 }
 
 #[allow(clippy::cast_possible_truncation)] // milliseconds and percent
@@ -182,11 +194,12 @@ fn number(v: &Value) -> Option<f32> {
 }
 
 /// What the office's prober found of services: all probes but those of the line itself.
-fn services(probes: &BTreeMap<String, Probe>) -> Vec<Service> {
+fn services(probes: &BTreeMap<String, Probed>) -> Vec<Service> {
     let services = probes.iter().filter(|(name, _)| !LINE.contains(&name.as_str()));
     services
-        .map(|(name, p)| Service {
+        .map(|(name, Probed { at, probe: p })| Service {
             name: name.clone(),
+            at: *at,
             ok: match p.state {
                 CheckState::Ok | CheckState::Warn => Some(true),
                 CheckState::Crit => Some(false),

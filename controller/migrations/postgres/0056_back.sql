@@ -1,0 +1,3 @@
+-- Since when an endpoint is heard without a break: when its link began, or when it was heard again after it was taken for
+-- silent. What was measured before says nothing of now.
+ALTER TABLE endpoints ADD COLUMN back_at BIGINT;
