@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tram_controller::domain::access::Role;
+use tram_controller::domain::endpoint::LinkWay;
 use tram_controller::domain::health::{Latest, Probed};
 use tram_controller::domain::incident::Thresholds;
 use tram_controller::domain::incident::hours::Hours;
@@ -310,10 +311,12 @@ async fn probes_of_offices_tell_a_service_from_a_line_and_a_cable() -> Result<()
             (1, &json!("service"), &json!("service:egov")),
             "{open:?}"
         );
-        // Then at one, and one of two computers there loses packets on the way to its router.
-        for id in &all[1..] {
+        // Then nowhere; then at one, and one of two computers there loses packets on the way to its router.
+        for id in &all {
             w.probed(*id, &[egov(true), burst(0)]).await?;
         }
+        w.looks(4).await?;
+        assert_eq!(list(&operator, "open=true").await?.len(), 0);
         w.probed(all[0], &[egov(false), burst(0)]).await?;
         w.probed(peer, &[burst(4)]).await?;
         w.looks(4).await?;
@@ -407,7 +410,7 @@ async fn what_was_measured_before_an_office_came_back_blames_nobody() -> Result<
                 assert_eq!(tx.endpoints_heard(&[heard], w.now().minus(LOOK)).await?, [here]);
             } else {
                 assert_eq!(tx.endpoints_heard(&[heard], w.now().minus(LOOK)).await?, []);
-                tx.endpoint_linked(here, w.now()).await?;
+                tx.endpoint_linked(here, w.now(), LinkWay::Socket).await?;
             }
             tx.commit().await?;
             w.looks(8).await?;
