@@ -25,6 +25,9 @@ pub struct Plan {
     /// The controller reads binary frames: short beats ([`crate::short`]) and packed messages ([`crate::packed`]).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub binary: bool,
+    /// The dictionary it reads messages with ([`crate::packed`]); 0: none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dictionary: u8,
     /// What the prober probes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
@@ -32,8 +35,21 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { delta_s: 60, keyframe_s: 900, metered: false, prober: false, binary: false, services: Vec::new() }
+        Self {
+            delta_s: 60,
+            keyframe_s: 900,
+            metered: false,
+            prober: false,
+            binary: false,
+            dictionary: 0,
+            services: Vec::new(),
+        }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]
+fn is_zero(n: &u8) -> bool {
+    *n == 0
 }
 
 /// One service to probe. Read-only, without credentials, and nothing about citizens.

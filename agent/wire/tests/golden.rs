@@ -375,6 +375,8 @@ fn what_a_report_is_answered_with() {
     controller("plan_quiet", ControllerMessage::Plan(Box::new(quiet)));
     let binary = Plan { binary: true, ..Plan::default() };
     controller("plan_binary", ControllerMessage::Plan(Box::new(binary)));
+    let dictionary = Plan { binary: true, dictionary: 1, ..Plan::default() };
+    controller("plan_dictionary", ControllerMessage::Plan(Box::new(dictionary)));
     controller("live", ControllerMessage::Live(Live { for_s: 300 }));
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use metrics::counter;
 use serde_json::json;
 use tram_wire::ids::EndpointId;
+use tram_wire::packed;
 use tram_wire::plan::{MAX_SERVICES, Plan, Service};
 use tram_wire::report::Report;
 use uuid::Uuid;
@@ -52,7 +53,7 @@ pub fn plan_of(app: &App, prober: bool, services: &[ProbeService]) -> Plan {
     let services = services.iter().filter(|_| prober).take(MAX_SERVICES).map(|s| s.service.clone()).collect();
     let seconds = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
     let (delta_s, keyframe_s) = (seconds(app.pace.report), seconds(app.pace.keyframe));
-    Plan { prober, services, delta_s, keyframe_s, binary: true, ..Plan::default() }
+    Plan { prober, services, delta_s, keyframe_s, binary: true, dictionary: packed::DICTIONARY, ..Plan::default() }
 }
 
 /// Names a prober at sites whose prober isn't heard; how many. Running it again right away names none.

@@ -83,7 +83,8 @@ fn measure() -> Result<Vec<Row>> {
     let ledger = std::fs::read_to_string(state.join("ledger.jsonl")).unwrap_or_default();
     // A minute has no keyframe in it, an hour has four.
     let keyframe = ledger.lines().filter(|l| l.contains("key\\\":true") || l.contains("\"key\":true"));
-    let keyframe = keyframe.map(|l| packed::pack(l).map_or(l.len(), |p| p.len())).max().unwrap_or(0);
+    let keyframe =
+        keyframe.map(|l| packed::pack_with(l, packed::DICTIONARY).map_or(l.len(), |p| p.len())).max().unwrap_or(0);
     let kb_h = ((wan.bytes() - bytes0) as f64 * hour + 4.0 * keyframe as f64) / 1e3;
     let begun = Instant::now();
     let doctor = quiet(Command::new(&binary).args(["doctor", "--json"]).arg("--state").arg(&state))?.wait()?;
