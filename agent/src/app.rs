@@ -28,13 +28,15 @@ use crate::host::{Burst, Host};
 use crate::identity::{self, Identity, IdentityError, Request};
 use crate::ledger::Ledger;
 use crate::link::machine::{Due, Heard, Machine};
-use crate::link::{Link, LinkError, renew, time, tls};
+use crate::link::{Link, LinkError, time, tls};
 use crate::outbox::Outbox;
 use crate::report::{Gathered, LinkFacts, Reporter, Want};
 use crate::status::{LinkStatus, Status};
 use crate::trusted;
+use upgrade::Upgrade;
 
 mod standing;
+mod upgrade;
 
 /// Why the agent can't run at all. A link that doesn't work is not such a reason.
 #[derive(Debug, thiserror::Error)]
@@ -157,6 +159,7 @@ struct App<H> {
     orders: Orders,
     /// Set by an order that wants everything told anew.
     resend: Arc<AtomicBool>,
+    upgrade: Upgrade,
 }
 
 /// What the loop woke up for.
@@ -169,6 +172,8 @@ enum Woke {
     Looked(bool),
     Measured(SocketAddr, Option<Burst>),
     Ordered(OrderNews),
+    /// Whether a WebSocket gets through by now.
+    Upgrades(bool),
     Stop(GoodbyeReason),
 }
 
@@ -190,6 +195,7 @@ pub async fn run<H: Host + Send + 'static>(
         to: identity.controller.parse()?,
         orders: Orders::new(&config.state, &config.deny, identity.endpoint_id),
         resend: Arc::default(),
+        upgrade: Upgrade::new(config.upgrade_again),
         findings: Vec::new(),
         tls: tls::link(&identity).map_err(RunError::Tls)?,
         identity,
@@ -240,6 +246,7 @@ pub async fn run<H: Host + Send + 'static>(
             Woke::Looked(new) => app.looked(new),
             Woke::Measured(to, burst) => app.measured(to, burst),
             Woke::Ordered(news) => app.ordered(news).await,
+            Woke::Upgrades(through) => app.upgraded(through),
             Woke::Stop(reason) => {
                 app.stop(reason).await;
                 return Ok(());
@@ -255,7 +262,7 @@ impl<H: Host + Send + 'static> App<H> {
 
     async fn wait(&mut self, stop: Pin<&mut impl Future<Output = GoodbyeReason>>) -> Woke {
         let idle = matches!(self.desk, Desk::Idle(_));
-        let mut wake = self.machine.wake().min(self.keeper.wake()).min(self.next_plugged);
+        let mut wake = self.machine.wake().min(self.keeper.wake()).min(self.next_plugged).min(self.upgrade.wake());
         if self.plan.is_some() && idle && !self.old_fashioned() {
             wake = wake.min(self.next_key).min(self.next_delta);
         }
@@ -267,7 +274,7 @@ impl<H: Host + Send + 'static> App<H> {
         }
         let wake = self.begun + wake.max(self.now());
         let begun = self.begun;
-        let Self { opening, link, desk, keeper, measuring, orders, .. } = self;
+        let Self { opening, link, desk, keeper, measuring, orders, upgrade, .. } = self;
         let opened = async {
             match opening {
                 Some(o) => o.await,
@@ -310,12 +317,14 @@ impl<H: Host + Send + 'static> App<H> {
             }
             new = keeper.news(|| begun.elapsed()) => Woke::Looked(new),
             news = orders.next() => Woke::Ordered(news),
+            through = upgrade.asked() => Woke::Upgrades(through),
             () = sleep_until(wake) => Woke::Timer,
         }
     }
 
     async fn do_what_is_due(&mut self) {
         self.look_around();
+        self.ask_upgrade();
         if self.owed && matches!(self.desk, Desk::Idle(_)) && self.machine.is_up() && self.old_fashioned() {
             self.begin_report(true);
         }
@@ -504,7 +513,7 @@ impl<H: Host + Send + 'static> App<H> {
         let ended = std::mem::take(&mut self.ended);
         self.opening = Some(Box::pin(async move {
             if ended {
-                return renew_ended(&to, tls).await;
+                return standing::renew_ended(&to, tls).await;
             }
             match Link::open(&to, tls.clone()).await {
                 // This computer's clock says so. The controller's may not.
@@ -527,6 +536,7 @@ impl<H: Host + Send + 'static> App<H> {
             Opened::Link(link) => {
                 self.peer = link.peer();
                 self.blocked = None;
+                self.upgrade.linked(self.now(), link.is_by_requests());
                 self.link = Some(link);
                 self.machine.opened(self.now());
             }
@@ -604,6 +614,7 @@ impl<H: Host + Send + 'static> App<H> {
 
     fn facts(&self) -> LinkFacts {
         let controller = match self.blocked {
+            _ if self.machine.is_up() && self.is_polled() => Reach::Polled,
             _ if self.machine.is_up() => Reach::Linked,
             Some(code) => Reach::Blocked(code),
             None => Reach::Silent,
@@ -632,7 +643,8 @@ impl<H: Host + Send + 'static> App<H> {
         match self.machine.heard(now, wall, message) {
             Heard::Welcome => {
                 note(&format!("linked to {}", self.to));
-                self.status = LinkStatus::Up { since_ms: wall };
+                let by = self.is_polled().then(|| "requests".to_owned());
+                self.status = LinkStatus::Up { since_ms: wall, by };
                 self.up = Some((now, false));
                 self.links += 1;
                 self.line.back(now);
@@ -696,11 +708,12 @@ impl<H: Host + Send + 'static> App<H> {
         {
             self.ledger.note(wall, "sent", &text);
         }
-        let binary = self.up.is_some_and(|(_, planned)| planned) && self.plan.as_ref().is_some_and(|p| p.binary);
+        let plan = self.plan.as_ref().filter(|_| self.up.is_some_and(|(_, planned)| planned));
+        let (binary, dictionary) = plan.map_or((false, 0), |p| (p.binary, p.dictionary));
         let sending = async {
             match message {
                 AgentMessage::Beat(beat) if binary => link.beat(beat).await,
-                message if binary => link.send_packed(message).await,
+                message if binary => link.send_packed(message, dictionary).await,
                 message => link.send(message).await,
             }
         };
@@ -720,6 +733,7 @@ impl<H: Host + Send + 'static> App<H> {
     fn dropped(&mut self, why: &str) {
         self.opening = None;
         self.link = None;
+        self.upgrade.cut();
         self.owed = false;
         if self.up.take().is_some() {
             // What there is to say of a cut is said soon, not with the next period.
@@ -766,19 +780,6 @@ impl<H: Host + Send + 'static> App<H> {
         if let Err(e) = status.save(Path::new(&self.state)) {
             note(&format!("the status can't be written: {e}"));
         }
-    }
-}
-
-async fn renew_ended(to: &Address, tls: Arc<ClientConfig>) -> Opened {
-    let failed = |e: String| Opened::Failed(LinkError::Connect(std::io::Error::other(e)));
-    let request = match Request::new() {
-        Ok(request) => request,
-        Err(e) => return failed(e.to_string()),
-    };
-    match renew::renew(to, tls, &request.csr_pem).await {
-        Ok(issued) => Opened::Renewed(request, issued),
-        Err(renew::RenewError::Refused(refusal)) => Opened::Refused(refusal),
-        Err(e) => failed(e.to_string()),
     }
 }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub deny: PathBuf,
     /// How the controller is reached; absent: as the environment says.
     pub proxy: Option<Proxy>,
+    /// How often a WebSocket is tried again where none got through.
+    pub upgrade_again: Duration,
 }
 
 /// A proxy on the way to the controller.
@@ -91,6 +94,13 @@ struct File {
     desk: DeskFile,
     diagnosis: DiagnosisFile,
     proxy: Option<ProxyFile>,
+    link: LinkFile,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct LinkFile {
+    upgrade_again_s: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -226,6 +236,13 @@ impl Config {
                 }
             },
             proxy: file.proxy.map(ProxyFile::validate).transpose()?,
+            upgrade_again: match file.link.upgrade_again_s {
+                None => Duration::from_secs(1800),
+                Some(s @ 1..=86_400) => Duration::from_secs(s),
+                Some(_) => {
+                    return Err(ConfigError::Value { key: "link.upgrade_again_s", why: "write 1 to 86400 seconds" });
+                }
+            },
         })
     }
 }

@@ -23,6 +23,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::ledger::Ledger;
 use crate::link::{tls, way};
 use crate::report::{Gathered, LinkFacts, Reporter, Want};
+use crate::status::{LinkStatus, Status};
 
 const REACH_DEADLINE: Duration = Duration::from_secs(2);
 /// Longest that anybody waits for the collectors.
@@ -98,6 +99,11 @@ async fn judge<H: Host + Send + 'static>(
     });
     if let Some((rtt, reach)) = found {
         (facts.rtt, facts.controller) = (rtt, reach);
+        // How the running agent gets there only it knows.
+        let status = Status::load(&config.state).ok().map(|s| s.link);
+        if facts.controller == Reach::Answers && matches!(status, Some(LinkStatus::Up { by: Some(_), .. })) {
+            facts.controller = Reach::Polled;
+        }
     }
     let mut reporter = Reporter::new(host, config.into());
     let (seen, hardware) = reporter.look(&facts, &gathered, Want::Key, &Plan::default()).await;

@@ -280,7 +280,10 @@ fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     println!("endpoint    {}", status.endpoint_id);
     println!("controller  {}", status.controller);
     match &status.link {
-        LinkStatus::Up { .. } => println!("link        up"),
+        LinkStatus::Up { by: None, .. } => println!("link        up"),
+        LinkStatus::Up { .. } => {
+            println!("link        up, by requests: something on the way lets no WebSocket through")
+        }
         LinkStatus::Down { reason, code: None } => println!("link        down: {reason}"),
         LinkStatus::Down { reason, code: Some(code) } => println!("link        down ({code}): {reason}"),
         LinkStatus::Refused { code, reason } => println!("link        refused ({code}): {reason}"),

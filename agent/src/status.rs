@@ -34,6 +34,9 @@ pub enum LinkStatus {
     Up {
         /// Since when.
         since_ms: i64,
+        /// What carries it, if it is no WebSocket: `requests`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
     },
     /// Open, but several computers show this identity: an operator has to say whose it is.
     Quarantined {

@@ -5,6 +5,7 @@ pub mod cable;
 pub mod db;
 pub mod device;
 pub mod endless;
+pub mod front;
 pub mod gate;
 pub mod gateways;
 pub mod guest;

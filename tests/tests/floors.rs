@@ -43,7 +43,7 @@ const AGENT: &[(&str, u8)] = &[
     ("doctor", 5),
     ("enrolling", 5),
     ("report", 4),
-    ("status", 5),
+    ("status", 4),
     ("app", 6),
     ("cli", 5),
 ];

@@ -10,10 +10,13 @@ use anyhow::{Context, Result, ensure};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tram_agent::identity::Identity;
+use tram_agent::link::tls;
 use tram_controller::domain::time::Time;
 use tram_controller::identity::ca::DeviceCa;
-use tram_tests::device::{Device, token};
+use tram_tests::device::{Console, Device, token};
+use tram_tests::front::{Front, Meddling};
 use tram_tests::world::World;
 use tram_wire::SERVER_NAME;
 
@@ -260,6 +263,84 @@ fn a_front_that_takes_the_upgrade_away_is_named() -> Result<()> {
     device.start()?;
     let reason = down(&mut world, &device, "upgrade_removed")?;
     ensure!(reason.contains("HTTP 426"), "{reason}");
+    Ok(())
+}
+
+/// An endpoint whose way to the controller leads by a front, and the front.
+fn behind(world: &World, mode: Meddling, config: &str) -> Result<(Device, String, Front)> {
+    let (device, id) = Device::enrolled(world)?;
+    let now = Time::from_micros(chrono_now()?);
+    let (chain, key) = DeviceCa::open(world.path(), now)?.listener(now)?;
+    let client = tls::link(&Identity::load(&device.state())?)?;
+    let front = Front::start(server(chain, key)?, world.agents, client, mode)?;
+    let mut identity = device.identity()?;
+    identity["controller"] = format!("https://{}", front.at).into();
+    device.set_identity(&identity)?;
+    device.configure(config)?;
+    Ok((device, id, front))
+}
+
+/// Waits until the link is up, by this.
+fn linked(world: &mut World, device: &Device, console: &Console, id: &str, by: Option<&str>) -> Result<()> {
+    let mut last = (Value::Null, Value::Null);
+    let way = if by.is_some() { "poll" } else { "websocket" };
+    let seen = world.until(&format!("it is linked by {way}"), |_| {
+        last = (device.link()?, console.get(&format!("/api/v1/endpoints/{id}"))?.1["link"].clone());
+        Ok(last.0["state"] == "up" && last.0["by"].as_str() == by && last.1 == way)
+    });
+    seen.with_context(|| format!("{last:?}\n{}", device.log()))
+}
+
+#[test]
+fn where_no_upgrade_gets_through_the_link_goes_on_by_requests() -> Result<()> {
+    let mut world = World::new()?;
+    world.start_with(&[("TRAM_HEALTH_BEAT_SECONDS", "2"), ("TRAM_HEALTH_REPORT_SECONDS", "3")])?;
+    world.listening()?;
+    let console = Console::sign_in(&world, "support")?;
+    let (mut device, id, front) = behind(&world, Meddling::NoUpgrade, "[link]\nupgrade_again_s = 2\n")?;
+    device.start()?;
+    linked(&mut world, &device, &console, &id, Some("requests"))?;
+    assert_eq!(doctor(&device)?, "controller_polled");
+    let health = format!("/api/v1/endpoints/{id}/health");
+    world.until("it reports", |_| Ok(console.get(&health)?.1["gauges"]["cpu"].is_number()))?;
+    // Both directions, with much to say: what support asks for is done.
+    let (status, asked) = console.post(&format!("/api/v1/endpoints/{id}/diagnoses"), &json!({"action": "line"}))?;
+    ensure!(status == 200, "{asked}");
+    let path = format!("/api/v1/diagnoses/{}", asked["id"].as_str().context("id")?);
+    world.until("it is done", |_| Ok(console.get(&path)?.1["state"] == "ended"))?;
+    ensure!(console.get(&path)?.1["outcome"] == "done");
+    // Answers were lost on the way, and nothing with them.
+    world.until("answers are lost", |_| Ok(front.requests().1 >= 3))?;
+    world.until("it is heard", |_| Ok(console.get(&format!("/api/v1/endpoints/{id}"))?.1["state"] == "online"))?;
+
+    // The front is mended: the endpoint finds out by itself.
+    front.meddle(Meddling::None);
+    linked(&mut world, &device, &console, &id, None)?;
+    // And broken again; then the endpoint is withdrawn, which it is told by requests, too.
+    front.meddle(Meddling::NoUpgrade);
+    front.cut();
+    linked(&mut world, &device, &console, &id, Some("requests"))?;
+    world.cli(&["admin", "endpoint", "revoke", &id, "--reason", "thay máy"])?;
+    world.until("it is refused", |_| Ok(device.link()?["code"] == "revoked"))?;
+    Ok(())
+}
+
+#[test]
+fn a_front_that_eats_pings_does_not_end_the_link() -> Result<()> {
+    let mut world = World::new()?;
+    world.start_with(&[("TRAM_HEALTH_BEAT_SECONDS", "2"), ("TRAM_HEALTH_REPORT_SECONDS", "3")])?;
+    world.listening()?;
+    let console = Console::sign_in(&world, "support")?;
+    let (mut device, id, front) = behind(&world, Meddling::EatsPings, "")?;
+    device.start()?;
+    linked(&mut world, &device, &console, &id, None)?;
+    let since = device.link()?["since_ms"].clone();
+    world.until("pongs are eaten and beats are not", |_| {
+        let (eaten, frames) = front.frames();
+        Ok(eaten >= 4 && frames >= 30)
+    })?;
+    let now = device.link()?;
+    ensure!(now["state"] == "up" && now["since_ms"] == since, "{now}\n{}", device.log());
     Ok(())
 }
 

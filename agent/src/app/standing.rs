@@ -1,15 +1,18 @@
 //! Who this computer is to its controller: its certificate's renewal, and what becomes of an identity that several show.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use tram_wire::AgentMessage;
 use tram_wire::enrol::{EnrolResponse, Issued, Renew};
 use tram_wire::hello::Hello;
 
-use super::{App, note};
+use super::{App, Opened, note};
+use crate::config::Address;
 use crate::host::Host;
 use crate::identity::Request;
-use crate::link::tls;
+use crate::link::{LinkError, renew, tls};
 use crate::outbox::Outbox;
 use crate::status::LinkStatus;
 use crate::{collect, generalize};
@@ -103,5 +106,19 @@ impl<H: Host + Send + 'static> App<H> {
             }
             Err(e) => note(&format!("the new identity can't be used: {e}")),
         }
+    }
+}
+
+/// Asks for a certificate for a new key, by the ended one.
+pub(super) async fn renew_ended(to: &Address, tls: Arc<ClientConfig>) -> Opened {
+    let failed = |e: String| Opened::Failed(LinkError::Connect(std::io::Error::other(e)));
+    let request = match Request::new() {
+        Ok(request) => request,
+        Err(e) => return failed(e.to_string()),
+    };
+    match renew::renew(to, tls, &request.csr_pem).await {
+        Ok(issued) => Opened::Renewed(request, issued),
+        Err(renew::RenewError::Refused(refusal)) => Opened::Refused(refusal),
+        Err(e) => failed(e.to_string()),
     }
 }

@@ -18,6 +18,7 @@ impl Check for Controller {
             (Reach::Silent, _) => Outcome::crit("controller_silent"),
             (Reach::Blocked(code), _) => Outcome::crit(code),
             (Reach::Refused(code), _) => Outcome::crit("controller_refused").with("reason", code),
+            (Reach::Polled, _) => Outcome::warn("controller_polled"),
             (_, Some(ms)) if ms >= SLOW_MS => Outcome::warn("controller_slow").with("ms", ms.round()),
             (_, Some(ms)) => Outcome::ok("controller_ok").with("ms", ms),
             (_, None) => Outcome::ok("controller_ok"),

@@ -16,7 +16,9 @@ impl Check for Gateway {
         let Some(gateway) = &facts.network.gateway else { return Outcome::warn("gateway_none") };
         let outcome = match facts.network.gateway_rtt_ms {
             // Some routers answer nothing at all; with the link up that is their habit, not a fault.
-            None if facts.controller == super::Reach::Linked => Outcome::unknown("gateway_mute"),
+            None if matches!(facts.controller, super::Reach::Linked | super::Reach::Polled) => {
+                Outcome::unknown("gateway_mute")
+            }
             None => Outcome::crit("gateway_silent"),
             Some(ms) if ms >= SLOW_MS => Outcome::warn("gateway_slow").with("ms", ms.round()),
             Some(ms) => Outcome::ok("gateway_ok").with("ms", ms),

@@ -61,6 +61,8 @@ pub struct Certificate {
 pub enum Reach {
     /// The link is open.
     Linked,
+    /// It is, by requests: no WebSocket gets through.
+    Polled,
     /// Its port answers; whether it accepts this endpoint isn't known here.
     Answers,
     /// It doesn't answer.

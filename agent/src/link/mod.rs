@@ -1,9 +1,11 @@
-//! The link: one outbound WebSocket over mutual TLS. [`machine`] decides, this carries.
+//! The link: one outbound WebSocket over mutual TLS, or [`poll`] where that does not get through. [`machine`] decides,
+//! this carries.
 
 mod der;
 pub mod enrol;
 pub mod http;
 pub mod machine;
+pub mod poll;
 pub mod renew;
 pub mod time;
 pub mod tls;
@@ -11,16 +13,19 @@ pub mod way;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tram_wire::frame::MAX_FRAME;
 use tram_wire::heartbeat::Beat;
+use tram_wire::poll::Frame;
 use tram_wire::{AgentMessage, ControllerMessage, Incoming, LINK_PATH, SERVER_NAME, WireError, packed, short};
 
 use crate::config::Address;
@@ -62,17 +67,50 @@ impl From<tungstenite::Error> for LinkError {
     }
 }
 
+/// From a connection that is proved at both ends to the WebSocket on it. What takes longer is taken for something on the
+/// way that lets no upgrade through.
+const UPGRADE: Duration = Duration::from_secs(8);
+
+/// What carries it.
+enum By {
+    Socket(Box<WebSocketStream<TlsStream<TcpStream>>>),
+    Requests(poll::Poll),
+}
+
 /// An open link.
 pub struct Link {
-    socket: WebSocketStream<TlsStream<TcpStream>>,
+    by: By,
     /// Messages of kinds this agent is too old to know.
     skipped: u64,
 }
 
 impl Link {
-    /// Connects, proves both ends and upgrades.
+    /// Connects, proves both ends and upgrades; where no upgrade gets through, goes on by requests.
     pub async fn open(to: &Address, config: Arc<ClientConfig>) -> Result<Self, LinkError> {
-        let stream = tls::connect(to, config).await?;
+        let stream = tls::connect(to, config.clone()).await?;
+        match Self::upgrade(stream).await {
+            Ok(link) => Ok(link),
+            // A controller that is older than that answers as it does to any path it does not know.
+            Err(e) => match poll::Poll::open(to, config).await {
+                Ok(by) => Ok(Self { by: By::Requests(by), skipped: 0 }),
+                Err(_) => Err(e),
+            },
+        }
+    }
+
+    /// Whether an upgrade gets through by now.
+    pub async fn upgrades(to: &Address, config: Arc<ClientConfig>) -> bool {
+        let Ok(stream) = tls::connect(to, config).await else { return false };
+        match Self::upgrade(stream).await {
+            Ok(mut link) => {
+                let _ = timeout(UPGRADE, link.close()).await;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    async fn upgrade(stream: TlsStream<TcpStream>) -> Result<Self, LinkError> {
         // The library's buffers of 128 KiB would be most of the agent's memory.
         let limits = WebSocketConfig::default()
             .read_buffer_size(4096)
@@ -81,54 +119,78 @@ impl Link {
             .max_message_size(Some(MAX_FRAME))
             .max_frame_size(Some(MAX_FRAME));
         let url = format!("wss://{SERVER_NAME}{LINK_PATH}");
-        let (socket, _) = match tokio_tungstenite::client_async_with_config(url, stream, Some(limits)).await {
-            Err(tungstenite::Error::Http(answer)) => {
-                return Err(LinkError::Connect(way::Blocked::Upgrade(answer.status().as_u16()).into()));
+        let removed = |status| LinkError::Connect(way::Blocked::Upgrade(status).into());
+        match timeout(UPGRADE, tokio_tungstenite::client_async_with_config(url, stream, Some(limits))).await {
+            Ok(Ok((socket, _))) => Ok(Self { by: By::Socket(Box::new(socket)), skipped: 0 }),
+            Ok(Err(tungstenite::Error::Http(answer))) => Err(removed(answer.status().as_u16())),
+            // It was answered as if it were switched, by somebody who can't.
+            Ok(Err(tungstenite::Error::Protocol(_))) => Err(removed(101)),
+            Ok(Err(e)) => Err(e.into()),
+            Err(_) => {
+                Err(LinkError::Connect(io::Error::new(io::ErrorKind::TimedOut, "no answer to the upgrade in time")))
             }
-            other => other?,
-        };
-        Ok(Self { socket, skipped: 0 })
+        }
+    }
+
+    /// It is carried by requests: no WebSocket gets through.
+    #[must_use]
+    pub fn is_by_requests(&self) -> bool {
+        matches!(self.by, By::Requests(_))
     }
 
     /// Whom it leads to.
     #[must_use]
     pub fn peer(&self) -> Option<std::net::SocketAddr> {
-        self.socket.get_ref().get_ref().0.peer_addr().ok()
+        match &self.by {
+            By::Socket(socket) => socket.get_ref().get_ref().0.peer_addr().ok(),
+            By::Requests(poll) => poll.peer(),
+        }
     }
 
     /// Sends one message.
     pub async fn send(&mut self, message: &AgentMessage) -> Result<(), LinkError> {
-        Ok(self.socket.send(Message::text(message.encode()?)).await?)
+        self.put(Frame::Text(message.encode()?)).await
     }
 
     /// Sends a beat in its short form.
     pub async fn beat(&mut self, beat: &Beat) -> Result<(), LinkError> {
-        Ok(self.socket.send(Message::binary(short::beat(beat))).await?)
+        self.put(Frame::Binary(short::beat(beat))).await
     }
 
-    /// Sends one message, packed if that is worth it.
-    pub async fn send_packed(&mut self, message: &AgentMessage) -> Result<(), LinkError> {
+    /// Sends one message, packed with this dictionary if that is worth it.
+    pub async fn send_packed(&mut self, message: &AgentMessage, dictionary: u8) -> Result<(), LinkError> {
         let text = message.encode()?;
-        let frame = packed::pack(&text).map_or_else(|| Message::text(text), Message::binary);
-        Ok(self.socket.send(frame).await?)
+        self.put(packed::pack_with(&text, dictionary).map_or(Frame::Text(text), Frame::Binary)).await
+    }
+
+    async fn put(&mut self, frame: Frame) -> Result<(), LinkError> {
+        match (&mut self.by, frame) {
+            (By::Requests(poll), frame) => poll.send(frame).await,
+            (By::Socket(socket), Frame::Text(text)) => Ok(socket.send(Message::text(text)).await?),
+            (By::Socket(socket), Frame::Binary(bytes)) => Ok(socket.send(Message::binary(bytes)).await?),
+        }
     }
 
     /// The next message this agent knows. Safe to drop half-way.
     pub async fn next(&mut self) -> Result<ControllerMessage, LinkError> {
         loop {
-            match self.socket.next().await.ok_or(LinkError::Closed)?? {
-                Message::Text(text) => match ControllerMessage::decode(text.as_bytes())? {
-                    Incoming::Message(m) => return Ok(m),
-                    Incoming::Unknown { .. } => self.skipped += 1,
+            let message = match &mut self.by {
+                By::Requests(poll) => match poll.next().await? {
+                    Frame::Text(text) => text_message(text.as_bytes())?,
+                    Frame::Binary(bytes) => short_message(&bytes),
                 },
-                Message::Close(_) => return Err(LinkError::Closed),
-                Message::Binary(bytes) => match short::read_ack(&bytes) {
-                    Some(ack) => return Ok(ControllerMessage::BeatAck(ack)),
-                    // A kind made after this build.
-                    None => self.skipped += 1,
+                By::Socket(socket) => match socket.next().await.ok_or(LinkError::Closed)?? {
+                    Message::Text(text) => text_message(text.as_bytes())?,
+                    Message::Binary(bytes) => short_message(&bytes),
+                    Message::Close(_) => return Err(LinkError::Closed),
+                    // Pings are answered by the library.
+                    Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
                 },
-                // Pings are answered by the library.
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            };
+            match message {
+                Some(message) => return Ok(message),
+                // A kind made after this build.
+                None => self.skipped += 1,
             }
         }
     }
@@ -141,7 +203,21 @@ impl Link {
 
     /// Closes politely.
     pub async fn close(&mut self) {
-        // The other end may be gone already; nothing is lost by that.
-        let _ = self.socket.close(None).await;
+        match &mut self.by {
+            // The other end may be gone already; nothing is lost by that.
+            By::Socket(socket) => drop(socket.as_mut().close(None).await),
+            By::Requests(poll) => poll.close().await,
+        }
     }
+}
+
+fn text_message(text: &[u8]) -> Result<Option<ControllerMessage>, LinkError> {
+    match ControllerMessage::decode(text)? {
+        Incoming::Message(m) => Ok(Some(m)),
+        Incoming::Unknown { .. } => Ok(None),
+    }
+}
+
+fn short_message(bytes: &[u8]) -> Option<ControllerMessage> {
+    short::read_ack(bytes).map(ControllerMessage::BeatAck)
 }

@@ -28,6 +28,7 @@
 //!                                  ←   new_identity: this was a copy; a renew is answered with
 //!                                  ←   reborn: it is an endpoint of its own from here on
 //!   goodbye                        →
+//!   POST /agent/v1/poll (mTLS)     →   the same talk by requests, where a WebSocket does not get through: [`poll`]
 //!   GET  /agent/v1/tunnel (mTLS)   →   streams of a session: [`tunnel`], [`session`]
 //!   POST /agent/v1/desk/… (mTLS)   →   an officer signs in and asks for a desktop: [`desk`]; a [`lease`] for outages;
 //!                                      calls support: [`call`]
@@ -48,6 +49,7 @@ pub mod lease;
 mod order;
 pub mod packed;
 pub mod plan;
+pub mod poll;
 pub mod refusal;
 pub mod report;
 pub mod session;

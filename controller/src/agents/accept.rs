@@ -21,16 +21,20 @@ use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tram_wire::enrol::{EnrolRequest, Renew};
 use tram_wire::frame::MAX_FRAME;
+use tram_wire::poll::POLL_PATH;
 use tram_wire::refusal::Refusal;
 use tram_wire::{ENROL_PATH, LINK_PATH, RENEW_PATH, TIME_PATH, TUNNEL_PATH};
 
-use super::{Agents, conn, desk, tunnel};
+use super::{Agents, conn, desk, poll, tunnel};
+use crate::domain::endpoint::LinkWay;
 use crate::services::{endpoints, enrolments};
 
 /// Handshakes must end within this time; thin lines are slow, attackers slower.
 const HANDSHAKE: Duration = Duration::from_secs(20);
-/// A request must arrive within this time.
+/// A body must arrive within this time.
 const REQUEST: Duration = Duration::from_secs(20);
+/// A head must, and so long may a connection stay without one: who links by requests says something with every beat.
+const BETWEEN: Duration = Duration::from_secs(75);
 
 pub(super) async fn run(agents: Agents, listener: TcpListener, config: Arc<ServerConfig>) {
     let acceptor = TlsAcceptor::from(config);
@@ -86,7 +90,7 @@ async fn connection(agents: Agents, stream: tokio_rustls::server::TlsStream<TcpS
     // One small buffer while the request is read; the WebSocket brings its own.
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST)
+        .header_read_timeout(BETWEEN)
         .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
@@ -108,6 +112,7 @@ async fn answer(
             json(StatusCode::OK, &serde_json::json!({"server_ms": agents.app.clock.now().micros() / 1000}))
         }
         (&Method::GET, LINK_PATH) => link(agents, certificate, peer, request),
+        (&Method::POST, path) if path.starts_with(POLL_PATH) => poll::answer(agents, certificate, peer, request).await,
         (method, path) => match desk::Ask::of(method, path) {
             Some(ask) => desk::answer(&agents, certificate.as_ref(), peer, ask, request).await,
             None => status(StatusCode::NOT_FOUND),
@@ -193,7 +198,7 @@ fn link(
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(io) => conn::run(agents, certificate, peer, TokioIo::new(io)).await,
+            Ok(io) => conn::run(agents, certificate, peer, LinkWay::Socket, Box::new(TokioIo::new(io))).await,
             Err(e) => tracing::debug!(%peer, error = %e, "an upgrade failed"),
         }
     });

@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use metrics::counter;
 use rustls::pki_types::CertificateDer;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -29,7 +27,7 @@ use super::ingest::Update;
 use super::registry::Seat;
 use super::{Agents, apart};
 use crate::domain::copies::{Claim, Known, Signal, is_copy};
-use crate::domain::endpoint::reconnect_window;
+use crate::domain::endpoint::{LinkWay, reconnect_window};
 use crate::services::{copies, diagnosis, endpoints, health};
 
 /// From the upgrade to `hello`.
@@ -48,7 +46,22 @@ const NEWS_BURST: u32 = 2 * MAX_NEWS;
 /// Batches of records on their way into the database; an agent waits for the answers to a few.
 const BATCHES: usize = 64;
 
-pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
+/// What a link's bytes go by: a connection, or requests.
+pub(super) trait Line: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Line for T {}
+
+pub(super) type Socket = WebSocketStream<Box<dyn Line>>;
+
+/// The library's default of 128 KiB each would be most of the memory of an endpoint.
+pub(super) fn limits() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(4096)
+        .write_buffer_size(4096)
+        .max_write_buffer_size(2 * MAX_FRAME)
+        .max_message_size(Some(MAX_FRAME))
+        .max_frame_size(Some(MAX_FRAME))
+}
 
 /// Who said hello.
 #[expect(clippy::large_enum_variant, reason = "made once a link and taken apart at once")]
@@ -73,18 +86,12 @@ pub(super) async fn run(
     agents: Agents,
     certificate: Option<CertificateDer<'static>>,
     peer: SocketAddr,
-    io: TokioIo<Upgraded>,
+    way: LinkWay,
+    line: Box<dyn Line>,
 ) {
-    // The library's default of 128 KiB each would be most of the memory of an endpoint.
-    let limits = WebSocketConfig::default()
-        .read_buffer_size(4096)
-        .write_buffer_size(4096)
-        .max_write_buffer_size(2 * MAX_FRAME)
-        .max_message_size(Some(MAX_FRAME))
-        .max_frame_size(Some(MAX_FRAME));
-    let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(limits)).await;
+    let mut socket = WebSocketStream::from_raw_socket(line, Role::Server, Some(limits())).await;
     let end = match greet(&agents, certificate.as_ref(), peer, &mut socket).await {
-        Ok(Greeted::Link(id, hello, known)) => linked(&agents, id, &hello, known, peer, &mut socket).await,
+        Ok(Greeted::Link(id, hello, known)) => linked(&agents, id, (&hello, way), known, peer, &mut socket).await,
         Ok(Greeted::Apart(id, who)) => apart::run(&agents, id, &who, peer, &mut socket).await,
         Err(end) => end,
     };
@@ -189,7 +196,7 @@ fn hello_skew(agents: &Agents, hello: &Hello) -> i64 {
 async fn linked(
     agents: &Agents,
     id: EndpointId,
-    hello: &Hello,
+    (hello, way): (&Hello, LinkWay),
     known: Known,
     peer: SocketAddr,
     socket: &mut Socket,
@@ -198,7 +205,7 @@ async fn linked(
     let seat = agents.registry.sit(id, known.clone(), now);
     seat.heard(now, Some(skew(hello.at_ms, now.micros() / 1000, None)));
     if let Ok(report) = endpoints::report_of_hello(hello) {
-        agents.ingest.send(Update::linked(id, now, seat.skew_ms(), report, known)).await;
+        agents.ingest.send(Update::linked(id, now, seat.skew_ms(), report, (known, way))).await;
     }
     tracing::debug!(endpoint = %id, %peer, "linked");
     let end = listen(agents, id, peer, &seat, socket).await;

@@ -18,7 +18,7 @@ use tram_wire::report::Report as HealthReport;
 
 use super::registry::Registry;
 use crate::domain::copies::Known;
-use crate::domain::endpoint::SHUT_DOWN;
+use crate::domain::endpoint::{LinkWay, SHUT_DOWN};
 use crate::domain::time::Time;
 use crate::services::App;
 use crate::services::health::{self, Arrival};
@@ -44,7 +44,7 @@ pub(super) struct Update {
     heard: Option<Heard>,
     report: Option<Report>,
     /// It linked, and so showed its identity.
-    linked: Option<Known>,
+    linked: Option<(Known, LinkWay)>,
     left: Option<GoodbyeReason>,
     health: Option<Health>,
 }
@@ -62,7 +62,13 @@ impl Update {
     }
 
     /// It linked, and said hello.
-    pub(super) fn linked(id: EndpointId, at: Time, skew_ms: Option<i64>, hello: Report, known: Known) -> Self {
+    pub(super) fn linked(
+        id: EndpointId,
+        at: Time,
+        skew_ms: Option<i64>,
+        hello: Report,
+        known: (Known, LinkWay),
+    ) -> Self {
         let heard = Some(Heard { id, at, skew_ms });
         Self { heard, report: Some(hello), linked: Some(known), ..Self::new(id, at) }
     }
@@ -204,9 +210,9 @@ impl Writer {
         heard.sort_by_key(|h| h.id);
         let back = tx.endpoints_heard(&heard, self.app.pace.back_since(self.app.clock.now())).await?;
         for u in batch {
-            if let Some(known) = &u.linked {
+            if let Some((known, way)) = &u.linked {
                 tx.put_endpoint_known(u.id, known).await?;
-                tx.endpoint_linked(u.id, u.at).await?;
+                tx.endpoint_linked(u.id, u.at, *way).await?;
                 if back.contains(&u.id) {
                     tx.endpoint_event(u.id, "online", "", u.at).await?;
                 }

@@ -4,7 +4,7 @@
 //! accept ── TLS, client certificate, hyper ──► enrol (POST) ──► services::endpoints::enrol
 //!                                         ├──► desk (POST, GET) ─► services::desk
 //!                                         ├──► tunnel ──► the gateway, by the composition root
-//!                                         └──► conn (WebSocket) ──► registry (who is here, last heard)
+//!                                         └──► conn (WebSocket, or poll) ──► registry (who is here, last heard)
 //!                                                          └──────► ingest (one writer, batches)
 //! ```
 //! Beats touch memory only; [`ingest`] writes who was heard every few seconds in one statement.
@@ -25,6 +25,7 @@ mod desk;
 mod ingest;
 mod limit;
 mod orders;
+mod poll;
 mod registry;
 mod tls;
 mod tunnel;
@@ -43,6 +44,8 @@ pub struct Agents {
     stop: CancellationToken,
     greetings: Arc<tokio::sync::Semaphore>,
     limits: limit::Limits,
+    /// Links that are carried by requests.
+    polls: poll::Polls,
     /// Who carries tunnels; without one there are none.
     carrier: Option<Carrier>,
     /// Nothing but tunnels is served.
@@ -120,6 +123,7 @@ fn prepare(
         stop: stop.clone(),
         greetings: Arc::new(tokio::sync::Semaphore::new(GREETINGS)),
         limits: limit::Limits::default(),
+        polls: poll::Polls::default(),
         carrier,
         only_tunnels: false,
     };

@@ -98,6 +98,16 @@ text_enum! {
 }
 
 text_enum! {
+    /// What carries an endpoint's link.
+    LinkWay {
+        /// A WebSocket.
+        Socket = "websocket",
+        /// Requests, because something on the way takes the upgrade away.
+        Poll = "poll",
+    }
+}
+
+text_enum! {
     /// How an endpoint is.
     Verdict {
         /// As it should be.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Result, Store, Tx, TxInner, exec_tx, on_read, on_tx};
 use crate::domain::approval::Approval;
 use crate::domain::copies::Suspicion;
-use crate::domain::endpoint::{EndpointState, Verdict};
+use crate::domain::endpoint::{EndpointState, LinkWay, Verdict};
 use crate::domain::time::Time;
 use crate::nudge::Kind;
 
@@ -57,6 +57,9 @@ pub struct Endpoint {
     pub enrolled_at: i64,
     /// When its newest certificate ends.
     pub cert_not_after: i64,
+    /// What carries its link, or did the last time.
+    #[sqlx(try_from = "String")]
+    pub linked_by: LinkWay,
     /// When the certificate ended that the newest was issued from.
     pub renewed_from: Option<i64>,
     /// When it was withdrawn.
@@ -194,7 +197,7 @@ pub struct Heard {
 }
 
 const COLUMNS: &str = "e.id, e.name, e.site_code, s.name AS site_name, d.name AS district_name, e.state, e.verdict, e.findings, \
-    e.hello, e.hardware, e.vitals, e.network, e.skew_ms, e.last_seen_at, e.reported_at, e.enrolled_at, e.cert_not_after, e.renewed_from, e.revoked_at, \
+    e.hello, e.hardware, e.vitals, e.network, e.skew_ms, e.last_seen_at, e.reported_at, e.enrolled_at, e.cert_not_after, COALESCE(e.linked_by, 'websocket') AS linked_by, e.renewed_from, e.revoked_at, \
     e.quarantined_at, e.suspicion";
 const SITES: &str = "LEFT JOIN sites s ON s.code = {t}.site_code AND s.valid_to IS NULL \
     LEFT JOIN sites d ON d.code = s.parent_code AND d.valid_to IS NULL";
@@ -442,8 +445,9 @@ impl Tx {
     ///
     /// # Errors
     /// Any [`super::StoreError`].
-    pub async fn endpoint_linked(&mut self, id: EndpointId, at: Time) -> Result<()> {
-        exec_tx!(self, c => sqlx::query("UPDATE endpoints SET back_at = $2 WHERE id = $1").bind(id.0).bind(at.micros()).execute(c))?;
+    pub async fn endpoint_linked(&mut self, id: EndpointId, at: Time, way: LinkWay) -> Result<()> {
+        exec_tx!(self, c => sqlx::query("UPDATE endpoints SET back_at = $2, linked_by = $3 WHERE id = $1")
+            .bind(id.0).bind(at.micros()).bind(way.as_str()).execute(c))?;
         Ok(())
     }
 

@@ -2115,6 +2115,8 @@ export interface components {
              */
             id: string;
             last_seen_at?: components["schemas"]["Time"] | null;
+            /** @description What carries its link, or did the last time: `poll` where something on the way lets no WebSocket through. */
+            link: components["schemas"]["LinkWay"];
             /** @description What it calls itself. */
             name: string;
             network?: components["schemas"]["Network"] | null;
@@ -2831,6 +2833,11 @@ export interface components {
          * @enum {string}
          */
         Limit: "idle" | "longest";
+        /**
+         * @description What carries an endpoint's link.
+         * @enum {string}
+         */
+        LinkWay: "websocket" | "poll";
         /** @description Until when an endpoint reports every second. */
         LiveView: {
             /** @description Until then. */
@@ -3418,6 +3425,8 @@ export interface components {
                  */
                 id: string;
                 last_seen_at?: components["schemas"]["Time"] | null;
+                /** @description What carries its link, or did the last time: `poll` where something on the way lets no WebSocket through. */
+                link: components["schemas"]["LinkWay"];
                 /** @description What it calls itself. */
                 name: string;
                 network?: components["schemas"]["Network"] | null;

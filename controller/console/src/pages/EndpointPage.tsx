@@ -115,6 +115,7 @@ function Detail({ endpoint, operator }: { endpoint: Endpoint; operator: boolean 
               [t('endpoint.dns'), ms(network?.dns_ms)],
               [t('endpoint.controllerRtt'), ms(network?.controller_rtt_ms)],
               [t('endpoint.skew'), ms(network?.skew_ms)],
+              [t('endpoint.link'), t(`endpoint.linkBy.${endpoint.link}`)],
               ...(network?.interfaces ?? []).map((nic): [string, ReactNode] => [
                 nic.name,
                 [nic.addresses?.join(', '), nic.mac, nic.speed_mbps ? `${format.number(nic.speed_mbps)} Mbit/s` : '']

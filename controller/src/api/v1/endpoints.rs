@@ -21,7 +21,7 @@ use crate::api::Api;
 use crate::api::error::{ApiError, Problem};
 use crate::api::extract::Signed;
 use crate::domain::approval::Approval;
-use crate::domain::endpoint::{EndpointState, Verdict, reasons};
+use crate::domain::endpoint::{EndpointState, LinkWay, Verdict, reasons};
 use crate::domain::time::Time;
 use crate::services::{App, Ctx, Error, endpoints};
 use crate::store::endpoints::{self as rows, Filter};
@@ -60,6 +60,8 @@ pub struct Endpoint {
     pub vitals: Option<Vitals>,
     /// How its network is.
     pub network: Option<Network>,
+    /// What carries its link, or did the last time: `poll` where something on the way lets no WebSocket through.
+    pub link: LinkWay,
     /// Since when several computers are taken to show its identity; reports are kept apart meanwhile.
     pub quarantined_at: Option<Time>,
     /// Who they are; only when one endpoint is asked for, and only while that isn't settled.
@@ -328,6 +330,7 @@ impl From<rows::Endpoint> for Endpoint {
             vitals: read(e.vitals).map(|v: heartbeat::Vitals| v.into()),
             network: read(e.network)
                 .map(|n: heartbeat::Network| Network { skew_ms: e.skew_ms.or(n.skew_ms), ..n.into() }),
+            link: e.linked_by,
             quarantined_at: e.quarantined_at.map(Time::from_micros),
             copies: None,
             history: None,
