@@ -12,7 +12,7 @@ const FULL_TRIPS: u32 = 4;
 const SHORTEST_COUNT: Duration = Duration::from_millis(20);
 const LONGEST_COUNT: Duration = Duration::from_millis(500);
 /// A rate grows that is so many times the best before it; after so many looks without that, the line is full.
-const GROWTH: f64 = 1.25;
+pub(super) const GROWTH: f64 = 1.25;
 const FLAT: u8 = 3;
 /// Below this a line is thin: 10 Mbit/s in bytes.
 const THIN: f64 = 1_250_000.0;

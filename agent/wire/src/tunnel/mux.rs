@@ -28,7 +28,7 @@ const UNSENT_TIME: f64 = 0.02;
 const LEAST_UNSENT: usize = 16 * 1024;
 const MOST_UNSENT: usize = 1024 * 1024;
 /// An acknowledgement is due after so many bytes at the latest.
-pub(super) const ACK_BYTES: usize = 32 * 1024;
+const ACK_BYTES: usize = 32 * 1024;
 /// Or after this long.
 const ACK_WITHIN: Duration = Duration::from_millis(50);
 /// Buffers kept for use again.
@@ -206,7 +206,7 @@ impl Mux {
         self.detach();
         self.estimate.restart(now);
         self.replay.ack(their_last, now, &mut Estimate::default(), |_| {})?;
-        self.window.acked(now, self.replay.held(), &self.estimate);
+        self.window.restart(now);
         self.now = now;
         self.next = their_last + 1;
         self.told = self.received;
@@ -309,7 +309,7 @@ impl Mux {
     /// Numbers one more frame, if one may be sent.
     fn number_one(&mut self, quantum: usize) -> bool {
         if let Some(frame) = self.urgent.pop_front() {
-            self.replay.push(self.now, frame);
+            self.keep_frame(frame);
             return true;
         }
         if self.schedule.is_empty() {
@@ -319,14 +319,16 @@ impl Mux {
             self.estimate.press();
             return false;
         }
-        if self.schedule.can_wait() && !self.window.due(self.now, &self.estimate) {
-            return false;
-        }
         let streams = &self.streams;
         let size = |id| streams.get(&id).and_then(Stream::next_size).unwrap_or(HEADER);
         let Some(id) = self.schedule.next(quantum, size) else { return false };
         self.take_frame(id);
         true
+    }
+
+    fn keep_frame(&mut self, frame: Vec<u8>) {
+        let left = self.window.sent(self.now, frame.len(), &self.estimate);
+        self.replay.push(self.now, left, frame);
     }
 
     fn take_frame(&mut self, id: u32) {
@@ -349,8 +351,7 @@ impl Mux {
             }
         };
         let left = stream.waiting();
-        self.window.sent(self.now, bytes.len(), &self.estimate);
-        self.replay.push(self.now, bytes);
+        self.keep_frame(bytes);
         self.reschedule(id);
         let most = if self.estimate.thin() { 2 * THIN_PAYLOAD } else { 8 * WIDE_PAYLOAD };
         // Not for every frame: a writer that is woken for half a buffer writes large pieces.

@@ -11,13 +11,21 @@ use super::header::HEADER;
 /// What a kept frame costs besides its bytes.
 const OVERHEAD: usize = 64;
 
+#[derive(Debug)]
+struct Kept {
+    frame: Arc<Vec<u8>>,
+    /// When it was first chosen for the line.
+    sent: Duration,
+    /// When it should have left the line's bottleneck.
+    left: Duration,
+}
+
 /// Numbered frames in order, until acknowledged.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     /// Numbers up to this one are acknowledged and gone.
     acked: u64,
-    /// Each with the time it was first chosen for the line.
-    frames: VecDeque<(Arc<Vec<u8>>, Duration)>,
+    frames: VecDeque<Kept>,
     held: usize,
 }
 
@@ -32,24 +40,24 @@ impl Replay {
         self.held
     }
 
-    /// Numbers a frame and keeps it. Its number.
-    pub(super) fn push(&mut self, now: Duration, mut frame: Vec<u8>) -> u64 {
+    /// Numbers a frame, chosen at `sent` and off the line at `left`, and keeps it. Its number.
+    pub(super) fn push(&mut self, sent: Duration, left: Duration, mut frame: Vec<u8>) -> u64 {
         let number = self.last() + 1;
         frame[8..HEADER].copy_from_slice(&number.to_be_bytes());
         self.held += frame.capacity() + OVERHEAD;
-        self.frames.push_back((Arc::new(frame), now));
+        self.frames.push_back(Kept { frame: Arc::new(frame), sent, left });
         number
     }
 
     /// A kept frame.
     pub(super) fn get(&self, number: u64) -> Option<Arc<Vec<u8>>> {
         let at = usize::try_from(number.checked_sub(self.acked + 1)?).ok()?;
-        self.frames.get(at).map(|(frame, _)| frame.clone())
+        self.frames.get(at).map(|kept| kept.frame.clone())
     }
 
     /// When the oldest frame was first sent that may not have arrived.
     pub(super) fn oldest(&self) -> Option<Duration> {
-        self.frames.front().map(|(_, sent)| *sent)
+        self.frames.front().map(|kept| kept.sent)
     }
 
     /// Whether a resumption from this number is possible; changes nothing.
@@ -57,36 +65,37 @@ impl Replay {
         if (self.acked..=self.last()).contains(&number) { Ok(()) } else { Err(Fault::Window) }
     }
 
-    /// All frames up to this number arrived; their buffers are not needed any more. Older news is no news: `false`.
+    /// All frames up to this number arrived; their buffers are not needed any more. When the last of them should have
+    /// left the line; `None` if this is no news.
     pub(super) fn ack(
         &mut self,
         number: u64,
         now: Duration,
         estimate: &mut Estimate,
         mut unused: impl FnMut(Vec<u8>),
-    ) -> Result<bool, Fault> {
+    ) -> Result<Option<Duration>, Fault> {
         if number > self.last() {
             return Err(Fault::Ack);
         }
-        let (mut delivered, mut last_sent) = (0, None);
+        let (mut delivered, mut last) = (0, None);
         while self.acked < number {
-            let Some((frame, sent)) = self.frames.pop_front() else { break };
+            let Some(Kept { frame, sent, left }) = self.frames.pop_front() else { break };
             self.acked += 1;
             self.held -= frame.capacity() + OVERHEAD;
             delivered += frame.len() as u64;
-            last_sent = Some(sent);
+            last = Some((sent, left));
             if let Some(buffer) = Arc::into_inner(frame) {
                 unused(buffer);
             }
         }
-        if let Some(sent) = last_sent {
+        if let Some((sent, _)) = last {
             estimate.delivered(now, delivered, sent);
         }
         if self.frames.is_empty() {
             // An idle tunnel holds nothing.
             self.frames = VecDeque::new();
         }
-        Ok(last_sent.is_some())
+        Ok(last.map(|(_, left)| left))
     }
 }
 
@@ -98,7 +107,7 @@ mod tests {
     fn filled(n: u64) -> Replay {
         let mut r = Replay::default();
         for i in 1..=n {
-            assert_eq!(r.push(Duration::ZERO, frame(Kind::Data, 0, 1, 0, b"xy")), i);
+            assert_eq!(r.push(Duration::ZERO, Duration::ZERO, frame(Kind::Data, 0, 1, 0, b"xy")), i);
         }
         r
     }
@@ -122,6 +131,6 @@ mod tests {
         assert_eq!((r.held(), r.acked), (held, 0));
         r.ack(3, Duration::ZERO, &mut Estimate::default(), |_| {}).unwrap();
         assert_eq!((r.held(), r.last()), (0, 3));
-        assert_eq!(r.push(Duration::ZERO, frame(Kind::End, 0, 1, 0, b"")), 4);
+        assert_eq!(r.push(Duration::ZERO, Duration::ZERO, frame(Kind::End, 0, 1, 0, b"")), 4);
     }
 }

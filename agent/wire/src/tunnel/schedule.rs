@@ -42,11 +42,6 @@ impl Schedule {
         self.classes.iter().all(VecDeque::is_empty)
     }
 
-    /// Whether all that waits can wait for its turn on the line: pictures and bulk.
-    pub(super) fn can_wait(&self) -> bool {
-        self.classes[..Class::Display.rank()].iter().all(VecDeque::is_empty)
-    }
-
     /// Whose frame is next. `size` says how long a stream's next frame is.
     pub(super) fn next(&mut self, quantum: usize, size: impl Fn(u32) -> usize) -> Option<u32> {
         let high = self.classes.iter().position(|q| !q.is_empty())?;

@@ -53,8 +53,8 @@ impl Mux {
             Kind::Ack => {
                 let spare = &mut self.spare;
                 let unused = |buffer| keep(spare, buffer);
-                if self.replay.ack(h.number, now, &mut self.estimate, unused)? {
-                    self.window.acked(now, self.replay.held(), &self.estimate);
+                if let Some(left) = self.replay.ack(h.number, now, &mut self.estimate, unused)? {
+                    self.window.acked(now, left, &self.estimate);
                 }
             }
             Kind::Ping => {
