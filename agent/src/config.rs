@@ -69,7 +69,7 @@ pub struct Desk {
 }
 
 /// A browser that shows one page and nothing else.
-const BROWSER: [&str; 13] = [
+const BROWSER: [&str; 14] = [
     "/usr/bin/chromium",
     "--kiosk",
     "--incognito",
@@ -78,6 +78,8 @@ const BROWSER: [&str; 13] = [
     "--disable-session-crashed-bubble",
     "--disable-features=Translate,OptimizationHints,MediaRouter",
     "--disable-background-networking",
+    // A slow computer needs more than the usual 15 seconds; parts that gave up leave the page grey.
+    "--ipc-connection-timeout=120",
     "--disable-component-update",
     "--disable-sync",
     "--disable-domain-reliability",
