@@ -114,6 +114,8 @@ struct App<H> {
     link: Option<Link>,
     renewal: Option<Request>,
     status: LinkStatus,
+    /// A report of this process was acknowledged.
+    reported: bool,
     /// The reporter, and the host with it, may be away with a report; the clock never is.
     clock: fn() -> i64,
     keeper: Keeper<H>,
@@ -230,6 +232,7 @@ pub async fn run<H: Host + Send + 'static>(
         link: None,
         renewal: None,
         status: LinkStatus::Down { reason: "starting".to_owned(), code: None },
+        reported: false,
         clock,
     };
     app.save_status();
@@ -666,7 +669,12 @@ impl<H: Host + Send + 'static> App<H> {
                 }
             }
             Heard::Renewed(issued) => self.renewed(issued),
-            Heard::Kept(batch) => self.outbox.kept(batch),
+            Heard::Kept(batch) => {
+                self.outbox.kept(batch);
+                if !std::mem::replace(&mut self.reported, true) {
+                    self.save_status();
+                }
+            }
             Heard::Plan(plan) => self.plan(plan),
             Heard::Live(live) => {
                 self.ledger.note(wall, "asked", &format!("{{\"live_s\":{}}}", live.for_s));
@@ -774,6 +782,7 @@ impl<H: Host + Send + 'static> App<H> {
             endpoint_id: self.identity.endpoint_id,
             controller: self.identity.controller.clone(),
             link: self.status.clone(),
+            reported: self.reported,
             certificate_not_after_ms: self.identity.issued.not_after_ms,
             findings: self.reporter().map(|r| r.findings().to_vec()).unwrap_or_default(),
         };

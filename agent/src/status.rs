@@ -62,6 +62,9 @@ pub struct Status {
     pub controller: String,
     /// The link.
     pub link: LinkStatus,
+    /// A report of this process was acknowledged: what the updater waits for.
+    #[serde(default)]
+    pub reported: bool,
     /// When the certificate ends.
     pub certificate_not_after_ms: i64,
     /// What the last report found.

@@ -92,7 +92,7 @@ const noSideways = async (page, name) => {
   })
   const pages = [
     ['Tổng quan', 'overview'], ['Máy chủ ảo hóa', 'hosts'], ['Cổng kết nối', 'gateways'], ['Bản cài mẫu', 'images'], ['Nhóm máy trạm ảo', 'pools'],
-    ['Máy trạm ảo', 'desktops'], ['Phiên làm việc', 'sessions'], ['Sự cố', 'incidents'], ['Yêu cầu hỗ trợ', 'calls'], ['Thiết bị đầu cuối', 'endpoints'],
+    ['Máy trạm ảo', 'desktops'], ['Phiên làm việc', 'sessions'], ['Sự cố', 'incidents'], ['Yêu cầu hỗ trợ', 'calls'], ['Thiết bị đầu cuối', 'endpoints'], ['Cập nhật', 'updates'],
     ['Mã đăng ký thiết bị', 'tokens'], ['Thiết bị chờ duyệt', 'enrolments'], ['Điểm triển khai', 'sites'], ['Thông báo', 'notify'], ['Người dùng', 'users'], ['Nhật ký kiểm toán', 'audit'],
   ]
   for (const [title, name] of pages) {
@@ -103,6 +103,20 @@ const noSideways = async (page, name) => {
       await shoot(page, `ui-${name}`)
     })
   }
+  await steps.step('a release of the agent is let go on, held, and what went wrong is shown', async () => {
+    await goTo(page, 'Cập nhật')
+    await page.getByText('Đã dừng vì lỗi').waitFor()
+    await page.getByRole('button', { name: 'Xem chỗ lỗi' }).click()
+    await page.getByText('Bản này tự thoát.').waitFor()
+    await accessible(page, 'what went wrong with a release')
+    await shoot(page, 'ui-updates')
+    await page.getByRole('button', { name: 'Cho tiếp tục' }).click()
+    await page.getByRole('dialog').getByRole('button', { name: 'Cho tiếp tục' }).click()
+    await page.getByText('Đang triển khai').waitFor()
+    await page.getByRole('button', { name: 'Tạm giữ' }).click()
+    await page.getByRole('dialog').getByRole('button', { name: 'Tạm giữ' }).click()
+    await page.getByText('Tạm giữ', { exact: true }).first().waitFor()
+  })
   await steps.step('somebody to be told is added, a wrong address refused, and a test sent', async () => {
     await goTo(page, 'Thông báo')
     await page.getByText('Chưa có ai được báo').waitFor()

@@ -86,7 +86,12 @@ try() {
     # However full this machine's disk is.
     until_true 60 "the hardened agent sees the disk" in_there 'grep -qaE "disk_(ok|low|full)" /var/lib/tram/tram.db*'
     refuse "and does not take its root for read-only" in_there 'grep -qa disk_read_only /var/lib/tram/tram.db*'
-    for unit in tram-controller tram-agent; do
+    expect "the updater runs, and the agent from where it points" in_there \
+        'systemctl start tram-updater && [ "$(readlink /var/lib/tram-updater/current)" = /usr/bin ] &&
+            [ "$(stat -c %U /var/lib/tram-updater/current)" = tram-updater ]'
+    until_true 60 "the updater is heard at the controller" in_there \
+        'test -s /var/lib/tram-updater/state.json && ! journalctl -u tram-updater | grep -q "asked:"'
+    for unit in tram-controller tram-agent tram-updater; do
         exposed=$(exposure $unit.service)
         echo "    systemd-analyze security $unit.service: $exposed"
         expect "$unit is exposed 2.0 at most" awk "BEGIN { exit !(${exposed:-10} <= 2.0) }"
@@ -107,7 +112,7 @@ try() {
 
     say "$suite: removed, installed again, purged"
     apt remove tram-controller tram-agent
-    refuse "nothing runs" in_there 'pgrep -x "tram-controller|tram-agent"'
+    refuse "nothing runs" in_there 'pgrep -x "tram-controller|tram-agent|tram-updater"'
     expect "the data stays" in_there 'test -s /var/lib/tram/tram.db && test -s /var/lib/tram-agent/identity.json && test -s /etc/tram/controller.toml'
     apt install --no-install-recommends "/deb/tram-controller_$new" "/deb/tram-agent_$new"
     spawn_run systemctl start tram-controller
@@ -115,7 +120,7 @@ try() {
     until_true 120 "and the agent its identity" spawn_run tram-agent status
     in_there 'mkdir -p /var/lib/libvirt/images/tram && touch /var/lib/libvirt/images/tram/kept'
     apt purge tram-controller tram-agent
-    refuse "settings and data are gone" in_there 'ls -d /etc/tram /var/lib/tram /var/lib/tram-agent /etc/systemd/system/multi-user.target.wants/tram-* /etc/systemd/system/tram-*'
+    refuse "settings and data are gone" in_there 'ls -d /etc/tram /var/lib/tram /var/lib/tram-agent /var/lib/tram-updater /etc/systemd/system/multi-user.target.wants/tram-* /etc/systemd/system/tram-*'
     expect "images outside stay" test -e "$machine/var/lib/libvirt/images/tram/kept"
     expect "nothing failed" in_there '[ -z "$(systemctl --failed --no-legend --plain)" ]'
     spawn_end pkg

@@ -131,6 +131,8 @@ impl Office {
             policy: Policy::default(),
             support_phone: "024 1022".into(),
             runbooks: tram_controller::identity::shelf::Shelf::default(),
+            rings: tram_controller::domain::rings::Rings::default(),
+            signers: tram_controller::identity::releases::Signers::default(),
             hours: tram_controller::domain::incident::hours::Hours::default(),
             embedded: true,
             cookie_domain: String::new(),

@@ -153,6 +153,18 @@ impl World {
         Ok(state)
     }
 
+    /// Writes the configuration that the server and all commands go by.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn configure(&self, text: &str) -> Result<()> {
+        Ok(std::fs::write(self.config(), text)?)
+    }
+
+    fn config(&self) -> PathBuf {
+        self.path.join("controller.toml")
+    }
+
     /// `tram-controller` on this world's data, with no arguments yet.
     ///
     /// # Errors
@@ -163,6 +175,9 @@ impl World {
         c.env("TRAM_SERVER_AGENT_LISTEN", self.agents.to_string()).env("RUST_BACKTRACE", "0");
         if let Some(url) = &self.database {
             c.env("TRAM_DATABASE_URL", url);
+        }
+        if self.config().exists() {
+            c.env("TRAM_CONFIG", self.config());
         }
         c.stdin(Stdio::null());
         Ok(c)

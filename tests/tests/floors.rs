@@ -156,6 +156,7 @@ fn no_file_is_a_whole_floor() -> Result<()> {
         "agent/src",
         "agent/wire/src",
         "agent/tunnel/src",
+        "agent/updater/src",
         "tests/src",
         "tests/tests",
     ] {

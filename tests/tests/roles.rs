@@ -18,6 +18,7 @@ use tram_controller::domain::approval::Approval;
 use tram_controller::domain::diagnosis::DiagnosisState;
 use tram_controller::domain::incident::{Cause, Confidence, Judgement, Scope, Severity};
 use tram_controller::domain::notify::{Channel, When};
+use tram_controller::domain::rings::{RolloutState, UpdateRing};
 use tram_controller::domain::ticket::Binding;
 use tram_controller::domain::time::Time;
 use tram_controller::services::Ctx;
@@ -29,6 +30,7 @@ use tram_controller::store::diagnosis::NewDiagnosis;
 use tram_controller::store::endpoints::NewToken;
 use tram_controller::store::enrolments::NewEnrolment;
 use tram_controller::store::gateways::Me;
+use tram_controller::store::updates::Release;
 use tram_tests::db;
 use tram_tests::http::{Browser, COMMUNE, DISTRICT, ORIGIN, PASSWORD, TestApi};
 use tram_tests::office::{Office, Plan};
@@ -46,7 +48,7 @@ const CALLERS: [&str; 5] = ["nobody", "officer", "support elsewhere", "support",
 /// first (401), `3` not for this role (403), `4` not there for this caller (404), `2` names what is not there
 /// for this caller (422). What destroys comes last,
 /// since all callers share one world.
-const TABLE: [(&str, &str); 109] = [
+const TABLE: [(&str, &str); 114] = [
     ("audit_list", "1333y"),
     ("desktops_get_one", "134yy"),
     ("desktops_list", "13yyy"),
@@ -117,6 +119,11 @@ const TABLE: [(&str, &str); 109] = [
     ("gateways_list", "13yyy"),
     ("gateways_drain", "1333y"),
     ("gateways_undrain", "1333y"),
+    ("updates_list", "13yyy"),
+    ("updates_get_one", "13yyy"),
+    ("updates_pause", "1333y"),
+    ("updates_resume", "1333y"),
+    ("updates_abort", "1333y"),
     ("support_get_one", "yyyyy"),
     ("users_list", "1333y"),
     ("sessions_list", "1yyyy"),
@@ -170,6 +177,7 @@ struct World {
     run: Uuid,
     rule: Uuid,
     gateway: Uuid,
+    release: Uuid,
     diagnosis: Uuid,
     enrolment: Uuid,
     session: Uuid,
@@ -281,6 +289,7 @@ async fn furnish(api: &TestApi, store: &Store, user: UserId) -> Result<World> {
         run: runbook_run(api, incident).await?,
         rule: notify_rule(api).await?,
         gateway: gateway(store).await?,
+        release: release(store, api.app().clock.now()).await?,
         diagnosis: diagnosis(store, endpoint, api.app().clock.now()).await?,
         enrolment: enrolment(store, api.app().clock.now()).await?,
         session: Uuid::nil(),
@@ -401,6 +410,38 @@ async fn gateway(store: &Store) -> Result<Uuid> {
     Ok(id)
 }
 
+/// A release of the agent that spreads.
+async fn release(store: &Store, now: Time) -> Result<Uuid> {
+    let id = Uuid::now_v7();
+    let release = Release {
+        id,
+        counter: 1,
+        version: "1.0".into(),
+        arch: "x86_64".into(),
+        sha256: "0".repeat(64),
+        size: 1,
+        widest: UpdateRing::All,
+        manifest: "{}".into(),
+        signatures: sqlx::types::Json(Vec::new()),
+        hotfix: false,
+        any_time: false,
+        state: RolloutState::Running,
+        reason: String::new(),
+        ring: UpdateRing::Lab,
+        ring_since: now.micros(),
+        forgiven_at: now.micros(),
+        expires_at: now.micros() + 1,
+        created_by: "somebody".into(),
+        created_at: now.micros(),
+        changed_at: now.micros(),
+    };
+    let mut tx = store.begin().await?;
+    tx.add_program(&release.sha256, b"x").await?;
+    tx.add_release(&release).await?;
+    tx.commit().await?;
+    Ok(id)
+}
+
 /// Somebody who wants to be told of incidents.
 async fn notify_rule(api: &TestApi) -> Result<Uuid> {
     let new = NewRule {
@@ -432,6 +473,7 @@ async fn ask(api: &TestApi, caller: &Browser<'_>, operation: &Operation, w: &Wor
         Some("runbooks") => w.run.to_string(),
         Some("notify") => w.rule.to_string(),
         Some("gateways") => w.gateway.to_string(),
+        Some("updates") => w.release.to_string(),
         Some("diagnoses") => w.diagnosis.to_string(),
         Some("enrolments") => w.enrolment.to_string(),
         _ => w.user.0.to_string(),
@@ -506,7 +548,8 @@ fn body_of(operation: &str, w: &World) -> Option<Value> {
         "notify_create" | "notify_change" => {
             json!({"name": operation, "channel": "sms", "target": "0912345678", "severity": "crit", "at_times": "always"})
         }
-        "sessions_connect" | "sessions_ticket" | "pools_set_policy" => json!({}),
+        "sessions_connect" | "sessions_ticket" | "pools_set_policy" | "updates_pause" | "updates_resume"
+        | "updates_abort" => json!({}),
         _ => return None,
     })
 }

@@ -32,6 +32,8 @@
 //!   GET  /agent/v1/tunnel (mTLS)   →   streams of a session: [`tunnel`], [`session`]
 //!   POST /agent/v1/desk/… (mTLS)   →   an officer signs in and asks for a desktop: [`desk`]; a [`lease`] for outages;
 //!                                      calls support: [`call`]
+//!   POST /agent/v1/update (mTLS)   →   what the updater shall run: [`update`]
+//!   GET  /agent/v1/release/… (mTLS)
 //! ```
 
 pub mod assist;
@@ -56,6 +58,7 @@ pub mod session;
 pub mod short;
 pub mod token;
 pub mod tunnel;
+pub mod update;
 pub mod version;
 
 pub use frame::{AgentMessage, ControllerMessage, Incoming, WireError};

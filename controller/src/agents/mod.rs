@@ -3,6 +3,7 @@
 //! ```text
 //! accept ── TLS, client certificate, hyper ──► enrol (POST) ──► services::endpoints::enrol
 //!                                         ├──► desk (POST, GET) ─► services::desk
+//!                                         ├──► updates (POST, GET) ─► services::updates
 //!                                         ├──► tunnel ──► the gateway, by the composition root
 //!                                         └──► conn (WebSocket, or poll) ──► registry (who is here, last heard)
 //!                                                          └──────► ingest (one writer, batches)
@@ -29,6 +30,7 @@ mod poll;
 mod registry;
 mod tls;
 mod tunnel;
+mod updates;
 
 pub use registry::Registry;
 pub use tunnel::{Arrival, Carrier};
@@ -48,6 +50,7 @@ pub struct Agents {
     polls: poll::Polls,
     /// Who carries tunnels; without one there are none.
     carrier: Option<Carrier>,
+    programs: updates::Programs,
     /// Nothing but tunnels is served.
     only_tunnels: bool,
 }
@@ -125,6 +128,7 @@ fn prepare(
         limits: limit::Limits::default(),
         polls: poll::Polls::default(),
         carrier,
+        programs: updates::Programs::default(),
         only_tunnels: false,
     };
     Ok((agents, config))

@@ -53,6 +53,7 @@ fn v1_routes() -> OpenApiRouter<Api> {
             .merge(v1::overview::routes())
             .merge(v1::hosts::routes())
             .merge(v1::gateways::routes())
+            .merge(v1::updates::routes())
             .merge(v1::images::routes())
             .merge(v1::pools::routes())
             .merge(v1::desktops::routes())

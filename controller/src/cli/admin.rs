@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tram_wire::ids::{HostId, PoolId};
 
-use super::{admin_people, calls, diagnose, endpoint, enrolment, gateways, lease, open};
+use super::{admin_people, calls, diagnose, endpoint, enrolment, gateways, lease, open, updates};
 use crate::config::Config;
 use crate::domain::assist::Consent;
 use crate::domain::host::{AccelSetting, Usage};
@@ -69,6 +69,9 @@ pub(super) enum Admin {
     /// What lets officers in while the database is away.
     #[command(subcommand)]
     Lease(lease::Lease),
+    /// Releases of the office computers' agent: signed by several people, spread ring by ring.
+    #[command(subcommand)]
+    Update(updates::Update),
 }
 
 #[derive(Debug, Subcommand)]
@@ -271,6 +274,13 @@ pub(super) async fn run(config: &Config, admin: Admin) -> Result<()> {
         println!("{} {}", if made { "made" } else { "kept" }, config.tls.cert.display());
         return Ok(());
     }
+    let admin = match admin {
+        Admin::Update(u) => match updates::offline(u)? {
+            Some(u) => Admin::Update(u),
+            None => return Ok(()),
+        },
+        other => other,
+    };
     let app = open(config).await?;
     let ctx = Ctx::local_admin(app.clock.now());
     match admin {
@@ -289,6 +299,7 @@ pub(super) async fn run(config: &Config, admin: Admin) -> Result<()> {
         Admin::Call(c) => calls::run(&app, &ctx, c).await,
         Admin::Diagnosis(d) => diagnose::run(&app, &ctx, d).await,
         Admin::Lease(l) => lease::run(&app, &ctx, l).await,
+        Admin::Update(u) => updates::run(&app, &ctx, u).await,
     }
 }
 

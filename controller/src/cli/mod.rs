@@ -35,6 +35,7 @@ mod runbook;
 mod server;
 mod sla;
 mod status;
+mod updates;
 
 /// Virtual desktops for public offices: the controller.
 #[derive(Debug, Parser)]
@@ -175,6 +176,8 @@ async fn app(config: &Config, store: Store) -> Result<App> {
         policy: config.sessions.clone(),
         support_phone: config.support_phone.clone(),
         runbooks: config.runbooks.clone(),
+        rings: config.updates.0.clone(),
+        signers: config.updates.1.clone(),
         hours: config.health.hours.clone(),
         embedded: config.gateway.embedded,
         cookie_domain: config.cookie_domain.clone(),

@@ -26,6 +26,7 @@ use crate::reconcile::notify_outbox::NotifyOutbox;
 use crate::reconcile::pool_size::PoolSize;
 use crate::reconcile::session_reaper::SessionReaper;
 use crate::reconcile::site_prober::SiteProber;
+use crate::reconcile::update_rings::UpdateRings;
 use crate::reconcile::{World, desktop_lifecycle, driver};
 use crate::services::gateways::Me;
 use crate::services::incidents::Lookout;
@@ -75,6 +76,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
     tasks.spawn(desktop_lifecycle::run(world.clone()));
     tasks.spawn(driver::run(world.clone(), SessionReaper::default()));
     tasks.spawn(driver::run(world.clone(), SiteProber));
+    tasks.spawn(driver::run(world.clone(), UpdateRings));
     tasks.spawn(driver::run(world.clone(), EndpointPresence { since: app.clock.now() }));
     tasks.spawn(driver::run(world.clone(), incident_judge(&config, &app)));
     let outbox = NotifyOutbox { ways: config.notify.clone(), hours: config.health.hours.clone() };

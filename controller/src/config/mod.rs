@@ -14,6 +14,7 @@ mod notify;
 mod runbooks;
 mod sessions;
 mod support;
+mod updates;
 
 pub use gateway::{Gateway, host_name};
 pub use health::Health;
@@ -49,6 +50,8 @@ pub struct Config {
     pub health: Health,
     /// Runbooks, and whose signatures count.
     pub runbooks: crate::identity::shelf::Shelf,
+    /// How releases of the agent spread, and who may sign them.
+    pub updates: (crate::domain::rings::Rings, crate::identity::releases::Signers),
     /// How mail, SMS and webhooks are sent.
     pub notify: crate::notify::Ways,
     /// `text` or `json`.
@@ -73,6 +76,7 @@ struct Written {
     health: health::Written,
     notify: notify::Written,
     runbooks: runbooks::Written,
+    updates: updates::Written,
     log: Log,
 }
 
@@ -203,6 +207,7 @@ impl Config {
             support_phone: written.support.phone(&env)?,
             health: written.health.health(&env)?,
             runbooks: written.runbooks.shelf(&env)?,
+            updates: written.updates.updates(&env)?,
             notify: written.notify.ways()?,
             log_format,
             log_level: text("TRAM_LOG_LEVEL", written.log.level, "info"),

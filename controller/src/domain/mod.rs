@@ -28,6 +28,7 @@ pub mod path;
 pub mod placement;
 pub mod policy;
 pub mod pool;
+pub mod rings;
 pub mod runbook;
 pub mod session;
 pub mod site;

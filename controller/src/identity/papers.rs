@@ -23,6 +23,8 @@ pub enum Purpose {
     Runbook,
     /// Evidence of a line's outages.
     Evidence,
+    /// A release of the agent. Endpoints prove it themselves: [`tram_wire::update::CONTEXT`].
+    Release,
 }
 
 impl Purpose {
@@ -30,6 +32,7 @@ impl Purpose {
         let name = match self {
             Self::Runbook => "tram runbook v1\n",
             Self::Evidence => "tram evidence v1\n",
+            Self::Release => return [tram_wire::update::CONTEXT, text.as_bytes()].concat(),
         };
         [name.as_bytes(), text.as_bytes()].concat()
     }

@@ -20,6 +20,7 @@ pub mod notify_outbox;
 pub mod pool_size;
 pub mod session_reaper;
 pub mod site_prober;
+pub mod update_rings;
 
 /// What reconcilers share.
 #[derive(Clone)]

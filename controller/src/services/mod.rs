@@ -41,6 +41,7 @@ pub mod sites;
 pub mod sla;
 pub mod time_travel;
 pub mod tunnels;
+pub mod updates;
 pub mod users;
 
 /// What every use case needs; built once by `cli`.
@@ -66,6 +67,10 @@ pub struct App {
     pub support_phone: String,
     /// Runbooks, and whose signatures count.
     pub runbooks: crate::identity::shelf::Shelf,
+    /// How releases of the agent spread.
+    pub rings: crate::domain::rings::Rings,
+    /// Who may sign them.
+    pub signers: crate::identity::releases::Signers,
     /// Office hours, without the days that are not as their weekday.
     pub hours: crate::domain::incident::hours::Hours,
     /// Whether this process carries connections itself, at `public_url`.

@@ -231,7 +231,7 @@ fn heard_last(detail: &str) -> Option<Time> {
 }
 
 /// Office hours with the days that are not as their weekday.
-async fn hours(app: &App) -> Result<Hours> {
+pub(super) async fn hours(app: &App) -> Result<Hours> {
     let mut hours = app.hours.clone();
     for d in app.store.calendar_days().await? {
         if let Ok(day) = d.day.parse::<Day>() {

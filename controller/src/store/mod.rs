@@ -51,6 +51,7 @@ pub mod site_paths;
 pub mod sites;
 pub mod then;
 pub mod tickets;
+pub mod updates;
 pub mod users;
 
 pub use lock::ServerLock;

@@ -92,6 +92,11 @@ export async function startMock(port = 0) {
       return [204, null]
     }],
     ['GET', '/gateways', () => page(world.gateways)],
+    ['GET', '/updates', () => page(world.updates)],
+    ['GET', '/updates/:id', ({ id }) => world.updateDetail(id)],
+    ['POST', '/updates/:id/pause', ({ id }) => world.wishUpdate(id, 'paused')],
+    ['POST', '/updates/:id/resume', ({ id }) => world.wishUpdate(id, 'running')],
+    ['POST', '/updates/:id/abort', ({ id }) => world.wishUpdate(id, 'aborted')],
     ['POST', '/gateways/:id/drain', ({ id }) => world.drain(id, true)],
     ['POST', '/gateways/:id/undrain', ({ id }) => world.drain(id, false)],
     ['GET', '/images', () => page([world.image, world.badImage])],

@@ -57,6 +57,14 @@ export class World {
       gateway('cong-2', 9453, { state: 'silent', seen_at: ago(70), silent_s: 70, sessions: 0, local_hosts: false }),
       gateway('server@may-chu-8443', 8443, { embedded: true, agent_url: null, sessions: 0, connections: 0 }),
     ]
+    const ring = (name, open, total, committed, failed = 0) => ({ ring: name, open, total, committed, busy: open ? 1 : 0, failed, silent: 2 })
+    this.updates = [{
+      id: randomUUID(), version: '1.4.2', counter: 12, arch: 'x86_64', sha256: 'ab'.repeat(32), size: 5_400_000, state: 'stopped',
+      reason: 'too many failures in ring canary', ring: 'canary', ring_since: ago(5400), widest: 'all', hotfix: false, any_time: false,
+      signed_by: ['0011223344556677', '8899aabbccddeeff'], expires_at: new Date(Date.now() + 20 * 86_400_000).toISOString(),
+      created_by: 'local-admin', created_at: ago(90_000),
+      rings: [ring('lab', true, 4, 4), ring('commune', true, 6, 6), ring('canary', true, 150, 120, 4), ring('fifth', false, 460, 0), ring('all', false, 1716, 0)],
+    }]
     this.pools = []
     this.desktops = []
     this.sessions = []
@@ -89,6 +97,16 @@ export class World {
     this.addPool({ name: 'co-loa', site_code: '00454', size: 2, vcpus: 2, memory_mib: 768, persistent: true })
     for (const desktop of this.desktops) desktop.state = 'running'
     this.timer = setInterval(() => this.tick(), this.tickMs)
+  }
+
+  updateDetail(id) {
+    const release = this.updates.find((r) => r.id === id)
+    const failure = (name, stage, code, strikes) => ({ endpoint_id: randomUUID(), endpoint_name: name, site_code: coLoa.code, ring: 'canary', stage, code, detail: '', strikes, at: ago(600) })
+    return { ...release, copies: 31, bytes_from_copies: 486_000_000, failures: [failure('may-co-loa-01', 'banned', 'crashed', 3), failure('may-co-loa-02', 'rolled_back', 'no_report', 1)] }
+  }
+
+  wishUpdate(id, state) {
+    return Object.assign(this.updates.find((r) => r.id === id), { state, reason: null })
   }
 
   drain(id, draining) {

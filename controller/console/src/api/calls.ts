@@ -26,6 +26,10 @@ export const drainGateway = (id: string, draining: boolean) => {
     ? body(api.POST('/api/v1/gateways/{id}/drain', { params }))
     : body(api.POST('/api/v1/gateways/{id}/undrain', { params }))
 }
+export const updates = () => body(api.GET('/api/v1/updates'))
+export const update = (id: string) => body(api.GET('/api/v1/updates/{id}', { params: { path: { id } } }))
+export const wishUpdate = (id: string, wish: 'pause' | 'resume' | 'abort') =>
+  body(api.POST(`/api/v1/updates/{id}/${wish}`, { params: { path: { id } }, body: { reason: '' } }))
 export const images = () => body(api.GET('/api/v1/images'))
 
 export const pools = () => body(api.GET('/api/v1/pools'))

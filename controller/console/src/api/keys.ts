@@ -6,6 +6,8 @@ export const keys = {
   hosts: ['hosts'] as const,
   gateways: ['gateways'] as const,
   images: ['images'] as const,
+  updates: ['updates'] as const,
+  update: (id: string) => ['update', id] as const,
   pools: ['pools'] as const,
   desktops: ['desktops'] as const,
   sites: (q: string, level: string) => ['sites', q, level] as const,

@@ -23,6 +23,7 @@ import { SitesPage } from '../pages/SitesPage'
 import { SlaPage } from '../pages/SlaPage'
 import { TimeTravelPage } from '../pages/TimeTravelPage'
 import { TokensPage } from '../pages/TokensPage'
+import { UpdatesPage } from '../pages/UpdatesPage'
 import { UsersPage } from '../pages/UsersPage'
 import { Shell } from './Shell'
 
@@ -40,6 +41,7 @@ export default function StaffRoutes({ role }: { role: 'operator' | 'support' }) 
         <Route path="/calls/:id" element={<CallPage />} />
         <Route path="/endpoints" element={<EndpointsPage />} />
         <Route path="/endpoints/:id" element={<EndpointPage operator={operator} />} />
+        <Route path="/updates" element={<UpdatesPage operator={operator} />} />
         <Route path="/tokens" element={<TokensPage />} />
         <Route path="/enrolments" element={<EnrolmentsPage />} />
         <Route path="/enrolments/:id" element={<EnrolmentPage />} />

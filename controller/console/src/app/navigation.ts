@@ -19,6 +19,7 @@ const offices: NavItem = { to: '/offices', label: 'nav.offices', icon: 'map' }
 const then: NavItem = { to: '/time-travel', label: 'nav.then', icon: 'refresh' }
 const sla: NavItem = { to: '/sla', label: 'nav.sla', icon: 'list' }
 const endpoints: NavItem = { to: '/endpoints', label: 'nav.endpoints', icon: 'device' }
+const updates: NavItem = { to: '/updates', label: 'nav.updates', icon: 'refresh' }
 const tokens: NavItem = { to: '/tokens', label: 'nav.tokens', icon: 'key' }
 const enrolments: NavItem = { to: '/enrolments', label: 'nav.enrolments', icon: 'check' }
 const sessions: NavItem = { to: '/sessions', label: 'nav.sessions', icon: 'link' }
@@ -29,7 +30,7 @@ const audit: NavItem = { to: '/audit', label: 'nav.audit', icon: 'list' }
 
 /** What each role finds in the side bar; the controller refuses the rest anyway. */
 export const navigation: Record<Role, NavItem[]> = {
-  operator: [home, incidents, calls, hosts, gateways, images, pools, desktops, sessions, endpoints, tokens, enrolments, sites, offices, then, sla, notify, users, audit],
-  support: [incidents, calls, endpoints, tokens, enrolments, sessions, desktops, gateways, sites, offices, then, sla],
+  operator: [home, incidents, calls, hosts, gateways, images, pools, desktops, sessions, endpoints, updates, tokens, enrolments, sites, offices, then, sla, notify, users, audit],
+  support: [incidents, calls, endpoints, updates, tokens, enrolments, sessions, desktops, gateways, sites, offices, then, sla],
   officer: [{ to: '/', label: 'nav.desktop', icon: 'screen' }],
 }

@@ -26,6 +26,7 @@ pub mod sites;
 pub mod sla;
 pub mod support;
 pub mod time_travel;
+pub mod updates;
 pub mod users;
 
 pub use pools::SiteRef;
