@@ -48,13 +48,13 @@ packages: ## build the Debian packages of controller and agent into the cargo ta
 	@.ci/setup demo && packaging/build
 
 test-packages: ## install, upgrade, remove and purge the packages in bare Debian 12 and 13 with systemd (3 min, needs root)
-	@.ci/setup test && . .ci/env && cargo build --locked -p tram-controller -p tram-agent && tests/nspawn/packages.sh bookworm trixie
+	@.ci/setup test && . .ci/env && cargo build --locked -p tram-controller -p tram-agent -p tram-updater && tests/nspawn/packages.sh bookworm trixie
 
 test-images: ## builds of images that go wrong: silent mirror, full disk, interrupted, killed, locked (5 min, needs root)
 	@.ci/setup test && tests/images/static.sh && tests/images/faults.sh
 
 test-ansible: ## the recipes of ansible/ on bare Debian with systemd: site, gateways, second run, restore, upgrade (9 min, needs root)
-	@.ci/setup test && . .ci/env && cargo build --locked -p tram-controller -p tram-agent && tests/ansible/run.sh
+	@.ci/setup test && . .ci/env && cargo build --locked -p tram-controller -p tram-agent -p tram-updater && tests/ansible/run.sh
 
 test-infra: ## the same on virtual machines with kernels of their own (an hour without KVM, needs root)
-	@.ci/setup test && . .ci/env && cargo build --locked -p tram-controller -p tram-agent && TRAM_ANSIBLE_GUESTS=1 tests/ansible/run.sh
+	@.ci/setup test && . .ci/env && cargo build --locked -p tram-controller -p tram-agent -p tram-updater && TRAM_ANSIBLE_GUESTS=1 tests/ansible/run.sh

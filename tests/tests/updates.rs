@@ -141,7 +141,7 @@ fn bad() -> Result<Vec<u8>> {
     let agent = program("tram-agent")?;
     Ok(format!(
         "#!/bin/sh\n{agent:?} \"$@\" &\npid=$!\nuntil grep -q \"\\\"pid\\\":$pid,\" \"$4/status.json\"; do sleep 0.1; done\n\
-         sleep 1\nkill -9 $pid\nwait\nexit 1\n"
+         sleep 3\nkill -9 $pid\nwait\nexit 1\n"
     )
     .into_bytes())
 }
@@ -163,7 +163,7 @@ fn world() -> Result<(World, Signers)> {
     let mut world = World::new()?;
     let signers = Signers::new(&world)?;
     let keys: Vec<String> = signers.public.iter().map(|k| format!("{k:?}")).collect();
-    // No waiting for its own sake; but for long enough that one which falls over after a second is never kept.
+    // No waiting for its own sake; but for long enough that one which falls over after three is never kept.
     world.configure(&format!(
         "[updates]\nkeys = [{}]\nlab_sites = [\"00004\"]\nspread_minutes = 0\nsoak_minutes = 0\nalive_seconds = 20\n\
          ask_seconds = 1\n",
@@ -224,15 +224,14 @@ fn a_release_is_tried_and_kept_and_one_that_falls_over_is_taken_back() -> Result
 #[test]
 fn an_office_fetches_a_release_once_and_its_computers_pass_it_on() -> Result<()> {
     let (mut world, signers) = world()?;
-    let mut first = Pc::new(&world, &signers)?;
+    let (mut first, mut second) = (Pc::new(&world, &signers)?, Pc::new(&world, &signers)?);
     first.start_agent()?;
     first.start_updater()?;
     let bytes = good("two")?;
     signers.publish(&world, "2.0", 2, &bytes)?;
     // The only computer that is heard of this site probes for it, and keeps a copy.
-    let mut second = Pc::new(&world, &signers)?;
-    second.start_agent()?;
     until(&mut world, &[&first], "2.0", "the first computer keeps a copy", |r| r["copies"] == 1)?;
+    second.start_agent()?;
     second.start_updater()?;
     let size = bytes.len();
     let done = until(&mut world, &[&first, &second], "2.0", "both run it", |r| {

@@ -16,15 +16,42 @@ const TICK_MS: u64 = 10;
 /// An agent that was asked to go does it within this time.
 const GOES: Duration = Duration::from_secs(10);
 
-/// When a process began, if it is one of this name.
-fn began_ms(pid: i32, name: &str) -> Option<u64> {
+/// Name and beginning of a process.
+fn known(pid: i32) -> Option<(String, u64)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name may hold anything, brackets too; what comes behind it does not.
     let (head, tail) = (stat.find('(')?, stat.rfind(')')?);
     let fields: Vec<&str> = stat.get(tail + 1..)?.split_whitespace().collect();
     let ended = matches!(fields.first(), Some(&("Z" | "X")));
-    (stat.get(head + 1..tail)? == name && !ended).then_some(())?;
-    Some(fields.get(19)?.parse::<u64>().ok()? * TICK_MS)
+    let began = fields.get(19)?.parse::<u64>().ok()? * TICK_MS;
+    (!ended).then(|| stat.get(head + 1..tail).map(|name| (name.to_owned(), began)))?
+}
+
+/// When a process began, if it is an agent.
+fn began_ms(pid: i32) -> Option<u64> {
+    known(pid).filter(|(name, _)| name == PROGRAM).map(|(_, began)| began)
+}
+
+/// Processes that were begun as this program, whatever they have become: one that hangs before it says anything is
+/// found only so.
+fn begun_as(program: &Path) -> Vec<Process> {
+    let program = program.as_os_str().as_encoded_bytes();
+    let is = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        // A script has its interpreter before it.
+        line.split(|b| *b == 0).take(2).any(|word| word == program)
+    };
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(is);
+    pids.filter_map(|pid| Some(Process { pid, began_ms: known(pid)?.1 })).collect()
+}
+
+/// Has whatever runs as the agent begin anew: what it says of itself, and what was begun as `program`.
+pub async fn restart_all(agent_state: &Path, program: &Path) {
+    let said = look(agent_state, false).process;
+    for process in said.into_iter().chain(begun_as(program)) {
+        restart(process).await;
+    }
 }
 
 /// Looks once. `answered`: the controller answered us when it was asked last.
@@ -43,7 +70,7 @@ pub fn look(agent_state: &Path, answered: bool) -> Seen {
         if status.link == LinkStatus::Stopped {
             seen.stopped = Some(pid);
         }
-        seen.process = began_ms(pid, PROGRAM).map(|began_ms| Process { pid, began_ms });
+        seen.process = began_ms(pid).map(|began_ms| Process { pid, began_ms });
         seen.reported = status.reported && seen.process.is_some();
     }
     seen
@@ -51,7 +78,7 @@ pub fn look(agent_state: &Path, answered: bool) -> Seen {
 
 /// Asks the agent to go, and makes it if it does not. Its supervisor starts it again, from `current`.
 pub async fn restart(process: Process) {
-    let there = || began_ms(process.pid, PROGRAM) == Some(process.began_ms);
+    let there = || known(process.pid).is_some_and(|(_, began)| began == process.began_ms);
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         if !there() || kill(Pid::from_raw(process.pid), signal).is_err() {
             return;
@@ -70,25 +97,27 @@ mod tests {
     #[test]
     fn a_process_is_known_by_its_name_and_beginning() {
         let own = i32::try_from(std::process::id()).unwrap();
-        let name = std::fs::read_to_string("/proc/self/comm").unwrap();
-        let began = began_ms(own, name.trim()).unwrap();
+        let began = known(own).unwrap().1;
         assert!(began <= System::new().boot_ms() + 1000, "{began}");
-        assert_eq!(began_ms(own, "tram-agent"), None, "another program with its number is not the agent");
+        assert_eq!(began_ms(own), None, "another program with its number is not the agent");
+        let line = std::fs::read("/proc/self/cmdline").unwrap();
+        let program = std::path::PathBuf::from(String::from_utf8(line.split(|b| *b == 0).next().unwrap().to_vec()).unwrap());
+        assert!(begun_as(&program).contains(&Process { pid: own, began_ms: began }));
+        assert!(!begun_as(Path::new("/nowhere/tram-agent")).iter().any(|p| p.pid == own));
     }
 
     #[tokio::test]
-    async fn it_goes_when_it_is_told_and_when_it_is_made_to() {
-        // Both ignore what is asked politely but the second.
+    async fn it_goes_when_it_is_told_or_made_to_and_nobody_else_does() {
         for script in ["trap '' TERM; while :; do sleep 0.05; done", "while :; do sleep 0.05; done"] {
             let mut child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
             let pid = i32::try_from(child.id()).unwrap();
-            let began_ms = began_ms(pid, "sh").unwrap();
+            let began_ms = known(pid).unwrap().1;
             // A stranger with that number is left alone.
             restart(Process { pid, began_ms: began_ms + 1000 }).await;
             assert!(child.try_wait().unwrap().is_none());
-            child.kill().unwrap();
+            restart(Process { pid, began_ms }).await;
             child.wait().unwrap();
-            assert_eq!(super::began_ms(pid, "sh"), None);
+            assert_eq!(known(pid), None);
         }
     }
 }

@@ -115,6 +115,20 @@ mod tests {
     }
 
     #[test]
+    fn the_package_shows_the_defaults() {
+        let shipped = include_str!("../../../packaging/agent/root/etc/tram/updater.toml");
+        let taken_in = shipped.lines().map(|l| match l.strip_prefix('#') {
+            Some(setting) if !setting.starts_with(' ') => setting,
+            _ => l,
+        });
+        let shown = taken_in.collect::<Vec<_>>().join("\n");
+        assert!(shown.contains("\nkeep_port = "), "{shown}");
+        for text in [shipped, &shown] {
+            assert_eq!(format!("{:?}", read(text).unwrap()), format!("{:?}", read("").unwrap()));
+        }
+    }
+
+    #[test]
     fn nonsense_is_named() {
         let key = "0".repeat(64);
         for (bad, names) in [

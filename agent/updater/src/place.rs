@@ -97,6 +97,12 @@ impl Place {
         Ok(program)
     }
 
+    /// As what the agent is begun.
+    #[must_use]
+    pub fn program(&self) -> PathBuf {
+        self.root.join("current").join(PROGRAM)
+    }
+
     fn target(&self, release: Option<&Release>) -> io::Result<PathBuf> {
         match release {
             // Relative, so that the folder may be moved and looked at from outside.

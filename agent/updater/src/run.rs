@@ -158,13 +158,8 @@ impl Updater {
 
     /// Makes it current and has the agent begin anew.
     async fn put(&mut self, release: Option<&Release>) {
-        let running = agent::look(&self.agent.state, false).process;
         match self.place.switch(release) {
-            Ok(()) => {
-                if let Some(process) = running {
-                    agent::restart(process).await;
-                }
-            }
+            Ok(()) => agent::restart_all(&self.agent.state, &self.place.program()).await,
             Err(e) => note(&format!("`current` can't be changed: {e}")),
         }
     }
@@ -321,6 +316,11 @@ impl Updater {
 
     /// Notes how far a release is; news are told soon.
     fn tell(&mut self, counter: u64, stage: Stage, code: &str, detail: String) {
+        let failed = self.state.last.as_ref().is_some_and(|p| p.counter == counter && p.stage == Stage::RolledBack);
+        if failed && stage == Stage::Ready && code.is_empty() {
+            // That it could be tried again is no news; that it failed is what has to be known.
+            return;
+        }
         if self.state.tell(counter, stage, code, detail) {
             if let Some(p) = self.state.last.as_ref().filter(|p| !p.code.is_empty()) {
                 note(&format!("release {counter}: {} {}", p.code, p.detail));
@@ -457,7 +457,7 @@ impl Updater {
             self.state.trial = None;
             return self.tell(manifest.counter, Stage::Ready, "disk", e.to_string());
         }
-        agent::restart(old).await;
+        agent::restart_all(&self.agent.state, &self.place.program()).await;
         let up_ms = agent::look(&self.agent.state, true).up_ms;
         if let Some(trial) = &mut self.state.trial {
             (trial.since_ms, trial.seen_ms) = (up_ms, up_ms);

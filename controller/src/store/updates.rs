@@ -170,7 +170,7 @@ impl Store {
     pub async fn ring_counts(&self, release: &Release, silent: Time) -> Result<BTreeMap<UpdateRing, RingCounts>> {
         let sql = format!(
             "SELECT m.ring, COUNT(*), SUM(CASE WHEN m.stage = 'committed' THEN 1 ELSE 0 END), \
-             SUM(CASE WHEN m.stage IN {FAILED} AND m.failed_at > $2 THEN 1 ELSE 0 END), \
+             SUM(CASE WHEN m.stage IN {FAILED} AND m.failed_at >= $2 THEN 1 ELSE 0 END), \
              SUM(CASE WHEN m.stage IN ('fetching', 'ready', 'trial') THEN 1 ELSE 0 END), \
              SUM(CASE WHEN m.stage <> 'committed' AND m.stage NOT IN {FAILED} AND (u.seen_at IS NULL OR u.seen_at < $3) THEN 1 ELSE 0 END) \
              FROM agent_release_members m JOIN endpoints e ON e.id = m.endpoint_id AND e.state <> 'revoked' \
