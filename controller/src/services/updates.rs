@@ -281,7 +281,10 @@ pub async fn answer(app: &App, at: &Endpoint, ask: &Ask, now: Time) -> Result<An
     if !sound {
         return Err(Error::field("ask", "U-109", "this is nothing an updater says"));
     }
-    note(app, at.id, ask, now).await?;
+    if note(app, at.id, ask, now).await? {
+        // At once, before anybody else is told to begin.
+        advance(app, now).await?;
+    }
     let rings = &app.rings;
     let keep = app.store.keeps_for_site(&at.site_code, at.id).await?;
     let again_s = u32::try_from(rings.again.as_secs()).unwrap_or(u32::MAX).max(1);
@@ -317,7 +320,9 @@ pub async fn answer(app: &App, at: &Endpoint, ask: &Ask, now: Time) -> Result<An
     Ok(Answer { offer: Some(offer(Some(wait.as_secs()), peers)), ..none })
 }
 
-async fn note(app: &App, id: EndpointId, ask: &Ask, now: Time) -> Result<()> {
+/// Writes down what an updater said; whether a failure was news.
+async fn note(app: &App, id: EndpointId, ask: &Ask, now: Time) -> Result<bool> {
+    let mut failed = false;
     let mut tx = app.store.begin().await?;
     tx.updater_said(id, ask, now).await?;
     if let Some(p) = &ask.progress {
@@ -333,9 +338,11 @@ async fn note(app: &App, id: EndpointId, ask: &Ask, now: Time) -> Result<()> {
         };
         if tx.member_told(number(p.counter), id, &told, now).await? {
             counter!("update_stages_total", "stage" => told.stage.as_str()).increment(1);
+            failed = told.stage.failed();
         }
     }
-    Ok(tx.commit().await?)
+    tx.commit().await?;
+    Ok(failed)
 }
 
 /// A computer's part in a release; one that came later gets one.
