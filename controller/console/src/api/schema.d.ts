@@ -1527,6 +1527,91 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/updates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Releases of the agent, the newest first. */
+        get: operations["updates_list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/updates/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One release, and the computers that something went wrong with. */
+        get: operations["updates_get_one"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/updates/{id}/abort": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Gives a release up for good. Who runs it goes on with it. */
+        post: operations["updates_abort"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/updates/{id}/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Holds a release: no computer begins any more. */
+        post: operations["updates_pause"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/updates/{id}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Lets a release go on; failures so far are forgiven. */
+        post: operations["updates_resume"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/users": {
         parameters: {
             query?: never;
@@ -1571,6 +1656,69 @@ export interface components {
          * @enum {string}
          */
         AccelSetting: "auto" | "kvm" | "tcg";
+        /** @description A release of the agent. */
+        AgentRelease: {
+            /** @description Office hours don't matter. */
+            any_time: boolean;
+            /** @description For which processors. */
+            arch: string;
+            /**
+             * Format: int64
+             * @description Every release has a larger one.
+             */
+            counter: number;
+            /** @description When. */
+            created_at: components["schemas"]["Time"];
+            /** @description Who published it. */
+            created_by: string;
+            /** @description Not taken up after that. */
+            expires_at: components["schemas"]["Time"];
+            /** @description It is urgent: computers are spread over less time. */
+            hotfix: boolean;
+            /**
+             * Format: uuid
+             * @description Id.
+             */
+            id: string;
+            /** @description Why. */
+            reason?: string | null;
+            /** @description The ring that is let in. */
+            ring: components["schemas"]["UpdateRing"];
+            /** @description Since when. */
+            ring_since: components["schemas"]["Time"];
+            /** @description Its rings, in order. */
+            rings: components["schemas"]["UpdateRingCounts"][];
+            /** @description SHA-256 of its program. */
+            sha256: string;
+            /** @description Ids of the keys that signed it. */
+            signed_by: string[];
+            /**
+             * Format: int64
+             * @description Its bytes.
+             */
+            size: number;
+            /** @description How it is. */
+            state: components["schemas"]["RolloutState"];
+            /** @description Its name. */
+            version: string;
+            /** @description The widest ring it was signed for. */
+            widest: components["schemas"]["UpdateRing"];
+        };
+        /** @description A release and the computers that something went wrong with. */
+        AgentReleaseDetail: components["schemas"]["AgentRelease"] & {
+            /**
+             * Format: int64
+             * @description Bytes that computers fetched from such copies, and not over their office's line.
+             */
+            bytes_from_copies: number;
+            /**
+             * Format: int64
+             * @description Computers that keep a copy for their office.
+             */
+            copies: number;
+            /** @description Computers, the newest failure first; 500 at most. */
+            failures: components["schemas"]["UpdateFailure"][];
+        };
         /**
          * @description How a token lets computers in.
          * @enum {string}
@@ -3122,6 +3270,64 @@ export interface components {
          */
         Owner: "capacity" | "network" | "host" | "desktop";
         /** @description A page of a list. */
+        Page_AgentRelease: {
+            /** @description The rows. */
+            items: {
+                /** @description Office hours don't matter. */
+                any_time: boolean;
+                /** @description For which processors. */
+                arch: string;
+                /**
+                 * Format: int64
+                 * @description Every release has a larger one.
+                 */
+                counter: number;
+                /** @description When. */
+                created_at: components["schemas"]["Time"];
+                /** @description Who published it. */
+                created_by: string;
+                /** @description Not taken up after that. */
+                expires_at: components["schemas"]["Time"];
+                /** @description It is urgent: computers are spread over less time. */
+                hotfix: boolean;
+                /**
+                 * Format: uuid
+                 * @description Id.
+                 */
+                id: string;
+                /** @description Why. */
+                reason?: string | null;
+                /** @description The ring that is let in. */
+                ring: components["schemas"]["UpdateRing"];
+                /** @description Since when. */
+                ring_since: components["schemas"]["Time"];
+                /** @description Its rings, in order. */
+                rings: components["schemas"]["UpdateRingCounts"][];
+                /** @description SHA-256 of its program. */
+                sha256: string;
+                /** @description Ids of the keys that signed it. */
+                signed_by: string[];
+                /**
+                 * Format: int64
+                 * @description Its bytes.
+                 */
+                size: number;
+                /** @description How it is. */
+                state: components["schemas"]["RolloutState"];
+                /** @description Its name. */
+                version: string;
+                /** @description The widest ring it was signed for. */
+                widest: components["schemas"]["UpdateRing"];
+            }[];
+            /** @description Pass as `cursor` for the next page; absent on the last. */
+            next?: string | null;
+            /**
+             * Format: int64
+             * @description Rows that match in all.
+             */
+            total: number;
+        };
+        /** @description A page of a list. */
         Page_Assist: {
             /** @description The rows. */
             items: {
@@ -4446,6 +4652,11 @@ export interface components {
          */
         Role: "operator" | "support" | "officer";
         /**
+         * @description How a release is.
+         * @enum {string}
+         */
+        RolloutState: "running" | "paused" | "stopped" | "done" | "aborted" | "superseded";
+        /**
          * @description How far a use of a runbook is.
          * @enum {string}
          */
@@ -5277,6 +5488,80 @@ export interface components {
          * @enum {string}
          */
         UnitType: "xã" | "phường" | "thị trấn" | "đặc khu" | "quận" | "huyện" | "thị xã" | "thành phố" | "tỉnh";
+        /** @description A computer that something went wrong with. */
+        UpdateFailure: {
+            /** @description When. */
+            at: components["schemas"]["Time"];
+            /** @description Why, in one word, such as `crashed` or `disk_full`. */
+            code: string;
+            /** @description The particulars. */
+            detail: string;
+            /**
+             * Format: uuid
+             * @description It.
+             */
+            endpoint_id: string;
+            /** @description What it calls itself. */
+            endpoint_name: string;
+            /** @description Its ring. */
+            ring: components["schemas"]["UpdateRing"];
+            /** @description Where it stands. */
+            site_code: string;
+            /** @description How far it is. */
+            stage: components["schemas"]["UpdateStage"];
+            /**
+             * Format: int64
+             * @description How often it went back; three times, and it tries no more.
+             */
+            strikes: number;
+        };
+        /** @description Why. */
+        UpdateReason: {
+            /** @description For those who ask later. */
+            reason?: string;
+        };
+        /**
+         * @description Who gets a release at which time.
+         * @enum {string}
+         */
+        UpdateRing: "lab" | "commune" | "canary" | "fifth" | "all";
+        /** @description How the computers of a ring are. */
+        UpdateRingCounts: {
+            /**
+             * Format: int64
+             * @description Those that are at it.
+             */
+            busy: number;
+            /**
+             * Format: int64
+             * @description Those that run the release for good.
+             */
+            committed: number;
+            /**
+             * Format: int64
+             * @description Those that failed since an operator last said to go on.
+             */
+            failed: number;
+            /** @description It is let in. */
+            open: boolean;
+            /** @description Which. */
+            ring: components["schemas"]["UpdateRing"];
+            /**
+             * Format: int64
+             * @description Those that have not begun and were not heard for a day; they are not waited for.
+             */
+            silent: number;
+            /**
+             * Format: int64
+             * @description Computers in it.
+             */
+            total: number;
+        };
+        /**
+         * @description How far a computer is with a release.
+         * @enum {string}
+         */
+        UpdateStage: "pending" | "fetching" | "ready" | "trial" | "committed" | "rolled_back" | "banned" | "refused";
         /** @description An account. */
         User: {
             /** @description When it was made. */
@@ -9059,6 +9344,161 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ThenMoment"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    updates_list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_AgentRelease"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    updates_get_one: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AgentReleaseDetail"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    updates_abort: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateReason"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AgentRelease"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    updates_pause: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateReason"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AgentRelease"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    updates_resume: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateReason"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AgentRelease"];
                 };
             };
             "4XX": {
