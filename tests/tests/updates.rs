@@ -50,7 +50,8 @@ impl Signers {
 
     /// Writes, signs and publishes a program.
     fn publish(&self, world: &World, version: &str, counter: u64, bytes: &[u8]) -> Result<()> {
-        let (file, manifest) = (self.folder.join(format!("{version}.bin")), self.folder.join(format!("{version}.json")));
+        let (file, manifest) =
+            (self.folder.join(format!("{version}.bin")), self.folder.join(format!("{version}.json")));
         std::fs::write(&file, bytes)?;
         let (file, manifest) = (text(&file)?, text(&manifest)?);
         let counter = counter.to_string();
@@ -101,7 +102,10 @@ impl Pc {
     fn updater_command(&self) -> Result<Command> {
         let mut c = Command::new(program("tram-updater")?);
         c.arg("--config").arg(self.folder.path().join("updater.toml"));
-        c.arg("--agent-config").arg(self.folder.path().join("agent.toml")).arg("--agent-state").arg(self.device.state());
+        c.arg("--agent-config")
+            .arg(self.folder.path().join("agent.toml"))
+            .arg("--agent-state")
+            .arg(self.device.state());
         Ok(c)
     }
 

@@ -32,8 +32,7 @@ impl World {
     async fn on(db: &db::TestDb) -> Result<Self> {
         let api = TestApi::new(&db.store).await?;
         let folder = tempfile::tempdir()?;
-        let keys =
-            (0..3).map(|n| PaperKey::make(folder.path(), &format!("{n}"))).collect::<Result<Vec<_>, _>>()?;
+        let keys = (0..3).map(|n| PaperKey::make(folder.path(), &format!("{n}"))).collect::<Result<Vec<_>, _>>()?;
         let public: Vec<String> = keys.iter().map(PaperKey::public).collect();
         let keys_known = public_keys(public.iter().map(String::as_str)).map_err(anyhow::Error::msg)?;
         let rings = Rings { lab_sites: vec![COMMUNE.into()], spread: Duration::ZERO, canaries: 0, ..Rings::default() };

@@ -101,7 +101,8 @@ mod tests {
         assert!(began <= System::new().boot_ms() + 1000, "{began}");
         assert_eq!(began_ms(own), None, "another program with its number is not the agent");
         let line = std::fs::read("/proc/self/cmdline").unwrap();
-        let program = std::path::PathBuf::from(String::from_utf8(line.split(|b| *b == 0).next().unwrap().to_vec()).unwrap());
+        let program =
+            std::path::PathBuf::from(String::from_utf8(line.split(|b| *b == 0).next().unwrap().to_vec()).unwrap());
         assert!(begun_as(&program).contains(&Process { pid: own, began_ms: began }));
         assert!(!begun_as(Path::new("/nowhere/tram-agent")).iter().any(|p| p.pid == own));
     }

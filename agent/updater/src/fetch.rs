@@ -156,9 +156,9 @@ async fn answer(stream: &mut Box<dyn Stream>) -> Result<(u16, Option<u64>, Vec<u
             Ok(httparse::Status::Complete(n)) => {
                 let status = response.code.unwrap_or(0);
                 let range = response.headers.iter().find(|h| h.name.eq_ignore_ascii_case("content-range"));
-                let from = range.and_then(|h| std::str::from_utf8(h.value).ok()).and_then(|r| {
-                    r.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
-                });
+                let from = range
+                    .and_then(|h| std::str::from_utf8(h.value).ok())
+                    .and_then(|r| r.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
                 return Ok((status, from, got.split_off(n)));
             }
             Ok(httparse::Status::Partial) if got.len() < HEAD => {}

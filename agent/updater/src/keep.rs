@@ -128,7 +128,9 @@ mod tests {
         assert_eq!(std::fs::read(&part).unwrap(), bytes);
         let other = dir.path().join("other");
         assert_eq!(fetch(&source, &"0".repeat(64), 10, &other).await.unwrap_err().code(), "not_given");
-        for bad in ["GET /etc/passwd HTTP/1.1\r\n\r\n", "GET /agent/v1/release/../x HTTP/1.1\r\n\r\n", "rubbish\r\n\r\n"] {
+        for bad in
+            ["GET /etc/passwd HTTP/1.1\r\n\r\n", "GET /agent/v1/release/../x HTTP/1.1\r\n\r\n", "rubbish\r\n\r\n"]
+        {
             let mut stream = TcpStream::connect(&at).await.unwrap();
             stream.write_all(bad.as_bytes()).await.unwrap();
             let mut said = String::new();

@@ -124,11 +124,13 @@ impl Keys {
             return Err(Refusal::new("protocol", "it needs a newer updater: install the package"));
         }
         if manifest.ring < here.ring {
-            let detail = format!("it is for {} at most, this computer is in {}", manifest.ring.as_str(), here.ring.as_str());
+            let detail =
+                format!("it is for {} at most, this computer is in {}", manifest.ring.as_str(), here.ring.as_str());
             return Err(Refusal::new("ring", detail));
         }
         if manifest.counter < here.counter {
-            let detail = format!("its counter {} is below {}: it is older than what ran here", manifest.counter, here.counter);
+            let detail =
+                format!("its counter {} is below {}: it is older than what ran here", manifest.counter, here.counter);
             return Err(Refusal::new("counter", detail));
         }
         Ok(manifest)
@@ -201,7 +203,10 @@ pub(crate) mod tests {
         // Signed for another purpose: without the words that go before a release.
         let text = serde_json::to_string(&m).unwrap();
         let bare = |k: &Signer| Signature { signature: hex(k.0.sign(text.as_bytes()).as_ref()), ..k.sign(&text) };
-        assert_eq!(code(&SignedManifest { signatures: vec![bare(&a), bare(&b)], manifest: text.clone() }), "signatures");
+        assert_eq!(
+            code(&SignedManifest { signatures: vec![bare(&a), bare(&b)], manifest: text.clone() }),
+            "signatures"
+        );
         assert_eq!(Keys::default().prove(&signed(&m, &[&a, &b]), &HERE).unwrap_err().code, "no_keys");
         assert!(keys.prove(&signed(&m, &[&stranger, &a, &b]), &HERE).is_ok(), "a signature too many does no harm");
     }

@@ -360,7 +360,8 @@ impl Updater {
             match self.state.may_try(&release.sha256) {
                 Ok(()) => {}
                 Err(No::Banned) => {
-                    let why = self.state.last.as_ref().filter(|p| p.counter == manifest.counter).map(|p| p.code.clone());
+                    let why =
+                        self.state.last.as_ref().filter(|p| p.counter == manifest.counter).map(|p| p.code.clone());
                     return self.tell(manifest.counter, Stage::Banned, &why.unwrap_or_default(), String::new());
                 }
                 Err(No::Loop) => return self.tell(manifest.counter, Stage::Banned, "loop", String::new()),
@@ -473,4 +474,3 @@ fn lan(to: &Address, port: u16) -> Option<String> {
     socket.connect((to.host.as_str(), to.port)).ok()?;
     Some(SocketAddr::new(socket.local_addr().ok()?.ip(), port).to_string())
 }
-

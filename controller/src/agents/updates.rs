@@ -88,7 +88,8 @@ async fn program(agents: &Agents, sha256: &str, range: Option<&str>) -> Result<R
             bytes
         }
     };
-    let from = range.map(|r| r.strip_prefix("bytes=").and_then(|r| r.strip_suffix('-')).and_then(|n| n.parse::<usize>().ok()));
+    let from =
+        range.map(|r| r.strip_prefix("bytes=").and_then(|r| r.strip_suffix('-')).and_then(|n| n.parse::<usize>().ok()));
     let (code, part, said) = match from {
         None => (StatusCode::OK, bytes, None),
         Some(Some(from)) if from < bytes.len() => {

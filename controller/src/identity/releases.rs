@@ -40,9 +40,10 @@ impl Signers {
     /// [`ReleaseFault`].
     pub fn prove(&self, signed: &SignedManifest) -> Result<Manifest, ReleaseFault> {
         let manifest = signed.read().map_err(|(code, why)| ReleaseFault::Manifest(code, why))?;
-        let good = signed.signatures.iter().filter(|s| {
-            papers::prove(&self.keys, &s.key, Purpose::Release, &signed.manifest, &s.signature).is_ok()
-        });
+        let good = signed
+            .signatures
+            .iter()
+            .filter(|s| papers::prove(&self.keys, &s.key, Purpose::Release, &signed.manifest, &s.signature).is_ok());
         let by: BTreeSet<&str> = good.map(|s| s.key.as_str()).collect();
         if by.len() < self.needed {
             return Err(ReleaseFault::Signatures(by.len(), self.needed));

@@ -259,9 +259,7 @@ fn measure(release: &Release, counts: &Counts) {
         sum.failed += c.failed;
         sum.busy += c.busy;
     }
-    for (what, n) in
-        [("all", sum.total), ("committed", sum.committed), ("failed", sum.failed), ("busy", sum.busy)]
-    {
+    for (what, n) in [("all", sum.total), ("committed", sum.committed), ("failed", sum.failed), ("busy", sum.busy)] {
         gauge!("update_computers", "arch" => release.arch.clone(), "is" => what).set(n as f64);
     }
 }

@@ -216,7 +216,9 @@ impl Store {
             "SELECT {MEMBER} FROM agent_release_members m JOIN endpoints e ON e.id = m.endpoint_id \
              WHERE m.release_id = $1 AND m.endpoint_id = $2"
         );
-        Ok(on_read!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql.clone())).bind(id).bind(endpoint.0).fetch_optional(c))?)
+        Ok(
+            on_read!(self, c => sqlx::query_as(sqlx::AssertSqlSafe(sql.clone())).bind(id).bind(endpoint.0).fetch_optional(c))?,
+        )
     }
 
     /// Whether somebody works in a desktop at this computer.
@@ -420,7 +422,8 @@ impl Tx {
     pub async fn open_ring(&mut self, id: Uuid, from: UpdateRing, to: UpdateRing, now: Time) -> Result<bool> {
         Ok(exec_tx!(self, c => sqlx::query(
             "UPDATE agent_releases SET ring = $3, ring_since = $4, changed_at = $4 WHERE id = $1 AND state = 'running' AND ring = $2")
-            .bind(id).bind(from.as_str()).bind(to.as_str()).bind(now.micros()).execute(c))? == 1)
+            .bind(id).bind(from.as_str()).bind(to.as_str()).bind(now.micros()).execute(c))?
+            == 1)
     }
 
     /// Moves a release on; with `forgive` failures so far count no more. `false` if it was in none of these states.
@@ -440,6 +443,7 @@ impl Tx {
         Ok(exec_tx!(self, c => sqlx::query(
             "UPDATE agent_releases SET state = $3, reason = $4, forgiven_at = CASE WHEN $5 THEN $6 ELSE forgiven_at END, \
              changed_at = $6 WHERE id = $1 AND $2 LIKE '%,' || state || ',%'")
-            .bind(id).bind(&from).bind(to.as_str()).bind(reason).bind(forgive).bind(now.micros()).execute(c))? == 1)
+            .bind(id).bind(&from).bind(to.as_str()).bind(reason).bind(forgive).bind(now.micros()).execute(c))?
+            == 1)
     }
 }

@@ -203,7 +203,13 @@ async fn get_one(
     }))
 }
 
-async fn wish(api: &Api, ctx: &crate::services::Ctx, id: Uuid, wish: Wish, why: &str) -> Result<Json<AgentRelease>, ApiError> {
+async fn wish(
+    api: &Api,
+    ctx: &crate::services::Ctx,
+    id: Uuid,
+    wish: Wish,
+    why: &str,
+) -> Result<Json<AgentRelease>, ApiError> {
     updates::wish(&api.app, ctx, id, wish, why).await?;
     let k = updates::get(&api.app, ctx, id).await?;
     Ok(Json(AgentRelease::new(k.release, &k.counts)))
