@@ -77,18 +77,19 @@ ansible_guest() {
     [ ! -d "$archives" ] || find "$archives" -maxdepth 1 -name '*.deb' -exec cp -t "$machine/var/cache/apt/archives" {} +
     kernel=$(find "$machine/boot" -name 'vmlinuz-*' | head -n1)
     cp "$kernel" "$machine/boot/initrd.img-${kernel##*/vmlinuz-}" "$scratch/"
-    mke2fs -q -t ext4 -d "$machine" "$machine.disk" 12G
+    mke2fs -q -t ext4 -d "$machine" "$machine.disk" 12G >/dev/null
     find "$machine" -mindepth 1 -delete
     # The machine's end of the cable is QEMU's own: it is gone with it, however it ends.
     # shellcheck disable=SC2016 # the script's own argument
     printf '#!/bin/sh\nexec ip link set "$1" master %s up\n' "$spawn_bridge" >"$scratch/plug"
     chmod 755 "$scratch/plug"
-    qemu-system-x86_64 -accel kvm -accel tcg,thread=multi -cpu max,vmx=off,svm=off -smp 2 -m 2048 -display none -serial "file:$machine.log" \
+    qemu-system-x86_64 -accel "${TRAM_ANSIBLE_ACCEL:-tcg}" -cpu max,vmx=off,svm=off -smp 2 -m 2048 -display none \
+        -chardev "file,id=log,path=$machine.log,append=on" -serial chardev:log \
         -kernel "$scratch/${kernel##*/}" -initrd "$scratch/initrd.img-${kernel##*/vmlinuz-}" \
-        -append 'root=/dev/vda rw console=ttyS0 systemd.unit=multi-user.target' \
+        -append 'root=/dev/vda rw console=ttyS0 audit=0 systemd.unit=multi-user.target' \
         -drive "file=$machine.disk,format=raw,if=virtio,cache=unsafe" \
         -netdev "tap,id=n,ifname=${spawn_bridge}n$number,script=$scratch/plug,downscript=no" -device "virtio-net-pci,netdev=n,mac=52:54:00:00:00:$(printf %02x "$number")" \
-        -device virtio-rng-pci </dev/null >/dev/null 2>&1 &
+        -device virtio-rng-pci </dev/null >>"$machine.log" 2>&1 &
     spawned=$!
     spawn_all[$1]="$machine - $spawned"
 }

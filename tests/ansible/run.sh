@@ -6,12 +6,13 @@
 #   tests/ansible/run.sh [--static]      --static: only what needs no machine (1 min)
 #   TRAM_ANSIBLE_SUITES="trixie bookworm"   of the controller's and of the office's machine
 #   TRAM_ANSIBLE_GUESTS=1                   virtual machines instead of containers (make test-infra; an hour without KVM)
+#   TRAM_ANSIBLE_ACCEL=kvm                  theirs (default tcg: a /dev/kvm that is there need not work)
 # shellcheck disable=SC2016 # what stands in single quotes is for the shell in there
 set -euo pipefail
 # shellcheck source=tests/ansible/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-[ "${1:-}" = --static ] || spawn_root TRAM_ANSIBLE_SUITES="${TRAM_ANSIBLE_SUITES:-}" TRAM_ANSIBLE_GUESTS="${TRAM_ANSIBLE_GUESTS:-}" "$0" "$@"
+[ "${1:-}" = --static ] || spawn_root TRAM_ANSIBLE_SUITES="${TRAM_ANSIBLE_SUITES:-}" TRAM_ANSIBLE_GUESTS="${TRAM_ANSIBLE_GUESTS:-}" TRAM_ANSIBLE_ACCEL="${TRAM_ANSIBLE_ACCEL:-}" "$0" "$@"
 
 read -r controllers_suite offices_suite <<<"${TRAM_ANSIBLE_SUITES:-trixie bookworm}"
 scratch=$(mktemp -d)
