@@ -415,9 +415,9 @@ impl<H: Host + Send + 'static> App<H> {
             return;
         }
         self.line.began(now, plan);
-        let host = self.host.again();
+        let (host, packets) = (self.host.again(), line::packets(plan));
         self.measuring =
-            Some(Box::pin(async move { (to, host.burst(to.ip(), &[to.port()], line::PACKETS, line::WITHIN).await) }));
+            Some(Box::pin(async move { (to, host.burst(to.ip(), &[to.port()], packets, line::WITHIN).await) }));
     }
 
     fn measured(&mut self, to: SocketAddr, burst: Option<Burst>) {

@@ -349,8 +349,20 @@ const noSideways = async (page, name) => {
     await accessible(page, 'site line')
     await shoot(page, 'ui-site-line')
     await dialog.getByLabel('Tốc độ tải về').fill('20000')
+    await dialog.getByLabel('Đường truyền trả tiền theo dung lượng').check()
     await dialog.getByRole('button', { name: 'Lưu đường truyền' }).click()
     await page.locator('tbody tr', { hasText: 'Cổ Loa' }).getByText('20 Mbit/s').waitFor()
+  })
+  await steps.step('a computer is said to have a line that is paid by the byte', async () => {
+    await goTo(page, 'Thiết bị đầu cuối')
+    await page.getByRole('link', { name: 'may-co-loa-01' }).click()
+    const told = page.waitForResponse((response) => response.url().endsWith('/metered'))
+    await page.getByLabel('Đường truyền trả tiền theo dung lượng').first().click()
+    await page.getByRole('option', { name: 'Có', exact: true }).click()
+    await told
+    check(world.endpoints[0].metered_here === true, 'nobody was told')
+    await accessible(page, 'endpoint metered')
+    await goTo(page, 'Điểm triển khai')
   })
   await steps.step('a bad CSV shows every fault by line and imports nothing; a good one is tried first', async () => {
     await page.getByRole('button', { name: 'Nhập từ CSV' }).click()

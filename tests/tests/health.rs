@@ -7,7 +7,8 @@ use futures_util::SinkExt;
 use tokio_tungstenite::tungstenite::Message;
 use tram_controller::domain::endpoint::{EndpointState, Verdict};
 use tram_controller::domain::health::{LIVE, Latest};
-use tram_controller::services::{Error, health};
+use tram_controller::domain::time::Time;
+use tram_controller::services::{Error, endpoints, health};
 use tram_controller::store::endpoints::Filter;
 use tram_tests::links::{Line, World};
 use tram_wire::check::CheckState;
@@ -174,14 +175,51 @@ async fn somebody_who_looks_is_told_to_the_endpoint_once() -> Result<()> {
     for w in World::all().await? {
         let d = w.endpoint().await?;
         let mut line = w.link(&d).await?;
-        let until = health::look_at(&w.app, &w.admin(), d.id).await?;
+        let until = health::look_at(&w.app, &w.admin(), d.id, false).await?;
         assert_eq!(until, w.app.clock.now().plus(LIVE));
         match line.next().await? {
             ControllerMessage::Live(l) => assert_eq!(u64::from(l.for_s), LIVE.as_secs()),
             other => anyhow::bail!("{other:?}"),
         }
-        let stranger = health::look_at(&w.app, &w.admin(), EndpointId(uuid::Uuid::from_u128(7))).await;
+        let stranger = health::look_at(&w.app, &w.admin(), EndpointId(uuid::Uuid::from_u128(7)), false).await;
         assert!(matches!(stranger, Err(Error::NotFound(..))));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_line_that_is_paid_by_the_byte_is_spared() -> Result<()> {
+    for w in World::all().await? {
+        let d = w.endpoint().await?;
+        let mut line = w.link(&d).await?;
+        endpoints::set_metered(&w.app, &w.admin(), d.id, Some(true)).await?;
+        let told = plan(&mut line).await?;
+        let pace = w.app.pace.metered();
+        assert_eq!((told.metered, u64::from(told.beat_s)), (true, pace.beat.as_secs()));
+        assert_eq!(u64::from(told.keyframe_s), pace.keyframe.as_secs());
+        // Nobody looks by a slip of the hand.
+        let refused = health::look_at(&w.app, &w.admin(), d.id, false).await;
+        assert!(matches!(refused, Err(Error::Conflict("E-220", _))), "{refused:?}");
+        health::look_at(&w.app, &w.admin(), d.id, true).await?;
+        // It speaks rarely, and is not taken for silent by that.
+        let late = w.app.clock.now().plus(Duration::from_secs(3600));
+        let mut tx = w.app.store.begin().await?;
+        assert_eq!(tx.silence_endpoints(late, Time::default()).await?, [], "{}", w.app.store.engine());
+        assert_eq!(tx.silence_endpoints(Time::default(), late).await?.len(), 1);
+        tx.commit().await?;
+        // What is said of one goes before what is said of its site.
+        let site = w.row(d.id).await?.site_code;
+        let mut tx = w.app.store.begin().await?;
+        assert!(tx.put_site_metered(&site, true, w.app.clock.now()).await?);
+        assert!(!tx.put_site_metered(&site, true, w.app.clock.now()).await?, "it is already");
+        tx.commit().await?;
+        for (here, wanted) in [(Some(false), false), (None, true), (Some(true), true)] {
+            let (row, _) = endpoints::set_metered(&w.app, &w.admin(), d.id, here).await?;
+            assert_eq!((row.metered, row.metered_here), (wanted, here));
+            assert_eq!(w.app.store.endpoint_is_metered(d.id).await?, wanted);
+            assert_eq!(w.app.store.endpoints_metered().await?.contains(&d.id), wanted);
+        }
+        assert_eq!(w.app.store.lines().await?.get(&site).map(|l| l.metered), Some(true));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tram_tests::device::{Console, Device};
 use tram_tests::world::World;
 
@@ -74,6 +74,39 @@ fn what_was_cut_off_arrives_later_and_is_dated_when_it_happened() -> Result<()> 
     })?;
     let (status, points) = console.get(&format!("/api/v1/endpoints/{id}/samples"))?;
     assert!(status == 200 && points["items"].as_array().is_some_and(|p| p.len() >= 3), "{points}");
+    Ok(())
+}
+
+#[test]
+fn a_line_paid_by_the_byte_is_spared_without_a_new_link() -> Result<()> {
+    let mut world = World::new()?;
+    world.start()?;
+    world.listening()?;
+    let console = Console::sign_in(&world, "operator")?;
+    let (mut device, id) = Device::enrolled(&world)?;
+    device.start()?;
+    until(&mut world, &console, &id, "a keyframe is there", |h| h["at"].is_string())?;
+    let since = device.link()?["since_ms"].clone();
+    world.cli(&["admin", "site", "metered", "00004", "true"])?;
+    let plan = device.state().join("plan.json");
+    world.until("the endpoint knows", |_| {
+        let plan: Value = serde_json::from_slice(&std::fs::read(&plan)?).unwrap_or_default();
+        Ok(plan["metered"] == true && plan["beat_s"] == 300 && plan["keyframe_s"] == 3600)
+    })?;
+    let page = format!("/api/v1/endpoints/{id}");
+    assert_eq!(console.get(&page)?.1["metered"], true);
+    let (status, refused) = console.post(&format!("{page}/live"), &Value::Null)?;
+    assert_eq!((status, &refused["code"]), (409, &json!("E-220")), "{refused}");
+    let (status, live) = console.post(&format!("{page}/live?worth_it=true"), &Value::Null)?;
+    assert_eq!(status, 200, "{live}");
+    // This one's line is another: it is told so.
+    let (status, here) = console.put(&format!("{page}/metered"), &json!({"metered": false}))?;
+    assert_eq!((status, &here["metered"], &here["metered_here"]), (200, &json!(false), &json!(false)), "{here}");
+    world.until("the endpoint knows that, too", |_| {
+        let plan: Value = serde_json::from_slice(&std::fs::read(&plan)?).unwrap_or_default();
+        Ok(plan["metered"] == false && plan["beat_s"] == 30)
+    })?;
+    assert_eq!((&device.link()?["state"], &device.link()?["since_ms"]), (&json!("up"), &since));
     Ok(())
 }
 

@@ -48,7 +48,7 @@ const CALLERS: [&str; 5] = ["nobody", "officer", "support elsewhere", "support",
 /// first (401), `3` not for this role (403), `4` not there for this caller (404), `2` names what is not there
 /// for this caller (422). What destroys comes last,
 /// since all callers share one world.
-const TABLE: [(&str, &str); 114] = [
+const TABLE: [(&str, &str); 115] = [
     ("audit_list", "1333y"),
     ("desktops_get_one", "134yy"),
     ("desktops_list", "13yyy"),
@@ -158,6 +158,7 @@ const TABLE: [(&str, &str); 114] = [
     ("desktops_rebuild", "1333y"),
     ("endpoints_new_machine", "1333y"),
     ("endpoints_same_machine", "1333y"),
+    ("endpoints_set_metered", "1333y"),
     ("endpoints_revoke", "1333y"),
     ("pools_delete", "1333y"),
     ("notify_delete", "1333y"),
@@ -527,6 +528,7 @@ fn body_of(operation: &str, w: &World) -> Option<Value> {
         "users_change" => json!({"display_name": "An officer"}),
         // Well-formed and wrong: who is let in is told so by line, and nothing changes.
         "sites_import" | "sites_import_lines" => json!("wrong,columns\n1,2\n"),
+        "endpoints_set_metered" => json!({"metered": null}),
         "sites_set_line" => json!({"down_kbit": 4000}),
         "endpoints_add_service" => json!({"name": "portal", "kind": "https", "host": "dichvucong.hanoi.example"}),
         "pools_create" => {

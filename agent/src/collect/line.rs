@@ -23,8 +23,15 @@ pub const WITHIN: Duration = Duration::from_millis(900);
 const DOUBT: Duration = Duration::from_secs(15);
 /// How often in a row: on a line that is bad for hours the doubt is over.
 const DOUBTS: u32 = 12;
-/// A line that is paid by the byte is looked at as often.
-const METERED: Duration = Duration::from_secs(600);
+/// A line that is paid by the byte is looked at as often, and with fewer.
+const METERED: Duration = Duration::from_secs(1800);
+const METERED_PACKETS: u16 = 5;
+
+/// Packets of a burst to the data centre by this plan.
+#[must_use]
+pub fn packets(plan: &Plan) -> u16 {
+    if plan.metered { METERED_PACKETS } else { PACKETS }
+}
 
 /// The last bursts to one host.
 #[derive(Debug, Default)]
@@ -98,7 +105,7 @@ impl Line {
     /// How it went.
     pub fn took(&mut self, now: Duration, plan: &Plan, to: IpAddr, burst: Option<Burst>) {
         let clean = burst.as_ref().is_some_and(|b| b.took_us.len() == usize::from(b.sent));
-        self.window.took(to, PACKETS, burst);
+        self.window.took(to, packets(plan), burst);
         self.doubts = if clean { 0 } else { self.doubts + 1 };
         if !clean && self.doubts <= DOUBTS && !plan.metered {
             self.next = self.next.min(now + DOUBT.min(every(plan)));

@@ -276,6 +276,7 @@ impl Machine {
             }
             (ControllerMessage::Plan(plan), State::Up(up)) => {
                 up.heard = now;
+                up.pace(now, plan.beat_s);
                 Heard::Plan(*plan)
             }
             (ControllerMessage::Live(live), State::Up(up)) => {
@@ -348,6 +349,14 @@ impl Up {
             seq: 0,
             open: None,
             heard: now,
+        }
+    }
+
+    /// Beats so often from now on; 0: as the greeting said.
+    fn pace(&mut self, now: Duration, beat_s: u32) {
+        if beat_s > 0 {
+            self.beat_every = Duration::from_secs(beat_s.clamp(1, 300).into());
+            self.next_beat = self.next_beat.min(now + self.beat_every);
         }
     }
 

@@ -14,6 +14,9 @@ pub const MAX_SERVICES: usize = 32;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Plan {
+    /// Seconds between beats; 0: as the greeting said.
+    #[serde(skip_serializing_if = "nought")]
+    pub beat_s: u32,
     /// Seconds between deltas.
     pub delta_s: u32,
     /// Seconds between keyframes.
@@ -36,6 +39,7 @@ pub struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         Self {
+            beat_s: 0,
             delta_s: 60,
             keyframe_s: 900,
             metered: false,
@@ -45,6 +49,11 @@ impl Default for Plan {
             services: Vec::new(),
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]
+fn nought(n: &u32) -> bool {
+    *n == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]

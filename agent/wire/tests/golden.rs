@@ -377,6 +377,8 @@ fn what_a_report_is_answered_with() {
     controller("plan_binary", ControllerMessage::Plan(Box::new(binary)));
     let dictionary = Plan { binary: true, dictionary: 1, ..Plan::default() };
     controller("plan_dictionary", ControllerMessage::Plan(Box::new(dictionary)));
+    let rare = Plan { beat_s: 300, delta_s: 300, keyframe_s: 3600, metered: true, ..Plan::default() };
+    controller("plan_metered", ControllerMessage::Plan(Box::new(rare)));
     controller("live", ControllerMessage::Live(Live { for_s: 300 }));
 }
 

@@ -31,6 +31,7 @@ fn about(rows: &[(String, String, i64)]) -> usize {
 struct Told {
     live: HashMap<EndpointId, Time>,
     probers: HashSet<EndpointId>,
+    metered: HashSet<EndpointId>,
     services: Vec<Service>,
 }
 
@@ -76,17 +77,19 @@ impl Told {
         let rows = app.store.probe_services().await?;
         let services: Vec<Service> = rows.iter().map(|s| s.service.clone()).collect();
         let probers: HashSet<EndpointId> = app.store.site_probers().await?.into_iter().map(|(_, id)| id).collect();
+        let metered = app.store.endpoints_metered().await?;
         let all_new = services != self.services;
-        let changed: Vec<EndpointId> = match all_new {
+        let mut changed: HashSet<EndpointId> = match all_new {
             true => probers.union(&self.probers).copied().collect(),
             false => probers.symmetric_difference(&self.probers).copied().collect(),
         };
+        changed.extend(metered.symmetric_difference(&self.metered));
         let here: HashSet<EndpointId> = registry.ids().into_iter().collect();
         for id in changed.into_iter().filter(|id| here.contains(id)) {
-            let plan = health::plan_of(app, probers.contains(&id), &rows);
+            let plan = health::plan_of(app, (probers.contains(&id), metered.contains(&id)), &rows);
             registry.tell(id, ControllerMessage::Plan(Box::new(plan)));
         }
-        (self.probers, self.services) = (probers, services);
+        (self.probers, self.metered, self.services) = (probers, metered, services);
         Ok(())
     }
 }

@@ -66,8 +66,8 @@ pub(super) fn limits() -> WebSocketConfig {
 /// Who said hello.
 #[expect(clippy::large_enum_variant, reason = "made once a link and taken apart at once")]
 enum Greeted {
-    /// An endpoint, and who showed its identity so far.
-    Link(EndpointId, Hello, Known),
+    /// An endpoint, who showed its identity so far, and whether its line is paid by the byte.
+    Link(EndpointId, Hello, Known, bool),
     /// A computer that shows an identity in quarantine.
     Apart(EndpointId, apart::Who),
 }
@@ -91,7 +91,9 @@ pub(super) async fn run(
 ) {
     let mut socket = WebSocketStream::from_raw_socket(line, Role::Server, Some(limits())).await;
     let end = match greet(&agents, certificate.as_ref(), peer, &mut socket).await {
-        Ok(Greeted::Link(id, hello, known)) => linked(&agents, id, (&hello, way), known, peer, &mut socket).await,
+        Ok(Greeted::Link(id, hello, known, metered)) => {
+            linked(&agents, id, (&hello, way, metered), known, peer, &mut socket).await
+        }
         Ok(Greeted::Apart(id, who)) => apart::run(&agents, id, &who, peer, &mut socket).await,
         Err(end) => end,
     };
@@ -158,10 +160,12 @@ async fn greet(
         }
     };
     // Without a plan it reports as older agents do, until the next look brings one.
+    let mut metered = false;
     if let Ok(plan) = health::plan(&agents.app, id).await {
+        metered = plan.metered;
         send(socket, &ControllerMessage::Plan(Box::new(plan))).await?;
     }
-    Ok(Greeted::Link(id, hello, known))
+    Ok(Greeted::Link(id, hello, known, metered))
 }
 
 /// It looks like a copy. A hello that waited somewhere until its process was gone does, too: only one that still speaks
@@ -196,13 +200,14 @@ fn hello_skew(agents: &Agents, hello: &Hello) -> i64 {
 async fn linked(
     agents: &Agents,
     id: EndpointId,
-    (hello, way): (&Hello, LinkWay),
+    (hello, way, metered): (&Hello, LinkWay, bool),
     known: Known,
     peer: SocketAddr,
     socket: &mut Socket,
 ) -> End {
     let now = agents.app.clock.now();
     let seat = agents.registry.sit(id, known.clone(), now);
+    seat.planned(metered);
     seat.heard(now, Some(skew(hello.at_ms, now.micros() / 1000, None)));
     if let Ok(report) = endpoints::report_of_hello(hello) {
         agents.ingest.send(Update::linked(id, now, seat.skew_ms(), report, (known, way))).await;
@@ -241,7 +246,7 @@ async fn listen(agents: &Agents, id: EndpointId, peer: SocketAddr, seat: &Seat, 
                 }
                 continue;
             }
-            () = tokio::time::sleep(agents.app.pace.silent_within()) => return End::Lost,
+            () = tokio::time::sleep(seat.patience(agents.app.pace)) => return End::Lost,
             message = next(socket) => message,
         };
         let message = match message {

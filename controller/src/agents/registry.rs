@@ -1,7 +1,7 @@
 //! Who is linked to this process, and when each was last heard. Memory only: the truth is the database.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tram_wire::ids::EndpointId;
 use tram_wire::refusal::Refusal;
 
 use crate::domain::copies::Known;
+use crate::domain::endpoint::Pace;
 use crate::domain::time::Time;
 use crate::services::App;
 use crate::store::endpoints::Heard;
@@ -37,6 +38,8 @@ pub struct Registry {
 struct Live {
     heard_at: AtomicI64,
     skew_ms: AtomicI64,
+    /// Its line is paid by the byte: it speaks rarely.
+    metered: AtomicBool,
     cut: CancellationToken,
     why: Mutex<Option<Refusal>>,
     orders: mpsc::Sender<ControllerMessage>,
@@ -90,6 +93,7 @@ impl Registry {
         let live = Arc::new(Live {
             heard_at: AtomicI64::new(now.micros()),
             skew_ms: AtomicI64::new(NO_SKEW),
+            metered: AtomicBool::new(false),
             cut: CancellationToken::new(),
             why: Mutex::new(None),
             orders: send,
@@ -124,6 +128,7 @@ impl Registry {
         let live = Arc::new(Live {
             heard_at: AtomicI64::new(now.micros()),
             skew_ms: AtomicI64::new(NO_SKEW),
+            metered: AtomicBool::new(false),
             cut: CancellationToken::new(),
             why: Mutex::new(None),
             orders,
@@ -156,7 +161,12 @@ impl Registry {
 
     /// Tells an endpoint something. `false` if it isn't linked here, or doesn't take what it was told before.
     pub(super) fn tell(&self, id: EndpointId, message: ControllerMessage) -> bool {
-        self.map().get(&id).is_some_and(|live| live.orders.try_send(message).is_ok())
+        let map = self.map();
+        let Some(live) = map.get(&id) else { return false };
+        if let ControllerMessage::Plan(plan) = &message {
+            live.metered.store(plan.metered, Ordering::Relaxed);
+        }
+        live.orders.try_send(message).is_ok()
     }
 
     /// Whether an endpoint is linked here.
@@ -203,6 +213,16 @@ impl Seat {
         if let Some(skew) = skew_ms {
             self.live.skew_ms.store(skew, Ordering::Relaxed);
         }
+    }
+
+    /// Its plan says whether its line is paid by the byte.
+    pub(super) fn planned(&self, metered: bool) {
+        self.live.metered.store(metered, Ordering::Relaxed);
+    }
+
+    /// How long it may say nothing.
+    pub(super) fn patience(&self, pace: Pace) -> Duration {
+        if self.live.metered.load(Ordering::Relaxed) { pace.metered().silent_within() } else { pace.silent_within() }
     }
 
     /// When it was last heard.

@@ -129,6 +129,14 @@ pub enum Site {
         #[arg(long)]
         json: bool,
     },
+    /// Say of a site that its line is paid by the byte, or is not: endpoints there say less.
+    Metered {
+        /// Code of the site.
+        code: String,
+        /// It is: `true`, `false`.
+        #[arg(action = clap::ArgAction::Set)]
+        metered: bool,
+    },
     /// Look for sites by name, in any spelling.
     Search {
         /// Beginnings of words of the name or of the units above.
@@ -291,6 +299,10 @@ pub async fn site(app: &App, command: Site) -> Result<()> {
             } else {
                 println!("{would}changed {changed} of {sites} lines");
             }
+        }
+        Site::Metered { code, metered } => {
+            sites::set_metered(app, &ctx, &code, metered).await.map_err(explained)?;
+            println!("the line of {code} is {}paid by the byte", if metered { "" } else { "not " });
         }
         Site::Search { words, at, json } => search(app, &ctx, &words.join(" "), at, json).await?,
     }

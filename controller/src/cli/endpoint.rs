@@ -72,6 +72,14 @@ pub(super) enum Endpoint {
         #[arg(long)]
         reason: String,
     },
+    /// Say of an office computer that its line is paid by the byte, or is not.
+    Metered {
+        /// Id, or name if only one computer has it.
+        endpoint: String,
+        /// It is: `true`, `false`, or as its `site`.
+        #[arg(value_parser = ["true", "false", "site"])]
+        metered: String,
+    },
     /// Withdraw an office computer for good; its link is cut within seconds.
     Revoke {
         /// Id, or name if only one computer has it.
@@ -125,6 +133,12 @@ pub(super) async fn run(app: &App, ctx: &Ctx, e: Endpoint) -> Result<()> {
             let id = find(app, ctx, &endpoint).await?;
             let (row, _) = copies::same_machine(app, ctx, id, copy.as_deref(), &reason).await.map_err(explain)?;
             say(&format!("{} ({}) {}", row.name, row.id, standing(&row)))
+        }
+        Endpoint::Metered { endpoint, metered } => {
+            let id = find(app, ctx, &endpoint).await?;
+            let (row, _) = endpoints::set_metered(app, ctx, id, metered.parse().ok()).await.map_err(explain)?;
+            let how = if row.metered { "" } else { "not " };
+            say(&format!("the line of {} ({}) is {how}paid by the byte", row.name, row.id))
         }
         Endpoint::Revoke { endpoint, reason } => {
             let id = find(app, ctx, &endpoint).await?;

@@ -40,6 +40,13 @@ impl Pace {
         self.beat * 2 + GRACE
     }
 
+    /// The same for who pays for the line by the byte: beats every five minutes and a full report every hour, at the usual
+    /// pace.
+    #[must_use]
+    pub fn metered(self) -> Self {
+        Self { beat: self.beat * 10, keyframe: self.keyframe * 4, report: self.report * 5, ..self }
+    }
+
     /// How long an endpoint may say nothing. One look may come a period late; the promise holds all the same.
     fn patience(&self) -> Duration {
         self.silent_within().saturating_sub(PRESENCE_PERIOD + Duration::from_secs(2))

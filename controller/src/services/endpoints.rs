@@ -283,6 +283,28 @@ pub async fn revoke(app: &App, ctx: &Ctx, id: EndpointId, reason: &str) -> Resul
     get(app, ctx, id).await
 }
 
+/// Says of an endpoint that its line is paid by the byte, or is not, whatever is said of its site; `None`: as its site.
+///
+/// # Errors
+/// [`Error::Forbidden`] unless an operator asks; [`Error::NotFound`].
+pub async fn set_metered(
+    app: &App,
+    ctx: &Ctx,
+    id: EndpointId,
+    metered: Option<bool>,
+) -> Result<(Endpoint, Vec<Event>)> {
+    ctx.require(&[Role::Operator])?;
+    let (endpoint, _) = get(app, ctx, id).await?;
+    if endpoint.metered_here != metered {
+        let mut tx = app.store.begin().await?;
+        tx.put_endpoint_metered(id, metered).await?;
+        let detail = json!({"name": endpoint.name, "metered": metered});
+        audit(&mut tx, ctx, "endpoint.metered", &id.to_string(), detail).await?;
+        tx.commit().await?;
+    }
+    get(app, ctx, id).await
+}
+
 /// Marks endpoints that fell silent; how many. Running it again right away finds none.
 ///
 /// # Errors
@@ -290,7 +312,9 @@ pub async fn revoke(app: &App, ctx: &Ctx, id: EndpointId, reason: &str) -> Resul
 pub async fn mark_silent(app: &App, controller_since: Time, now: Time) -> Result<usize> {
     let Some(before) = app.pace.silent_before(now, controller_since) else { return Ok(0) };
     let mut tx = app.store.begin().await?;
-    let gone = tx.silence_endpoints(before).await?;
+    // Who pays by the byte speaks rarely.
+    let slow = app.pace.metered().silent_before(now, controller_since).unwrap_or_default();
+    let gone = tx.silence_endpoints(before, slow).await?;
     for (id, last) in &gone {
         tx.endpoint_event(*id, "silent", &format!("last heard {last}"), now).await?;
     }

@@ -25,6 +25,8 @@ pub use keep::{Arrival, keep_all};
 
 /// Changes of checks shown of an endpoint.
 const TURNS: i64 = 200;
+/// A service is probed no more often where the line is paid by the byte, seconds: one probe is several kilobytes.
+const METERED_PROBES_S: u32 = 4 * 3600;
 /// Most records of one answer.
 pub const MAX_SAMPLES: i64 = 2000;
 /// Kinds of services an agent can probe.
@@ -44,16 +46,23 @@ pub fn cut(report: &mut Report) {
 /// Those of the store.
 pub async fn plan(app: &App, id: EndpointId) -> Result<Plan> {
     let prober = app.store.site_probers().await?.iter().any(|(_, p)| *p == id);
-    Ok(plan_of(app, prober, &app.store.probe_services().await?))
+    let metered = app.store.endpoint_is_metered(id).await?;
+    Ok(plan_of(app, (prober, metered), &app.store.probe_services().await?))
 }
 
-/// The plan of a prober, or of another endpoint.
+/// The plan of a prober, or of another endpoint; and of one whose line is paid by the byte.
 #[must_use]
-pub fn plan_of(app: &App, prober: bool, services: &[ProbeService]) -> Plan {
-    let services = services.iter().filter(|_| prober).take(MAX_SERVICES).map(|s| s.service.clone()).collect();
+pub fn plan_of(app: &App, (prober, metered): (bool, bool), services: &[ProbeService]) -> Plan {
+    let seldom = |s: &ProbeService| {
+        let every_s = if metered { s.service.every_s.max(METERED_PROBES_S) } else { s.service.every_s };
+        Service { every_s, ..s.service.clone() }
+    };
+    let services = services.iter().filter(|_| prober).take(MAX_SERVICES).map(seldom).collect();
+    let pace = if metered { app.pace.metered() } else { app.pace };
     let seconds = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
-    let (delta_s, keyframe_s) = (seconds(app.pace.report), seconds(app.pace.keyframe));
-    Plan { prober, services, delta_s, keyframe_s, binary: true, dictionary: packed::DICTIONARY, ..Plan::default() }
+    let (beat_s, delta_s, keyframe_s) = (seconds(pace.beat), seconds(pace.report), seconds(pace.keyframe));
+    let dictionary = packed::DICTIONARY;
+    Plan { prober, services, metered, beat_s, delta_s, keyframe_s, binary: true, dictionary }
 }
 
 /// Names a prober at sites whose prober isn't heard; how many. Running it again right away names none.
@@ -107,12 +116,17 @@ pub async fn samples(app: &App, ctx: &Ctx, id: EndpointId, from: Time, to: Time)
     Ok(app.store.endpoint_samples(id, from, to, MAX_SAMPLES).await?)
 }
 
-/// Asks an endpoint to report every second for five minutes.
+/// Asks an endpoint to report every second for five minutes. Where the line is paid by the byte, only if somebody says
+/// that it is worth it.
 ///
 /// # Errors
-/// [`Error::NotFound`], also out of scope.
-pub async fn look_at(app: &App, ctx: &Ctx, id: EndpointId) -> Result<Time> {
+/// [`Error::NotFound`], also out of scope; [`Error::Conflict`] E-220.
+pub async fn look_at(app: &App, ctx: &Ctx, id: EndpointId, worth_it: bool) -> Result<Time> {
     let (endpoint, _) = endpoints::get(app, ctx, id).await?;
+    if endpoint.metered && !worth_it {
+        let text = "this computer's line is paid by the byte, and five minutes of a live view cost about 100 kB: say that they are worth it";
+        return Err(Error::Conflict("E-220", text.into()));
+    }
     let until = ctx.now.plus(LIVE);
     let mut tx = app.store.begin().await?;
     tx.look_at_endpoint(id, until).await?;

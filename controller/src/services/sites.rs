@@ -110,6 +110,21 @@ pub async fn set_line(app: &App, ctx: &Ctx, code: &str, kbit: Option<u32>) -> Re
     Ok(())
 }
 
+/// Says of a site that its line is paid by the byte, or is not: endpoints there are told within seconds, and say less.
+///
+/// # Errors
+/// [`Error::Forbidden`] unless an operator asks; [`Error::NotFound`] without such a site.
+pub async fn set_metered(app: &App, ctx: &Ctx, code: &str, metered: bool) -> Result<()> {
+    ctx.require(&[Role::Operator])?;
+    get(app, ctx, code, Day::of(ctx.now)).await?;
+    let mut tx = app.store.begin().await?;
+    if tx.put_site_metered(code, metered, ctx.now).await? {
+        audit(&mut tx, ctx, "site.metered", code, json!({"metered": metered})).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
 /// The same for a list: `site_code,down_kbit`. All of it or nothing; how many changed.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ use sqlx::types::Json;
 use tram_wire::ids::EndpointId;
 use uuid::Uuid;
 
+use super::metered::metered;
 use super::{Result, Store, Tx, TxInner, exec_tx, on_read, on_tx};
 use crate::domain::approval::Approval;
 use crate::domain::copies::Suspicion;
@@ -60,6 +61,10 @@ pub struct Endpoint {
     /// What carries its link, or did the last time.
     #[sqlx(try_from = "String")]
     pub linked_by: LinkWay,
+    /// Its line is paid by the byte.
+    pub metered: bool,
+    /// What is said of that of it alone; `None`: as its site.
+    pub metered_here: Option<bool>,
     /// When the certificate ended that the newest was issued from.
     pub renewed_from: Option<i64>,
     /// When it was withdrawn.
@@ -196,9 +201,13 @@ pub struct Heard {
     pub skew_ms: Option<i64>,
 }
 
-const COLUMNS: &str = "e.id, e.name, e.site_code, s.name AS site_name, d.name AS district_name, e.state, e.verdict, e.findings, \
+const COLUMNS: &str = concat!(
+    "e.id, e.name, e.site_code, s.name AS site_name, d.name AS district_name, e.state, e.verdict, e.findings, \
     e.hello, e.hardware, e.vitals, e.network, e.skew_ms, e.last_seen_at, e.reported_at, e.enrolled_at, e.cert_not_after, COALESCE(e.linked_by, 'websocket') AS linked_by, e.renewed_from, e.revoked_at, \
-    e.quarantined_at, e.suspicion";
+    e.quarantined_at, e.suspicion, e.metered = 'yes' AS metered_here, ",
+    metered!("e"),
+    " AS metered"
+);
 const SITES: &str = "LEFT JOIN sites s ON s.code = {t}.site_code AND s.valid_to IS NULL \
     LEFT JOIN sites d ON d.code = s.parent_code AND d.valid_to IS NULL";
 /// Binds: 1 sites in scope as `,a,b,`, 2 site, 3 state, 4 text pattern, 5 verdict.
@@ -462,14 +471,16 @@ impl Tx {
         Ok(rows == 1)
     }
 
-    /// Marks endpoints not heard since then as silent; which ones, with the time they were last heard.
+    /// Marks endpoints not heard since then as silent, those whose line is paid by the byte if not heard since `slow`; which
+    /// ones, with the time they were last heard.
     ///
     /// # Errors
     /// Any [`super::StoreError`].
-    pub async fn silence_endpoints(&mut self, before: Time) -> Result<Vec<(EndpointId, Time)>> {
-        let rows: Vec<(Uuid, i64)> = on_tx!(self, c => sqlx::query_as(
-            "UPDATE endpoints SET state = 'silent' WHERE state = 'online' AND last_seen_at < $1 RETURNING id, last_seen_at")
-            .bind(before.micros()).fetch_all(c))?;
+    pub async fn silence_endpoints(&mut self, before: Time, slow: Time) -> Result<Vec<(EndpointId, Time)>> {
+        let rows: Vec<(Uuid, i64)> = on_tx!(self, c => sqlx::query_as(concat!(
+            "UPDATE endpoints SET state = 'silent' WHERE state = 'online' AND last_seen_at < CASE WHEN ", metered!("endpoints"),
+            " THEN $2 ELSE $1 END RETURNING id, last_seen_at"))
+            .bind(before.micros()).bind(slow.micros()).fetch_all(c))?;
         for (id, _) in &rows {
             self.touch(Kind::Endpoint, *id);
         }

@@ -40,6 +40,7 @@ pub mod leases;
 pub mod line;
 pub mod listen;
 mod lock;
+mod metered;
 pub mod notify;
 pub mod pools;
 pub mod returns;

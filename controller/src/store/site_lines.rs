@@ -21,6 +21,9 @@ pub struct LineUse {
     pub ours: i64,
     /// What they got when they were last measured, kbit/s.
     pub used_kbit: i64,
+    /// It is paid by the byte.
+    #[sqlx(default)]
+    pub metered: bool,
 }
 
 /// The site a session is used at: the endpoint's, in a browser its officer's.
@@ -64,6 +67,10 @@ impl Store {
         });
         let mut lines: HashMap<String, LineUse> = known.collect();
         lines.extend(self.line_uses(Uuid::nil()).await?.into_iter().map(|l| (l.site_code.clone(), l)));
+        for site_code in self.sites_metered().await? {
+            lines.entry(site_code.clone()).or_insert_with(|| LineUse { site_code, ..LineUse::default() }).metered =
+                true;
+        }
         Ok(lines)
     }
 

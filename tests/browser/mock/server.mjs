@@ -154,7 +154,7 @@ export async function startMock(port = 0) {
         const errors = [{ at: 'down_kbit', code: 'S-213', message: 'give kbit/s, 64 to 10000000' }]
         throw new Refusal(422, 'S-213', 'give kbit/s, 64 to 10000000', { errors })
       }
-      Object.assign(site.line, { down_kbit: body.down_kbit, budget_kbit: body.down_kbit && body.down_kbit * 0.85 })
+      Object.assign(site.line, { metered: body.metered ?? site.line.metered, down_kbit: body.down_kbit, budget_kbit: body.down_kbit && body.down_kbit * 0.85 })
       return site
     }],
     ['POST', '/sites/import', ({ text, url }) => {
@@ -189,6 +189,8 @@ export async function startMock(port = 0) {
       world.decided = body
       return Object.assign(found(world.endpoints, id), { quarantined_at: null, copies: undefined })
     }],
+    ['PUT', '/endpoints/:id/metered', ({ id, body }) =>
+      Object.assign(found(world.endpoints, id), { metered_here: body.metered, metered: body.metered ?? false })],
     ['POST', '/endpoints/:id/revoke', ({ id }) => Object.assign(found(world.endpoints, id), { state: 'revoked' })],
     ['GET', '/diagnosis-catalogue', () => page(CATALOGUE)],
     ['GET', '/diagnoses', ({ url }) => {

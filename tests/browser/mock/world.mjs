@@ -16,7 +16,7 @@ export const sites = [
   code, name, short_name: name.replace(/^(Phường|Xã|Thị trấn) /, ''), type: 'xã', level: 'commune', parent_code: d,
   district: { code: d, name: district }, province: { code: '01', name: 'Thành phố Hà Nội' }, phase, alt_name: null,
   valid_from: '2016-01-01', valid_to: null, endpoints: 1, pools: 0,
-  line: code === '00454' ? { down_kbit: 8000, budget_kbit: 6800, used_kbit: 2350, sessions: 3 } : { down_kbit: null, budget_kbit: null, used_kbit: 0, sessions: 0 },
+  line: code === '00454' ? { down_kbit: 8000, budget_kbit: 6800, used_kbit: 2350, sessions: 3, metered: false } : { down_kbit: null, budget_kbit: null, used_kbit: 0, sessions: 0, metered: false },
 }))
 const ref = (site) => ({ code: site.code, name: site.name, district: site.district.name })
 const coLoa = ref(sites[1])
@@ -380,6 +380,7 @@ function endpoint(name, state, verdict) {
     id: randomUUID(), name, site: coLoa, state, verdict,
     verdict_reasons: silent ? [{ check: 'presence', state: 'crit', text_code: 'silent', params: {} }] : [],
     last_seen_at: ago(silent ? 400 : 4), enrolled_at: ago(864_000), agent_version: '0.1.0', cert_not_after: ago(-2_000_000), quarantined_at: null, link: 'websocket',
+    metered: false, metered_here: null,
     hardware: {
       vendor: 'FPT Elead', model: 'M500', serial: 'FE-0042', cpu_model: 'Intel Celeron J4125', cpus: 4, memory_mib: 3890,
       disks: [{ name: 'sda', model: 'Kingston A400', size_gib: 111.8 }],

@@ -77,8 +77,8 @@ export const sites = (q: string, level: string, limit = 1000) =>
   )
 export const course = (id: string) =>
   body(api.GET('/api/v1/sessions/{id}/course', { params: { path: { id } } }))
-export const setSiteLine = (code: string, down_kbit: number | null) =>
-  body(api.PUT('/api/v1/sites/{code}/line', { params: { path: { code } }, body: { down_kbit } }))
+export const setSiteLine = (code: string, down_kbit: number | null, metered: boolean) =>
+  body(api.PUT('/api/v1/sites/{code}/line', { params: { path: { code } }, body: { down_kbit, metered } }))
 export const importSites = (csv: Blob, dryRun: boolean) =>
   postText<SiteImport>(`/api/v1/sites/import${dryRun ? '?dry_run=true' : ''}`, csv)
 
@@ -99,8 +99,10 @@ export const endpointHealth = (id: string) =>
   body(api.GET('/api/v1/endpoints/{id}/health', { params: { path: { id } } }))
 export const endpointSamples = (id: string, from: string) =>
   body(api.GET('/api/v1/endpoints/{id}/samples', { params: { path: { id }, query: { from } } }))
-export const lookAtEndpoint = (id: string) =>
-  body(api.POST('/api/v1/endpoints/{id}/live', { params: { path: { id } } }))
+export const lookAtEndpoint = (id: string, worth_it: boolean) =>
+  body(api.POST('/api/v1/endpoints/{id}/live', { params: { path: { id }, query: { worth_it } } }))
+export const setEndpointMetered = (id: string, metered: boolean | null) =>
+  body(api.PUT('/api/v1/endpoints/{id}/metered', { params: { path: { id } }, body: { metered } }))
 export const diagnosisCatalogue = () => body(api.GET('/api/v1/diagnosis-catalogue'))
 export const diagnoses = (endpoint: string) => body(api.GET('/api/v1/diagnoses', { params: { query: { endpoint } } }))
 export const diagnosesWaiting = () => body(api.GET('/api/v1/diagnoses', { params: { query: { waiting: true } } }))

@@ -478,8 +478,28 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Asks it to report every second for five minutes; it falls back by itself. */
+        /**
+         * Asks it to report every second for five minutes; it falls back by itself. E-220 where the line is paid by the byte and
+         *     nobody said that it is worth it.
+         */
         post: operations["endpoints_look"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/endpoints/{id}/metered": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Says whether the line of an office computer is paid by the byte; it is told within seconds. */
+        put: operations["endpoints_set_metered"];
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -2265,6 +2285,10 @@ export interface components {
             last_seen_at?: components["schemas"]["Time"] | null;
             /** @description What carries its link, or did the last time: `poll` where something on the way lets no WebSocket through. */
             link: components["schemas"]["LinkWay"];
+            /** @description Its line is paid by the byte: it says less, and a live view must be confirmed. */
+            metered: boolean;
+            /** @description What is said of that of it alone; null: as its site. */
+            metered_here?: boolean | null;
             /** @description What it calls itself. */
             name: string;
             network?: components["schemas"]["Network"] | null;
@@ -2367,6 +2391,11 @@ export interface components {
              *     measured for half a day yet.
              */
             usual_ms?: number | null;
+        };
+        /** @description Whether the line of a computer is paid by the byte. */
+        EndpointMetered: {
+            /** @description It is, or is not, whatever is said of its site; null: as its site. */
+            metered?: boolean | null;
         };
         /**
          * @description What we know of an endpoint's presence.
@@ -3633,6 +3662,10 @@ export interface components {
                 last_seen_at?: components["schemas"]["Time"] | null;
                 /** @description What carries its link, or did the last time: `poll` where something on the way lets no WebSocket through. */
                 link: components["schemas"]["LinkWay"];
+                /** @description Its line is paid by the byte: it says less, and a live view must be confirmed. */
+                metered: boolean;
+                /** @description What is said of that of it alone; null: as its site. */
+                metered_here?: boolean | null;
                 /** @description What it calls itself. */
                 name: string;
                 network?: components["schemas"]["Network"] | null;
@@ -5136,6 +5169,8 @@ export interface components {
              * @description What it carries towards the site, kbit/s; absent: not known, and nothing is shaped.
              */
             down_kbit?: number | null;
+            /** @description It is paid by the byte: endpoints there say less. */
+            metered: boolean;
             /**
              * Format: int64
              * @description Sessions with a viewer behind it.
@@ -5161,6 +5196,8 @@ export interface components {
              * @description Towards the site, kbit/s, 64 to 10000000; null: that is not known.
              */
             down_kbit?: number | null;
+            /** @description It is paid by the byte, or is not; absent: that stays as it is. */
+            metered?: boolean | null;
         };
         /** @description A site as it is shown beside something else: always with its district, because names repeat. */
         SiteRef: {
@@ -6734,7 +6771,10 @@ export interface operations {
     };
     endpoints_look: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Also where the line is paid by the byte. */
+                worth_it?: boolean;
+            };
             header?: never;
             path: {
                 id: string;
@@ -6749,6 +6789,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["LiveView"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    endpoints_set_metered: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EndpointMetered"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Endpoint"];
                 };
             };
             "4XX": {

@@ -5,6 +5,7 @@ import { useTranslation } from 'react-i18next'
 import * as calls from '../api/calls'
 import { keys } from '../api/keys'
 import { useFormat } from '../i18n/useFormat'
+import { Confirm } from '../ui/confirm'
 import { Section } from '../ui/page'
 import { sentence } from '../ui/sentence'
 import { StatePill } from '../ui/state'
@@ -18,7 +19,7 @@ const WAYS = ['gateway', 'controller'] as const
 const worst = { crit: 0, warn: 1, unknown: 2, ok: 3 } as const
 
 /** Checks with their evidence, the line over the last hours, and what is plugged in. */
-export function EndpointHealth({ id }: { id: string }) {
+export function EndpointHealth({ id, metered }: { id: string; metered: boolean }) {
   const { t } = useTranslation()
   const [until, setUntil] = useState(0)
   const [now, setNow] = useState(() => Date.now())
@@ -44,7 +45,7 @@ export function EndpointHealth({ id }: { id: string }) {
           <Text size="sm" c="dimmed">
             {t('health.at')} <Ago at={data.at} />
           </Text>
-          <Live id={id} left={live ? Math.ceil((until - now) / 1000) : 0} onLive={setUntil} />
+          <Live id={id} metered={metered} left={live ? Math.ceil((until - now) / 1000) : 0} onLive={setUntil} />
         </Group>
         <Checks checks={data.checks} />
       </Section>
@@ -60,10 +61,15 @@ export function EndpointHealth({ id }: { id: string }) {
   )
 }
 
-function Live({ id, left, onLive }: { id: string; left: number; onLive: (until: number) => void }) {
+function Live({ id, metered, left, onLive }: { id: string; metered: boolean; left: number; onLive: (until: number) => void }) {
   const { t } = useTranslation()
   const client = useQueryClient()
   const [asking, setAsking] = useState(false)
+  const [sure, setSure] = useState(false)
+  const look = async () => {
+    onLive(new Date((await calls.lookAtEndpoint(id, metered)).until).getTime())
+    await client.invalidateQueries({ queryKey: keys.endpointHealth(id) })
+  }
   if (left > 0) {
     return (
       <Text size="sm" role="status">
@@ -72,22 +78,30 @@ function Live({ id, left, onLive }: { id: string; left: number; onLive: (until: 
     )
   }
   return (
-    <Button
-      size="xs"
-      variant="default"
-      loading={asking}
-      onClick={async () => {
-        setAsking(true)
-        try {
-          onLive(new Date((await calls.lookAtEndpoint(id)).until).getTime())
-          await client.invalidateQueries({ queryKey: keys.endpointHealth(id) })
-        } finally {
-          setAsking(false)
-        }
-      }}
-    >
-      {t('health.live')}
-    </Button>
+    <>
+      <Button
+        size="xs"
+        variant="default"
+        loading={asking}
+        onClick={async () => {
+          if (metered) {
+            setSure(true)
+            return
+          }
+          setAsking(true)
+          try {
+            await look()
+          } finally {
+            setAsking(false)
+          }
+        }}
+      >
+        {t('health.live')}
+      </Button>
+      <Confirm opened={sure} title={t('health.live')} action={t('health.live')} onClose={() => setSure(false)} onConfirm={look}>
+        {t('health.liveMetered')}
+      </Confirm>
+    </>
   )
 }
 

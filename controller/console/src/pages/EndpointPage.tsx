@@ -1,4 +1,4 @@
-import { Anchor, Button, Group, SimpleGrid, Stack, Text, TextInput } from '@mantine/core'
+import { Anchor, Button, Group, Select, SimpleGrid, Stack, Text, TextInput } from '@mantine/core'
 import { useQuery, useQueryClient } from '@tanstack/react-query'
 import { type ReactNode, useState } from 'react'
 import { useTranslation } from 'react-i18next'
@@ -8,7 +8,7 @@ import { keys } from '../api/keys'
 import type { Endpoint } from '../api/types'
 import { useFormat } from '../i18n/useFormat'
 import { Confirm } from '../ui/confirm'
-import { Answer } from '../ui/feedback'
+import { Answer, ErrorPanel } from '../ui/feedback'
 import { Facts, Page, Section } from '../ui/page'
 import { sentence } from '../ui/sentence'
 import { StatePill } from '../ui/state'
@@ -73,7 +73,7 @@ function Detail({ endpoint, operator }: { endpoint: Endpoint; operator: boolean 
       {endpoint.state !== 'revoked' && (
         <Diagnosis id={endpoint.id} online={endpoint.state === 'online'} operator={operator} />
       )}
-      <EndpointHealth id={endpoint.id} />
+      <EndpointHealth id={endpoint.id} metered={endpoint.metered} />
       <SimpleGrid cols={{ base: 1, md: 2 }}>
         <Section title={t('endpoint.hardware')}>
           <Facts
@@ -116,6 +116,7 @@ function Detail({ endpoint, operator }: { endpoint: Endpoint; operator: boolean 
               [t('endpoint.controllerRtt'), ms(network?.controller_rtt_ms)],
               [t('endpoint.skew'), ms(network?.skew_ms)],
               [t('endpoint.link'), t(`endpoint.linkBy.${endpoint.link}`)],
+              [t('endpoint.metered.one'), t(`endpoint.metered.${endpoint.metered ? 'yes' : 'no'}`)],
               ...(network?.interfaces ?? []).map((nic): [string, ReactNode] => [
                 nic.name,
                 [nic.addresses?.join(', '), nic.mac, nic.speed_mbps ? `${format.number(nic.speed_mbps)} Mbit/s` : '']
@@ -125,6 +126,11 @@ function Detail({ endpoint, operator }: { endpoint: Endpoint; operator: boolean 
             ]}
           />
         </Section>
+        {operator && endpoint.state !== 'revoked' && (
+          <Section title={t('endpoint.metered.one')}>
+            <Metered endpoint={endpoint} />
+          </Section>
+        )}
         <Section title={t('endpoint.identity')}>
           <Facts
             rows={[
@@ -151,6 +157,37 @@ function Detail({ endpoint, operator }: { endpoint: Endpoint; operator: boolean 
         </Section>
       )}
     </>
+  )
+}
+
+/** Whether this computer's line is paid by the byte, whatever is said of its site. */
+function Metered({ endpoint }: { endpoint: Endpoint }) {
+  const { t } = useTranslation()
+  const client = useQueryClient()
+  const [error, setError] = useState<unknown>()
+  const here = endpoint.metered_here ?? null
+  const value = here === null ? 'site' : here ? 'yes' : 'no'
+  const set = async (word: string | null) => {
+    setError(undefined)
+    try {
+      await calls.setEndpointMetered(endpoint.id, word === 'site' ? null : word === 'yes')
+      await client.invalidateQueries({ queryKey: keys.endpoint(endpoint.id) })
+    } catch (failure) {
+      setError(failure)
+    }
+  }
+  return (
+    <Stack gap="sm">
+      <Select
+        label={t('endpoint.metered.set')}
+        description={t('site.line.meteredHint')}
+        value={value}
+        data={['site', 'yes', 'no'].map((word) => ({ value: word, label: t(`endpoint.metered.${word}`) }))}
+        allowDeselect={false}
+        onChange={(word) => void set(word)}
+      />
+      {error !== undefined && <ErrorPanel error={error} />}
+    </Stack>
   )
 }
 

@@ -1,4 +1,4 @@
-import { Button, Group, Modal, NumberInput, Stack, Text } from '@mantine/core'
+import { Button, Checkbox, Group, Modal, NumberInput, Stack, Text } from '@mantine/core'
 import { useQueryClient } from '@tanstack/react-query'
 import { type FormEvent, useState } from 'react'
 import { useTranslation } from 'react-i18next'
@@ -49,6 +49,7 @@ export function SiteLineModal({ site, operator, onClose }: { site: Site; operato
   const client = useQueryClient()
   const rate = useRate()
   const [kbit, setKbit] = useState<number | null>(site.line.down_kbit ?? null)
+  const [metered, setMetered] = useState(site.line.metered)
   const [error, setError] = useState<unknown>()
   const [busy, setBusy] = useState(false)
   const faults = error === undefined ? {} : fieldErrors(t, asProblem(error))
@@ -57,7 +58,7 @@ export function SiteLineModal({ site, operator, onClose }: { site: Site; operato
     setBusy(true)
     setError(undefined)
     try {
-      await calls.setSiteLine(site.code, kbit)
+      await calls.setSiteLine(site.code, kbit, metered)
       await client.invalidateQueries({ queryKey: ['sites'] })
       done(t('site.line.saved'))
       onClose()
@@ -93,6 +94,16 @@ export function SiteLineModal({ site, operator, onClose }: { site: Site; operato
               allowDecimal={false}
               error={faults.down_kbit}
             />
+          )}
+          {operator ? (
+            <Checkbox
+              label={t('site.line.metered')}
+              description={t('site.line.meteredHint')}
+              checked={metered}
+              onChange={(event) => setMetered(event.currentTarget.checked)}
+            />
+          ) : (
+            metered && <Text size="sm">{t('site.line.metered')}</Text>
           )}
           {error !== undefined && !faults.down_kbit && <ErrorPanel error={error} />}
           <Group justify="flex-end">

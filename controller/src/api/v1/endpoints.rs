@@ -62,6 +62,10 @@ pub struct Endpoint {
     pub network: Option<Network>,
     /// What carries its link, or did the last time: `poll` where something on the way lets no WebSocket through.
     pub link: LinkWay,
+    /// Its line is paid by the byte: it says less, and a live view must be confirmed.
+    pub metered: bool,
+    /// What is said of that of it alone; null: as its site.
+    pub metered_here: Option<bool>,
     /// Since when several computers are taken to show its identity; reports are kept apart meanwhile.
     pub quarantined_at: Option<Time>,
     /// Who they are; only when one endpoint is asked for, and only while that isn't settled.
@@ -331,6 +335,8 @@ impl From<rows::Endpoint> for Endpoint {
             network: read(e.network)
                 .map(|n: heartbeat::Network| Network { skew_ms: e.skew_ms.or(n.skew_ms), ..n.into() }),
             link: e.linked_by,
+            metered: e.metered,
+            metered_here: e.metered_here,
             quarantined_at: e.quarantined_at.map(Time::from_micros),
             copies: None,
             history: None,
@@ -431,6 +437,7 @@ pub fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(list))
         .routes(routes!(get_one))
         .routes(routes!(revoke))
+        .routes(routes!(set_metered))
         .merge(endpoint_copies::routes())
         .routes(routes!(list_tokens, create_token))
 }
@@ -475,6 +482,25 @@ async fn get_one(
     let found = endpoints::get(&api.app, &ctx, id.into()).await?;
     let copies = EndpointCopies::of(&api.app, &found.0).await?;
     Ok(Json(Endpoint { copies, ..with_history(found) }))
+}
+
+/// Whether the line of a computer is paid by the byte.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointMetered {
+    /// It is, or is not, whatever is said of its site; null: as its site.
+    pub metered: Option<bool>,
+}
+
+/// Says whether the line of an office computer is paid by the byte; it is told within seconds.
+#[utoipa::path(put, path = "/endpoints/{id}/metered", tag = "endpoints", params(("id" = Uuid, Path)), request_body = EndpointMetered, responses((status = 200, body = Endpoint), (status = "4XX", body = Problem)))]
+async fn set_metered(
+    State(api): State<Api>,
+    Signed(ctx): Signed,
+    Path(id): Path<Uuid>,
+    Json(body): Json<EndpointMetered>,
+) -> Result<Json<Endpoint>, ApiError> {
+    Ok(Json(with_history(endpoints::set_metered(&api.app, &ctx, id.into(), body.metered).await?)))
 }
 
 /// Withdraws an office computer for good; its link is cut within two seconds.

@@ -356,10 +356,26 @@ async fn get_samples(
     Ok(Json(Page::whole(points.into_iter().map(HealthPoint::from).collect())))
 }
 
-/// Asks it to report every second for five minutes; it falls back by itself.
-#[utoipa::path(post, path = "/endpoints/{id}/live", tag = "endpoints", params(("id" = Uuid, Path)), responses((status = 200, body = LiveView), (status = "4XX", body = Problem)))]
-async fn look(State(api): State<Api>, Signed(ctx): Signed, Path(id): Path<Uuid>) -> Result<Json<LiveView>, ApiError> {
-    Ok(Json(LiveView { until: health::look_at(&api.app, &ctx, id.into()).await? }))
+/// How to look.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct LiveQuery {
+    /// Also where the line is paid by the byte.
+    #[serde(default)]
+    worth_it: bool,
+}
+
+/// Asks it to report every second for five minutes; it falls back by itself. E-220 where the line is paid by the byte and
+/// nobody said that it is worth it.
+#[utoipa::path(post, path = "/endpoints/{id}/live", tag = "endpoints", params(("id" = Uuid, Path), LiveQuery), responses((status = 200, body = LiveView), (status = "4XX", body = Problem)))]
+async fn look(
+    State(api): State<Api>,
+    Signed(ctx): Signed,
+    Path(id): Path<Uuid>,
+    Query(query): Query<LiveQuery>,
+) -> Result<Json<LiveView>, ApiError> {
+    Ok(Json(LiveView { until: health::look_at(&api.app, &ctx, id.into(), query.worth_it).await? }))
 }
 
 /// Services that one endpoint of each site probes.

@@ -67,6 +67,8 @@ pub struct SiteLine {
     pub used_kbit: i64,
     /// Sessions with a viewer behind it.
     pub sessions: i64,
+    /// It is paid by the byte: endpoints there say less.
+    pub metered: bool,
 }
 
 impl SiteLine {
@@ -78,6 +80,7 @@ impl SiteLine {
             budget_kbit: rate.map(|kbit| limits.budget(kbit).into()),
             used_kbit: l.used_kbit,
             sessions: l.sessions,
+            metered: l.metered,
         }
     }
 }
@@ -88,6 +91,9 @@ impl SiteLine {
 pub struct SiteLineRequest {
     /// Towards the site, kbit/s, 64 to 10000000; null: that is not known.
     pub down_kbit: Option<u32>,
+    /// It is paid by the byte, or is not; absent: that stays as it is.
+    #[serde(default)]
+    pub metered: Option<bool>,
 }
 
 /// What a list of lines changed, or would change.
@@ -268,6 +274,9 @@ async fn set_line(
     ValidJson(body): ValidJson<SiteLineRequest>,
 ) -> Result<Json<Site>, ApiError> {
     sites::set_line(&api.app, &ctx, &code, body.down_kbit).await?;
+    if let Some(metered) = body.metered {
+        sites::set_metered(&api.app, &ctx, &code, metered).await?;
+    }
     let site = sites::get(&api.app, &ctx, &code, day(&ctx, None)).await?;
     Ok(Json(Site::of(site, &api.app.policy.limits)))
 }
