@@ -28,7 +28,7 @@ use crate::host::{Burst, Host};
 use crate::identity::{self, Identity, IdentityError, Request};
 use crate::ledger::Ledger;
 use crate::link::machine::{Due, Heard, Machine};
-use crate::link::{Link, LinkError, time, tls};
+use crate::link::{Link, LinkError, time, tls, way};
 use crate::outbox::Outbox;
 use crate::report::{Gathered, LinkFacts, Reporter, Want};
 use crate::status::{LinkStatus, Status};
@@ -697,6 +697,7 @@ impl<H: Host + Send + 'static> App<H> {
             skew_ms: self.machine.skew_ms(),
             findings: self.findings.clone(),
             resend: self.resend.clone(),
+            reread_proxy: Some(way::reread),
         }
     }
 

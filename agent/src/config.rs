@@ -34,6 +34,8 @@ pub struct Config {
     pub desk: Desk,
     /// What remote diagnosis may not do here.
     pub deny: PathBuf,
+    /// Where those listen that may do more than the agent.
+    pub helpers: PathBuf,
     /// How the controller is reached; absent: as the environment says.
     pub proxy: Option<Proxy>,
     /// How often a WebSocket is tried again where none got through.
@@ -109,6 +111,7 @@ struct LinkFile {
 #[serde(default, deny_unknown_fields)]
 struct DiagnosisFile {
     deny: Option<PathBuf>,
+    helpers: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -147,13 +150,16 @@ struct DeskFile {
     port: u16,
 }
 
+fn absolute(key: &'static str, path: Option<PathBuf>, usual: &str) -> Result<PathBuf, ConfigError> {
+    match path {
+        None => Ok(PathBuf::from(usual)),
+        Some(path) if path.is_absolute() => Ok(path),
+        Some(_) => Err(ConfigError::Value { key, why: "write the whole path, from /" }),
+    }
+}
+
 impl DeskFile {
     fn validate(self) -> Result<Desk, ConfigError> {
-        let absolute = |key, path: Option<PathBuf>, usual: &str| match path {
-            None => Ok(PathBuf::from(usual)),
-            Some(path) if path.is_absolute() => Ok(path),
-            Some(_) => Err(ConfigError::Value { key, why: "write the whole path, from /" }),
-        };
         let browser = self.browser.unwrap_or_else(|| BROWSER.map(str::to_owned).to_vec());
         if browser.first().is_some_and(|program| !program.starts_with('/')) {
             return Err(ConfigError::Value { key: "desk.browser", why: "write the program's whole path, from /" });
@@ -230,13 +236,8 @@ impl Config {
             memory_free_percent: falling("checks.memory_free_percent", file.checks.memory_free_percent, (10, 4))?,
             celsius,
             desk: file.desk.validate()?,
-            deny: match file.diagnosis.deny {
-                None => DEFAULT_DENY.into(),
-                Some(path) if path.is_absolute() => path,
-                Some(_) => {
-                    return Err(ConfigError::Value { key: "diagnosis.deny", why: "write the whole path, from /" });
-                }
-            },
+            deny: absolute("diagnosis.deny", file.diagnosis.deny, DEFAULT_DENY)?,
+            helpers: absolute("diagnosis.helpers", file.diagnosis.helpers, tram_wire::helper::FOLDER)?,
             proxy: file.proxy.map(ProxyFile::validate).transpose()?,
             upgrade_again: match file.link.upgrade_again_s {
                 None => Duration::from_secs(1800),
@@ -322,6 +323,7 @@ mod tests {
             ("[desk]\nbrowser = [\"chromium\"]", "desk.browser"),
             ("[desk]\nremote_viewer = \"viewer\"", "desk.remote_viewer"),
             ("[diagnosis]\ndeny = \"deny\"", "diagnosis.deny"),
+            ("[diagnosis]\nhelpers = \"run\"", "diagnosis.helpers"),
             ("[desk]\ngateways = [\"gw1\"]", "gw1"),
             ("[proxy]\nurl = \"http://a:b@p:1\"", "proxy.url"),
             ("[proxy]\nurl = \"http://p:1\"\nuser = \"a\"", "proxy.user"),

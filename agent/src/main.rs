@@ -1,23 +1,27 @@
 //! `tram-agent`: enrol, run, desk, status, doctor.
 
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use nix::unistd::User;
 use tokio::signal::unix::{SignalKind, signal};
 use tram_agent::collect::keeper::aside;
 use tram_agent::collect::os;
 use tram_agent::config::{Address, Config};
 use tram_agent::enrolling::{self, Asked, Done, Me, Waiting};
-use tram_agent::host::{System, wall_ms};
+use tram_agent::host::{System, notify, wall_ms};
 use tram_agent::identity::{Identity, IdentityError};
 use tram_agent::ledger::Ledger;
 use tram_agent::link::way;
 use tram_agent::session::{kiosk, view};
 use tram_agent::status::{LinkStatus, Status};
-use tram_agent::{app, collect, doctor, generalize, trusted};
+use tram_agent::{app, collect, doctor, generalize, helper, trusted};
 use tram_wire::heartbeat::GoodbyeReason;
+use tram_wire::helper::Room;
 
 #[derive(Parser)]
 #[command(name = "tram-agent", version, about = "Reports this computer's health to its Tram controller.")]
@@ -88,6 +92,18 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Do one thing the agent may not do itself: started by systemd for each request, on a connection as its input.
+    #[command(hide = true)]
+    Helper {
+        /// `helper`, `disks` or `capture`: which requests.
+        room: Room,
+        /// The agent's user; nobody else is served.
+        #[arg(long, default_value = "tram-agent")]
+        user: String,
+        /// The agent's unit; nobody else of that user is served.
+        #[arg(long)]
+        unit: Option<String>,
+    },
     /// Show what this computer sent to the controller, and what it was asked for. One JSON a line.
     Ledger {
         /// Only the newest so many.
@@ -100,21 +116,38 @@ type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::Helper { room, user, unit } = &cli.command {
+        let done = help(&cli, *room, user, unit.clone());
+        return done.map_or_else(failed, |()| ExitCode::SUCCESS);
+    }
     let done = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::from)
         .and_then(|runtime| runtime.block_on(command(cli)));
-    done.unwrap_or_else(|e| {
-        app::note(&e.to_string());
-        ExitCode::from(3)
-    })
+    done.unwrap_or_else(failed)
+}
+
+fn failed(e: Failure) -> ExitCode {
+    app::note(&e.to_string());
+    ExitCode::from(3)
+}
+
+/// No runtime, no thread, no network: what runs with privileges is small.
+fn help(cli: &Cli, room: Room, user: &str, unit: Option<String>) -> Result<(), Failure> {
+    let config = Config::load(cli.config.as_deref(), cli.state.as_deref())?;
+    let number = user.parse().ok().or_else(|| User::from_name(user).ok()?.map(|u| u.uid.as_raw()));
+    let uid = number.ok_or_else(|| format!("there is no user {user}"))?;
+    let line = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let rules = helper::Rules { room, uid, unit, deny: config.deny, root: "/".into() };
+    helper::serve(line, &System::new(), &rules, &mut app::note)?;
+    Ok(())
 }
 
 async fn command(cli: Cli) -> Result<ExitCode, Failure> {
     let config = Config::load(cli.config.as_deref(), cli.state.as_deref())?;
     trusted::recall(&config.state);
-    way::set(config.proxy.as_ref());
+    way::set_from(config.proxy.as_ref(), cli.config.as_deref());
     match cli.command {
         Command::Enrol { controller, token, ca, replace, no_wait } => {
             let ca_pem = ca
@@ -124,6 +157,8 @@ async fn command(cli: Cli) -> Result<ExitCode, Failure> {
             enrol(&config, asked, replace, !no_wait).await
         }
         Command::Run => run(&config).await,
+        // Served before there is a runtime.
+        Command::Helper { .. } => Ok(ExitCode::SUCCESS),
         Command::Desk { terminal: true, .. } => terminal(&config).await,
         Command::Desk { no_browser, .. } => desk(&config, !no_browser).await,
         Command::Status { json } => status(&config, json),
@@ -235,8 +270,22 @@ async fn run(config: &Config) -> Result<ExitCode, Failure> {
         let down = aside(SYSTEMD, || os::is_going_down(&System::new())).await;
         if down == Some(true) { GoodbyeReason::Shutdown } else { GoodbyeReason::Stopped }
     };
-    app::run(config, System::new(), wall_ms, u64::from_le_bytes(seed), stop).await?;
+    let host = System::new().helped_by(&config.helpers);
+    tokio::select! {
+        done = app::run(config, host, wall_ms, u64::from_le_bytes(seed), stop) => done?,
+        // On the same thread: if that hangs, systemd hears nothing any more and starts the agent anew.
+        () = alive() => {}
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells systemd that the agent is alive, twice as often as it wants to hear it, for ever.
+async fn alive() {
+    let Some(every) = notify::watchdog() else { return std::future::pending().await };
+    loop {
+        notify::tell("WATCHDOG=1");
+        tokio::time::sleep(every / 2).await;
+    }
 }
 
 async fn desk(config: &Config, browser: bool) -> Result<ExitCode, Failure> {

@@ -7,6 +7,8 @@
 set -euo pipefail
 # shellcheck source=tests/nspawn/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=tests/nspawn/privileges.sh
+. "$(dirname "${BASH_SOURCE[0]}")/privileges.sh"
 spawn_root "$0" "$@"
 
 [ $# -gt 0 ] || set -- trixie
@@ -97,6 +99,7 @@ try() {
         expect "$unit is exposed 2.0 at most" awk "BEGIN { exit !(${exposed:-10} <= 2.0) }"
     done
     echo "    systemd-analyze security tram-node.service: $(exposure tram-node.service)"
+    try_privileges "$suite"
 
     say "$suite: upgraded, with a setting of the administrator's"
     in_there 'echo "# ours" >>/etc/tram/controller.toml'

@@ -32,6 +32,8 @@ const AGENT: &[(&str, u8)] = &[
     ("identity", 2),
     ("queue", 2),
     ("ledger", 2),
+    ("deny", 2),
+    ("helper", 3),
     ("trusted", 3),
     ("outbox", 3),
     ("generalize", 3),

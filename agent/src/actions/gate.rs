@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use ring::signature::{ED25519, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
-use tram_wire::diagnosis::{ACTIONS, Bundle, Class, MAX_ORDER, Order, OrderKey, Refused, SignedOrder, VERSION, Work};
+use tram_wire::diagnosis::{MAX_ORDER, Order, OrderKey, Refused, SignedOrder, VERSION};
 use tram_wire::ids::{EndpointId, OrderId};
 
+use crate::deny;
 use crate::identity::write_private;
 
 const KEYS: &str = "order-keys.json";
@@ -128,28 +129,11 @@ impl Gate {
     }
 }
 
-/// Looks into the deny file. One that can't be read, or has a word nobody knows, forbids everything: a misspelt
-/// prohibition that does nothing would be worse.
+/// Looks into the deny file.
 fn allowed(order: &Order, file: &Path) -> Result<(), Refused> {
-    let text = match std::fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(_) => return Err(Refused::Denied),
-    };
-    let words = text.lines().map(|l| l.split('#').next().unwrap_or_default().trim()).filter(|w| !w.is_empty());
-    if words.into_iter().any(|w| forbids(w, &order.work)) { Err(Refused::Denied) } else { Ok(()) }
-}
-
-fn forbids(word: &str, work: &Work) -> bool {
-    let classes = [Class::Silent, Class::Active, Class::Disruptive].map(Class::name);
-    let bundles = Bundle::ALL.map(Bundle::name);
-    let known = classes.contains(&word) || bundles.contains(&word) || ACTIONS.iter().any(|a| a.name == word);
-    if !known {
-        // `all` among them.
-        return true;
-    }
-    let one = |a: &tram_wire::diagnosis::Action| a.name() == word || a.spec().class.name() == word;
-    work.name() == word || work.actions().iter().any(one)
+    let actions = order.work.actions();
+    let names: Vec<&str> = actions.iter().map(tram_wire::diagnosis::Action::name).collect();
+    if deny::forbids(file, order.work.name(), &names) { Err(Refused::Denied) } else { Ok(()) }
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tram_wire::check::{CheckState, worst};
+use tram_wire::helper::{Disk, Request, UsbPort};
 use tram_wire::report::Item;
 
-use super::{Desk, Found};
+use super::{Desk, Found, helped};
 use crate::collect::{disks as smart_disks, os, tokens, usb as usb_tree, vitals};
 use crate::host::Host;
 
@@ -115,6 +116,28 @@ pub(super) fn smart<H: Host>(d: &Desk<H>) -> Found {
     found.facts(said(&all)).text(lines(&all))
 }
 
+/// Has a disk test itself; `smart` says what came of it.
+pub(super) fn smart_test<H: Host>(d: &Desk<H>, disk: &Disk) -> Found {
+    let asked = match helped::ask(d, &Request::SmartTest { disk: disk.clone() }) {
+        Ok(asked) => asked,
+        Err(found) => return found.fact("disk", disk.as_str()),
+    };
+    let found = asked.map(|out| {
+        let said = serde_json::from_str::<serde_json::Value>(&out).unwrap_or_default();
+        let minutes = said.pointer("/ata_smart_data/self_test/polling_minutes/short").cloned();
+        Found::ok("begun").facts(minutes.map(|m| ("minutes".to_owned(), m)))
+    });
+    found.fact("disk", disk.as_str())
+}
+
+/// Has the device at a port begin anew.
+pub(super) fn usb_cycle<H: Host>(d: &Desk<H>, port: &UsbPort) -> Found {
+    let name = |all: Vec<Item>| all.into_iter().find(|i| i.id == port.as_str()).and_then(|i| i.name);
+    let before = name(usb_tree::collect(&d.host)).unwrap_or_default();
+    let found = helped::done(d, &Request::UsbCycle { port: port.clone() });
+    found.fact("port", port.as_str()).fact("device", before)
+}
+
 /// What is plugged in.
 pub(super) fn usb<H: Host>(d: &Desk<H>) -> Found {
     let all = usb_tree::collect(&d.host);
@@ -162,6 +185,15 @@ pub(super) fn ntp<H: Host>(d: &Desk<H>) -> Found {
         _ => Found::ok("done"),
     };
     found.facts(time.facts)
+}
+
+/// Goes by what the configuration says of the proxy now.
+pub(super) fn reread_proxy<H: Host>(d: &Desk<H>) -> Found {
+    match d.here.reread_proxy.map(|reread| reread()) {
+        None => Found::unknown("absent"),
+        Some(Ok(way)) => Found::ok("done").fact("proxy", way),
+        Some(Err(e)) => Found::crit("failed").fact("error", e),
+    }
 }
 
 /// Everything is told anew.

@@ -6,10 +6,12 @@
 //!                  └── run: a thread a step, each with its deadline and its cap ── news
 //! ```
 //! No shell: programs of the distribution are run by name with fixed arguments; hosts, units and printers come from
-//! types that can't be options. What hangs is killed with its children, or left behind and counted.
+//! types that can't be options. What hangs is killed with its children, or left behind and counted. What the agent may
+//! not do is asked of the helpers (`tram_wire::helper`).
 
 pub(crate) mod consent;
 mod gate;
+mod helped;
 mod machine;
 mod printers;
 mod reach;
@@ -49,6 +51,8 @@ pub struct Here {
     pub findings: Vec<Finding>,
     /// Set by an order to send everything anew.
     pub resend: Arc<AtomicBool>,
+    /// Reads anew how the controller is reached, and says it.
+    pub reread_proxy: Option<fn() -> Result<String, String>>,
 }
 
 /// What a step found.
@@ -137,10 +141,13 @@ async fn perform<H: Host>(action: &Action, d: &mut Desk<H>) -> Found {
         Action::Top { count } => machine::top(d, *count),
         Action::Disks {} => machine::disks(d),
         Action::Smart {} => machine::smart(d),
+        Action::SmartTest { disk } => machine::smart_test(d, disk),
         Action::Usb {} => machine::usb(d),
+        Action::UsbCycle { usb_port } => machine::usb_cycle(d, usb_port),
         Action::Readers {} => machine::readers(d),
         Action::Clock {} => machine::clock(d),
         Action::Ntp {} => machine::ntp(d),
+        Action::RereadProxy {} => machine::reread_proxy(d),
         Action::ResendInventory {} => machine::resend(d),
         Action::Unit { unit } => units::state(d, unit),
         Action::Journal { unit, lines } => units::journal(d, unit, *lines),

@@ -1,9 +1,10 @@
 //! Print queues: how they are, a page to try, letting them go on, emptying them. Only queues that CUPS names.
 
 use tram_wire::diagnosis::Printer;
+use tram_wire::helper::Request;
 
 use super::machine::{lines, said};
-use super::{Desk, Found};
+use super::{Desk, Found, helped};
 use crate::collect::printers;
 use crate::host::Host;
 
@@ -38,14 +39,10 @@ pub(super) fn test_page<H: Host>(d: &Desk<H>, printer: &Printer) -> Found {
 
 pub(super) fn resume<H: Host>(d: &Desk<H>, printer: &Printer) -> Found {
     let Some(name) = known(d, printer) else { return Found::crit("no_printer") };
-    let first = Found::done(&d.run("cupsenable", &[name]));
-    if first.code != "done" {
-        return first.fact("printer", name);
-    }
-    Found::done(&d.run("cupsaccept", &[name])).fact("printer", name)
+    helped::done(d, &Request::ResumeQueue { printer: printer.clone() }).fact("printer", name)
 }
 
 pub(super) fn clear<H: Host>(d: &Desk<H>, printer: &Printer) -> Found {
     let Some(name) = known(d, printer) else { return Found::crit("no_printer") };
-    Found::done(&d.run("cancel", &["-a", name])).fact("printer", name)
+    helped::done(d, &Request::ClearQueue { printer: printer.clone() }).fact("printer", name)
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tram_wire::check::CheckState;
 use tram_wire::diagnosis::{HostName, Target};
+use tram_wire::helper::{Interface, Request, Seconds};
 use tram_wire::plan::Service;
 
-use super::{Desk, Found};
+use super::{Desk, Found, helped};
 use crate::collect::network as nic;
 use crate::host::probe::{self, path};
 use crate::host::{Host, Ran};
@@ -272,27 +273,25 @@ pub(super) fn renew_dhcp<H: Host>(d: &Desk<H>) -> Found {
         let name = f.next()?;
         (f.next()? == "00000000").then(|| name.to_owned())
     });
-    let plain = |n: &String| n.bytes().all(|b| b.is_ascii_alphanumeric()) && d.host.list("/sys/class/net").contains(n);
-    let Some(interface) = out.filter(plain) else { return Found::crit("no_gateway") };
-    let found = match d.run("networkctl", &["renew", &interface]) {
-        Ran::Done { code: 0, .. } => Found::ok("done"),
-        _ => Found::done(&d.run("nmcli", &["device", "reapply", &interface])),
-    };
-    found.fact("interface", interface)
+    let named = out.filter(|n| d.host.list("/sys/class/net").contains(n)).and_then(|n| Interface::try_from(n).ok());
+    let Some(interface) = named else { return Found::crit("no_gateway") };
+    helped::done(d, &Request::RenewDhcp { interface: interface.clone() }).fact("interface", interface.as_str())
 }
 
 /// Headers of packets, a line each: 96 bytes of each are read, none of them printed.
 pub(super) fn capture<H: Host>(d: &Desk<H>, seconds: u16) -> Found {
-    let within = Duration::from_secs(seconds.into()).min(d.deadline);
-    let args = ["-n", "-q", "-l", "-t", "-p", "-s", "96", "-c", "20000", "-i", "any"];
-    // `timeout` ends it politely, so that what it wrote comes back.
-    let seconds = format!("{seconds}s");
-    let all = [&["--signal=INT", seconds.as_str(), "tcpdump"][..], &args].concat();
-    match d.host.run_until("timeout", &all, within + Duration::from_secs(3), d.cap, &|| d.stopped()) {
-        Ran::Done { out, .. } if !out.is_empty() => Found::ok("done").fact("packets", out.lines().count()).text(out),
+    let Ok(seconds) = Seconds::try_from(seconds) else { return Found::unknown("absent") };
+    let asked = match helped::ask(d, &Request::Capture { seconds }) {
+        Ok(asked) => asked,
+        Err(found) => return found,
+    };
+    match &asked.ran {
+        Ran::Done { out, .. } if !out.is_empty() => {
+            Found::ok("done").fact("packets", out.lines().count()).text(out.clone())
+        }
+        // `timeout` says so when the time was over, and when there is no program.
         Ran::Done { code: 124, .. } => Found::ok("nothing_said"),
-        Ran::Done { code: 127, .. } | Ran::Absent => Found::unknown("absent"),
-        Ran::Done { .. } => Found::unknown("not_permitted"),
-        Ran::TimedOut => Found::crit("timed_out"),
+        Ran::Done { code: 127, .. } => Found::unknown("absent"),
+        _ => asked.found(),
     }
 }

@@ -1,11 +1,10 @@
 //! Services of the fixed lists: how they are, what they said, starting them anew; restart and sign-out.
 
-use std::time::Duration;
-
 use tram_wire::diagnosis::{Restartable, Unit};
+use tram_wire::helper::{Lines, Request};
 
 use super::redact::redact;
-use super::{Desk, Found};
+use super::{Desk, Found, helped};
 use crate::host::{Host, Ran};
 
 /// What is asked of a unit.
@@ -37,46 +36,40 @@ pub(super) fn state<H: Host>(d: &Desk<H>, unit: &Unit) -> Found {
 
 /// What a service said last, without what could name a citizen or open a door.
 pub(super) fn journal<H: Host>(d: &Desk<H>, unit: &Unit, lines: u16) -> Found {
-    let lines = format!("--lines={lines}");
-    let unit_is = format!("--unit={}", unit.as_str());
-    let ran = d.run("journalctl", &["--no-pager", "--quiet", "--output=short-iso", "--no-hostname", &lines, &unit_is]);
-    match &ran {
+    let Ok(lines) = Lines::try_from(lines) else { return Found::unknown("absent") };
+    let asked = match helped::ask(d, &Request::Journal { unit: unit.clone(), lines }) {
+        Ok(asked) => asked,
+        Err(found) => return found.fact("unit", unit.as_str()),
+    };
+    match &asked.ran {
         Ran::Done { code: 0, out } if out.trim().is_empty() => Found::unknown("nothing_said"),
         Ran::Done { code: 0 | -1, out } => {
             let text = redact(out);
             Found::ok("done").fact("lines", text.lines().count()).text(text)
         }
-        other => Found::done(other),
+        _ => asked.found(),
     }
     .fact("unit", unit.as_str())
 }
 
 /// Starts a service anew.
 pub(super) fn restart<H: Host>(d: &Desk<H>, unit: &Restartable) -> Found {
-    Found::done(&d.run("systemctl", &["restart", "--no-ask-password", "--", unit.as_str()])).fact("unit", unit.as_str())
+    helped::done(d, &Request::RestartUnit { unit: unit.clone() }).fact("unit", unit.as_str())
 }
 
 /// Restarts the computer in a minute: who sits there is told by it too.
 pub(super) fn reboot<H: Host>(d: &Desk<H>) -> Found {
-    Found::done(&d.run("shutdown", &["-r", "+1"]))
+    helped::done(d, &Request::Reboot {})
 }
 
 /// Ends the sessions at this computer's own screen.
 pub(super) fn log_out<H: Host>(d: &Desk<H>) -> Found {
-    const SHORT: Duration = Duration::from_secs(5);
-    let ran = d.run_for("loginctl", &["list-sessions", "--no-legend", "--no-pager"], SHORT);
-    let Some(out) = ran.out() else { return Found::done(&ran) };
-    let ids: Vec<&str> = out
-        .lines()
-        .filter(|l| l.split_whitespace().any(|w| w == "seat0"))
-        .filter_map(|l| l.split_whitespace().next())
-        .filter(|id| id.bytes().all(|b| b.is_ascii_alphanumeric()))
-        .collect();
-    if ids.is_empty() {
-        return Found::unknown("nobody_there");
-    }
-    let done: Vec<Found> =
-        ids.iter().map(|id| Found::done(&d.run_for("loginctl", &["terminate-session", id], SHORT))).collect();
-    let worst = done.into_iter().max_by_key(|f| f.state.severity());
-    worst.unwrap_or_else(|| Found::unknown("nobody_there")).fact("sessions", ids.len())
+    let asked = match helped::ask(d, &Request::LogOut {}) {
+        Ok(asked) => asked,
+        Err(found) => return found,
+    };
+    asked.map(|ended| match ended.trim() {
+        "0" => Found::unknown("nobody_there"),
+        n => Found::ok("done").fact("sessions", n),
+    })
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tram_wire::helper::{Answer, Request};
 use tram_wire::report::Item;
 
 use super::{Fill, hardware, item};
@@ -10,6 +11,20 @@ use crate::host::{Host, Ran};
 
 /// A dying disk may take its time; a dead one never answers.
 const DEADLINE: Duration = Duration::from_secs(8);
+
+/// What is asked of a disk; nothing wakes it up.
+pub(crate) const READ: [&str; 10] = ["-j", "-n", "standby", "-H", "-A", "-i", "-c", "-l", "selftest", "--"];
+
+/// By the process that may; `None` where there is none, or it may not.
+fn helped(host: &impl Host, request: &Request) -> Option<Ran> {
+    let (answer, out) = Answer::read(&host.helped(request, DEADLINE, &|| false)?)?;
+    match answer {
+        Answer::Ran { code } => Some(Ran::Done { code, out }),
+        Answer::Absent => Some(Ran::Absent),
+        Answer::TimedOut => Some(Ran::TimedOut),
+        Answer::Refused { .. } => None,
+    }
+}
 
 /// Looks at every disk.
 #[must_use]
@@ -23,7 +38,9 @@ pub fn collect(host: &impl Host) -> Vec<Item> {
                 .fact("size_gib", Some((d.size_mib / 1024).to_string()))
                 .fact("type", Some(if d.rotational { "hdd" } else { "ssd" }.to_owned()));
             let at = format!("/dev/{}", d.name);
-            match host.run("smartctl", &["-j", "-n", "standby", "-H", "-A", "-i", &at], DEADLINE) {
+            let asked = d.name.clone().try_into().ok().map(|disk| Request::SmartRead { disk });
+            let ran = asked.and_then(|r| helped(host, &r)).unwrap_or_else(|| host.run("smartctl", &[&READ[..], &[&at]].concat(), DEADLINE));
+            match ran {
                 Ran::Absent => disk.fact("serial", read("serial")).fact("smart", Some("not_installed".to_owned())),
                 Ran::TimedOut => disk.fact("serial", read("serial")).fact("smart", Some("no_answer".to_owned())),
                 Ran::Done { code, out } => smart(disk, code, &out).or_fact("serial", || read("serial")),
@@ -73,6 +90,29 @@ fn smart(disk: Item, code: i32, out: &str) -> Item {
         .fact("media_errors", text("/nvme_smart_health_information_log/media_errors"))
         .fact("reallocated", attribute(5))
         .fact("pending", attribute(197))
+        .fact("self_test", self_test(&v))
+}
+
+/// How the last test of its own goes or went: by ATA's status byte, or NVMe's log.
+fn self_test(v: &Value) -> Option<String> {
+    if let Some(status) = v.pointer("/ata_smart_data/self_test/status") {
+        return Some(match (status["value"].as_u64()? >> 4, status["remaining_percent"].as_u64()) {
+            (15, left) => format!("running, {} % left", left.unwrap_or(100)),
+            (0, _) => "passed".to_owned(),
+            (1..=2, _) => "stopped".to_owned(),
+            _ => "failed".to_owned(),
+        });
+    }
+    let log = v.get("nvme_self_test_log")?;
+    if log.pointer("/current_self_test_operation/value").and_then(Value::as_u64).is_some_and(|n| n > 0) {
+        let done = log.get("current_self_test_completion_percent").and_then(Value::as_u64).unwrap_or(0);
+        return Some(format!("running, {} % left", 100_u64.saturating_sub(done)));
+    }
+    Some(match log.pointer("/table/0/self_test_result/value")?.as_u64()? {
+        0 => "passed".to_owned(),
+        1..=4 | 8 | 9 => "stopped".to_owned(),
+        _ => "failed".to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -104,6 +144,29 @@ mod tests {
             (get("smart"), get("reallocated"), get("pending"), get("wear_percent")),
             (Some("failing"), Some("128"), Some("3"), Some("29"))
         );
+    }
+
+    #[test]
+    fn who_may_is_asked_and_the_last_test_is_told() {
+        let disk = || "sda".to_owned().try_into().unwrap();
+        let mut h = host().program("smartctl", "");
+        let said = |status: &str| format!(r#"{{"smart_status":{{"passed":true}},"ata_smart_data":{{"self_test":{{"status":{status}}}}}}}"#);
+        for (status, told) in [
+            (r#"{"value":0,"passed":true}"#, "passed"),
+            (r#"{"value":249,"remaining_percent":90}"#, "running, 90 % left"),
+            (r#"{"value":113}"#, "failed"),
+            (r#"{"value":25}"#, "stopped"),
+        ] {
+            h.helpers = Some(vec![(Request::SmartRead { disk: disk() }, Answer::Ran { code: 0 }, said(status))]);
+            let i = facts(&h);
+            assert_eq!((i.facts["smart"].as_str(), i.facts["self_test"].as_str()), ("passed", told));
+        }
+        let nvme = r#"{"nvme_self_test_log":{"current_self_test_operation":{"value":0},"table":[{"self_test_result":{"value":0}}]}}"#;
+        h.helpers = Some(vec![(Request::SmartRead { disk: disk() }, Answer::Ran { code: 4 }, nvme.to_owned())]);
+        assert_eq!(facts(&h).facts["self_test"], "passed");
+        // One that does not answer hinders nothing.
+        h.helpers = Some(Vec::new());
+        assert_eq!(facts(&h).facts["smart"], "unreadable");
     }
 
     #[test]

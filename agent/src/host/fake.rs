@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tram_wire::helper::{Answer, Request};
+
 use super::system::{bytes_below, list_below, read_below};
 use super::{Burst, Gauges, Host, Mount, Ran, Sensor};
 
@@ -16,6 +18,8 @@ pub struct Fake {
     pub programs: Vec<(String, Result<String, ()>)>,
     /// What local services answer, by their address.
     pub services: Vec<(String, Vec<u8>)>,
+    /// What helpers answer, by what is asked; `None`: there are none.
+    pub helpers: Option<Vec<(Request, Answer, String)>>,
     /// What [`Host::gauges`] answers.
     pub gauges: Gauges,
     /// What [`Host::mounts`] answers.
@@ -40,6 +44,7 @@ impl Fake {
             root: Arc::new(tempfile::tempdir().unwrap()),
             programs: Vec::new(),
             services: Vec::new(),
+            helpers: None,
             gauges: Gauges { cpu_percent: 5.0, cpus: 4, memory_total: 8 << 30, memory_available: 6 << 30 },
             mounts: Vec::new(),
             sensors: Vec::new(),
@@ -95,6 +100,10 @@ impl Host for Fake {
     }
     fn ask(&self, at: &str, _: &[u8], _: Duration) -> Option<Vec<u8>> {
         self.services.iter().find(|(a, _)| a == at).map(|(_, out)| out.clone())
+    }
+    fn helped(&self, request: &Request, _: Duration, _: &dyn Fn() -> bool) -> Option<Vec<u8>> {
+        let all = self.helpers.as_ref()?;
+        Some(all.iter().find(|(r, ..)| r == request).map_or_else(Vec::new, |(_, answer, said)| answer.write(said)))
     }
     fn again(&self) -> Self {
         self.clone()

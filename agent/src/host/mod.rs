@@ -7,8 +7,11 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use tram_wire::helper::Request;
+
 mod burst;
 pub mod limits;
+pub mod notify;
 pub mod peer;
 pub mod probe;
 mod run;
@@ -43,6 +46,13 @@ pub trait Host {
 
     /// Sends `request` to a local service (a socket's path, or an address) and reads until it closes.
     fn ask(&self, at: &str, request: &[u8], within: Duration) -> Option<Vec<u8>>;
+
+    /// Asks the process that may do such things; `None` if there is none. Nothing, if it did not answer in time or `stop`
+    /// said that nobody waits any more.
+    fn helped(&self, request: &Request, within: Duration, stop: &dyn Fn() -> bool) -> Option<Vec<u8>> {
+        let _ = (request, within, stop);
+        None
+    }
 
     /// Another handle on the same computer, for a thread of its own.
     #[must_use]

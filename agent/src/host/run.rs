@@ -1,9 +1,10 @@
 //! Programs of the distribution and local services, each with an end.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -18,6 +19,9 @@ const MOST: u64 = 256 * 1024;
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// Between two looks whether a program has ended.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// Between two looks whether an answer is still wanted.
+const ASK_LOOK: Duration = Duration::from_millis(200);
 
 /// What became of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +109,26 @@ pub(super) fn ask(at: &str, request: &[u8], within: Duration) -> Option<Vec<u8>>
         s.write_all(request).ok()?;
         read(|left, buffer| s.set_read_timeout(Some(left)).and_then(|()| s.read(buffer)), until)
     }
+}
+
+/// As [`ask`], of a socket; `stop` ends it sooner. `None`: nobody is there; nothing: no answer.
+pub(super) fn ask_until(at: &Path, request: &[u8], within: Duration, stop: &dyn Fn() -> bool) -> Option<Vec<u8>> {
+    let mut s = UnixStream::connect(at).ok()?;
+    let until = Instant::now() + within;
+    let (mut all, mut buffer) = (Vec::new(), vec![0; 4096]);
+    if s.set_write_timeout(Some(within)).and_then(|()| s.write_all(request)).is_err() {
+        return Some(all);
+    }
+    while Instant::now() < until && !stop() && s.set_read_timeout(Some(ASK_LOOK)).is_ok() {
+        match s.read(&mut buffer) {
+            Ok(0) => return Some(all),
+            Ok(n) if all.len() as u64 > MOST + n as u64 => return Some(all),
+            Ok(n) => all.extend_from_slice(buffer.get(..n)?),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
+            Err(_) => break,
+        }
+    }
+    Some(Vec::new())
 }
 
 fn read(mut some: impl FnMut(Duration, &mut [u8]) -> std::io::Result<usize>, until: Instant) -> Option<Vec<u8>> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sysinfo::{Components, CpuRefreshKind, DiskRefreshKind, Disks, MemoryRefreshKind};
+use tram_wire::helper::{FOLDER, Request};
 
 use super::{Burst, Gauges, Host, Mount, Ran, Sensor, burst, probe, run};
 
@@ -21,6 +22,8 @@ const BASE_LINE: Duration = Duration::from_millis(120);
 /// do; each call below refreshes only what it returns, and opens what it needs when it is first asked.
 pub struct System {
     root: PathBuf,
+    /// Where those listen that may do more.
+    helpers: PathBuf,
     sys: Option<sysinfo::System>,
     disks: Option<Disks>,
     components: Option<Components>,
@@ -42,7 +45,13 @@ impl System {
     /// A computer whose files are below another folder; gauges and network are this one's.
     #[must_use]
     pub fn at(root: PathBuf) -> Self {
-        Self { root, sys: None, disks: None, components: None }
+        Self { root, helpers: FOLDER.into(), sys: None, disks: None, components: None }
+    }
+
+    /// With helpers that listen in another folder.
+    #[must_use]
+    pub fn helped_by(self, folder: &Path) -> Self {
+        Self { helpers: folder.to_owned(), ..self }
     }
 }
 
@@ -109,9 +118,13 @@ impl Host for System {
         run::ask(at, request, within)
     }
 
+    fn helped(&self, request: &Request, within: Duration, stop: &dyn Fn() -> bool) -> Option<Vec<u8>> {
+        run::ask_until(&self.helpers.join(request.room().socket()), &request.line(), within, stop)
+    }
+
     fn again(&self) -> Self {
         // Gauges need a base line of their own; whoever wants them begins anew.
-        Self::at(self.root.clone())
+        Self::at(self.root.clone()).helped_by(&self.helpers)
     }
 
     fn wall_ms(&self) -> i64 {

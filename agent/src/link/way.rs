@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{OnceLock, RwLock};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::config::{Address, Proxy as Configured};
+use crate::config::{Address, Config, Proxy as Configured};
 
 /// Longest head of a proxy's answer.
 const HEAD: usize = 8 * 1024;
@@ -137,6 +137,35 @@ pub fn set(configured: Option<&Configured>) {
     if let Ok(mut way) = settings().write() {
         *way = Some(new);
     }
+}
+
+/// The configuration's file, for [`reread`].
+fn file() -> &'static OnceLock<Option<PathBuf>> {
+    static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    &FILE
+}
+
+/// As [`set`], and remembers the file the configuration came from.
+pub fn set_from(configured: Option<&Configured>, from: Option<&Path>) {
+    let _ = file().set(from.map(Path::to_owned));
+    set(configured);
+}
+
+/// Reads the configuration's proxy anew; a link that is up stays. What is gone by from here on.
+///
+/// # Errors
+/// What is wrong with the file; nothing is changed then.
+pub fn reread() -> Result<String, String> {
+    let from = file().get().cloned().flatten();
+    let config = Config::load(from.as_deref(), None).map_err(|e| e.to_string())?;
+    if let Some(c) = &config.proxy {
+        of_config(c).map_err(|e| e.to_string())?;
+    }
+    set(config.proxy.as_ref());
+    Ok(match config.proxy {
+        Some(c) => c.url.unwrap_or_else(|| "none".to_owned()),
+        None => "environment".to_owned(),
+    })
 }
 
 /// The proxy for a destination, if one is to be used. Its password is read each time: it may have been changed.

@@ -3,8 +3,9 @@
 //! An [`Order`] names one [`Action`] of a closed list, or a [`Bundle`] of them. There is no action that takes a
 //! command, a script, a program, an option or a path: arguments are numbers within bounds, words of fixed lists
 //! ([`UNITS`], [`RESTARTABLE`]), host names ([`HostName`]: letters, digits, dots, dashes and colons, beginning with a
-//! letter or a digit, so that none is ever an option) and names of printers ([`Printer`], which the agent looks up
-//! among those it has). What else arrives is no order.
+//! letter or a digit, so that none is ever an option) and names of printers, disks and USB ports ([`Printer`], [`Disk`],
+//! [`UsbPort`], which are looked up among those there are). What else arrives is no order. What needs privileges is
+//! done by processes with a closed list of their own: [`crate::helper`].
 //!
 //! ```text
 //! controller                                   agent
@@ -19,6 +20,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::helper::{Disk, UsbPort};
 pub use crate::order::*;
 
 /// Most services an order of a bundle names.
@@ -33,7 +35,7 @@ pub const AT_ONCE: usize = 2;
 pub const ANSWER_S: u16 = 30;
 
 /// Units whose state and journal can be read.
-pub const UNITS: [&str; 10] = [
+pub const UNITS: [&str; 11] = [
     "NetworkManager",
     "chrony",
     "cups",
@@ -43,10 +45,11 @@ pub const UNITS: [&str; 10] = [
     "systemd-timesyncd",
     "tram-agent",
     "tram-desk",
+    "tram-screen",
     "wpa_supplicant",
 ];
 /// Units that can be restarted.
-pub const RESTARTABLE: [&str; 4] = ["NetworkManager", "cups", "pcscd", "tram-desk"];
+pub const RESTARTABLE: [&str; 5] = ["NetworkManager", "cups", "pcscd", "tram-desk", "tram-screen"];
 
 /// The closed list. A new action is a new variant, a line of [`ACTIONS`], and a file of the agent's `actions/`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +73,9 @@ pub enum Action {
     Ntp {},
     Clock {},
     Smart {},
+    SmartTest { disk: Disk },
     Usb {},
+    UsbCycle { usb_port: UsbPort },
     Printers {},
     Readers {},
     TestPage { printer: Printer },
@@ -79,6 +84,7 @@ pub enum Action {
     RestartUnit { unit: Restartable },
     RenewDhcp {},
     FlushDns {},
+    RereadProxy {},
     ResendInventory {},
     Reboot {},
     LogOut {},
@@ -150,6 +156,10 @@ pub enum Fits {
     Listed,
     /// A [`Printer`].
     Printer,
+    /// A [`Disk`].
+    Disk,
+    /// A [`UsbPort`].
+    UsbPort,
 }
 
 /// One line of the catalogue.
@@ -199,7 +209,7 @@ use Right::{Operator, Support};
 
 /// The catalogue: for each action its class, seconds, bytes of text, who may order it, whether two must agree, and
 /// its arguments.
-pub const ACTIONS: [Spec; 30] = [
+pub const ACTIONS: [Spec; 33] = [
     line("health", Silent, 5, 16 * KIB, Support, false, &[]),
     line("top", Silent, 5, 4 * KIB, Support, false, &[number("count", 1, 20, 10)]),
     line("disks", Silent, 10, 8 * KIB, Support, false, &[]),
@@ -234,6 +244,10 @@ pub const ACTIONS: [Spec; 30] = [
     ),
     line("renew_dhcp", Active, 30, 4 * KIB, Support, false, &[]),
     line("flush_dns", Active, 10, 4 * KIB, Support, false, &[]),
+    line("reread_proxy", Active, 10, 4 * KIB, Support, false, &[]),
+    // It goes on in the disk for a minute or two; `smart` says how it ended.
+    line("smart_test", Active, 20, 4 * KIB, Support, false, &[Argument { name: "disk", fits: Fits::Disk }]),
+    line("usb_cycle", Active, 15, 4 * KIB, Support, false, &[Argument { name: "usb_port", fits: Fits::UsbPort }]),
     line("resend_inventory", Active, 10, 4 * KIB, Support, false, &[]),
     line("reboot", Disruptive, 15, 4 * KIB, Operator, false, &[]),
     line("log_out", Disruptive, 15, 4 * KIB, Support, false, &[]),
@@ -526,7 +540,9 @@ impl Action {
             Self::Ntp {} => "ntp",
             Self::Clock {} => "clock",
             Self::Smart {} => "smart",
+            Self::SmartTest { .. } => "smart_test",
             Self::Usb {} => "usb",
+            Self::UsbCycle { .. } => "usb_cycle",
             Self::Printers {} => "printers",
             Self::Readers {} => "readers",
             Self::TestPage { .. } => "test_page",
@@ -535,6 +551,7 @@ impl Action {
             Self::RestartUnit { .. } => "restart_unit",
             Self::RenewDhcp {} => "renew_dhcp",
             Self::FlushDns {} => "flush_dns",
+            Self::RereadProxy {} => "reread_proxy",
             Self::ResendInventory {} => "resend_inventory",
             Self::Reboot {} => "reboot",
             Self::LogOut {} => "log_out",
@@ -572,6 +589,10 @@ impl Argument {
             Fits::Target | Fits::Host | Fits::Listed => wrong("give a host name or an address"),
             Fits::Printer if Printer::is_one(text) => Ok(()),
             Fits::Printer => wrong("give the name of a print queue"),
+            Fits::Disk if Disk::is_one(text) => Ok(()),
+            Fits::Disk => wrong("give the kernel's name of a disk, such as sda"),
+            Fits::UsbPort if UsbPort::is_one(text) => Ok(()),
+            Fits::UsbPort => wrong("give the kernel's name of a USB port, such as 1-1.4"),
         }
     }
 }
@@ -613,6 +634,8 @@ macro_rules! text {
         }
     };
 }
+
+pub(crate) use text;
 
 text! {
     /// A host name or an address. It begins with a letter or a digit (or, an IPv6 address, with a colon), so that no

@@ -17,6 +17,8 @@ fn fitting(spec: &Spec) -> Value {
         Fits::Target => json!("gateway"),
         Fits::Host | Fits::Listed => json!("vdi.hanoi.gov.vn"),
         Fits::Printer => json!("mot-cua_1"),
+        Fits::Disk => json!("nvme0n1"),
+        Fits::UsbPort => json!("1-1.4"),
     };
     spec.arguments.iter().map(|a| (a.name.to_owned(), fit(a))).collect::<Map<_, _>>().into()
 }
@@ -72,6 +74,8 @@ fn nothing_else_is_an_order() {
         json!({"do": "test_page", "printer": "-oraw"}),
         json!({"do": "test_page", "printer": "../x"}),
         json!({"do": "ping", "to": "gateway", "count": -1}),
+        json!({"do": "smart_test", "disk": "../sda"}),
+        json!({"do": "usb_cycle", "usb_port": "usb1"}),
         json!({"do": "ping", "to": ["gateway"], "count": 1}),
     ] {
         assert!(serde_json::from_value::<Action>(bad.clone()).is_err(), "{bad}");

@@ -45,6 +45,7 @@ pub mod enrol;
 pub mod frame;
 pub mod heartbeat;
 pub mod hello;
+pub mod helper;
 pub mod ids;
 pub mod instance;
 pub mod lease;

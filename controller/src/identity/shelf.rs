@@ -141,7 +141,7 @@ mod tests {
     }
 
     /// Names of the diagnosis catalogue.
-    const CATALOGUE: [&str; 30] = [
+    const CATALOGUE: [&str; 33] = [
         "health",
         "top",
         "disks",
@@ -168,6 +168,9 @@ mod tests {
         "restart_unit",
         "renew_dhcp",
         "flush_dns",
+        "reread_proxy",
+        "smart_test",
+        "usb_cycle",
         "resend_inventory",
         "reboot",
         "log_out",

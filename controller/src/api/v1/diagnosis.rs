@@ -240,6 +240,8 @@ impl From<&wire::Argument> for DiagnosisArgument {
             Fits::Host => plain("host"),
             Fits::Listed => plain("listed"),
             Fits::Printer => plain("printer"),
+            Fits::Disk => plain("disk"),
+            Fits::UsbPort => plain("usb_port"),
         }
     }
 }
