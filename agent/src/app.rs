@@ -697,6 +697,7 @@ impl<H: Host + Send + 'static> App<H> {
             skew_ms: self.machine.skew_ms(),
             findings: self.findings.clone(),
             resend: self.resend.clone(),
+            bandwidth: Some(standing::measure(self.to.clone(), self.tls.clone())),
             reread_proxy: Some(way::reread),
         }
     }

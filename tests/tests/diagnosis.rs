@@ -8,8 +8,8 @@ use std::sync::mpsc;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tram_tests::db;
-use tram_tests::device::{Console, Device};
-use tram_tests::world::World;
+use tram_tests::device::{Console, Device, token};
+use tram_tests::world::{World, program};
 
 /// One office computer, its controller, and two who support it.
 struct Support {
@@ -22,11 +22,15 @@ struct Support {
 
 impl Support {
     fn new(database: Option<String>) -> Result<Self> {
+        Self::at(database, |world| Device::enrolled(world))
+    }
+
+    fn at(database: Option<String>, enrol: impl FnOnce(&World) -> Result<(Device, String)>) -> Result<Self> {
         let mut world = World::on(database)?;
         world.start()?;
         world.listening()?;
         let (hoa, an) = (Console::sign_in(&world, "support")?, Console::sign_in(&world, "operator")?);
-        let (device, id) = Device::enrolled(&world)?;
+        let (device, id) = enrol(&world)?;
         let mut s = Self { world, hoa, an, device, id };
         s.device.configure(&format!("[diagnosis]\ndeny = {:?}\n", s.path("deny")))?;
         s.start()?;
@@ -158,6 +162,16 @@ async fn the_line_is_judged_and_each_order_is_obeyed_once() -> Result<()> {
         assert!(s.ledger()?.contains("\"denied\""));
         assert_eq!(s.ended("clock", json!({}))?["outcome"], "done");
 
+        // The line is filled for a moment, as much as was allowed and not more.
+        let line = s.ended("bandwidth", json!({}))?;
+        let facts = &line["steps"][0]["facts"];
+        assert_eq!(line["outcome"], "done", "{line}");
+        for (way, rate) in [("down_kb", "down_mbit_s"), ("up_kb", "up_mbit_s")] {
+            let kb: u64 = facts[way].as_str().context("kB")?.parse()?;
+            assert!((16..=4016).contains(&kb), "{line}");
+            assert!(facts[rate].as_str().is_some_and(|r| r.parse::<f64>().is_ok()), "{line}");
+        }
+
         // The command line says the same.
         handle.block_on(Support::forget(db))?;
         let told = s.world.json(&["admin", "diagnosis", "ask", &s.id, "ping", "to=127.0.0.1", "count=2", "--json"])?;
@@ -249,4 +263,77 @@ async fn two_persons_agree_and_the_officer_is_asked() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// The agent's user, where the tests may be another one than themselves.
+const NOBODY: u32 = 65534;
+
+/// A computer whose agent is not root, whoever runs the tests.
+fn unprivileged(world: &World) -> Result<(Device, String)> {
+    let device = Device::run_by(|folder| {
+        if !nix::unistd::geteuid().is_root() {
+            return Vec::new();
+        }
+        let _ = std::os::unix::fs::chown(folder, Some(NOBODY), Some(NOBODY));
+        // It still finds the program, which may lie in a folder of root's.
+        let words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"];
+        let search = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"];
+        words.iter().chain(&search).map(|w| (*w).to_owned()).collect()
+    })?;
+    let done = device.enrol(world, &token(world)?)?;
+    anyhow::ensure!(done.status.success(), "enrolment: {}", String::from_utf8_lossy(&done.stderr));
+    let id = device.identity()?["endpoint_id"].as_str().context("id")?.to_owned();
+    Ok((device, id))
+}
+
+/// In systemd's place: a helper a connection, for this user.
+fn helpers(socket: &std::path::Path, user: u32, log: &std::path::Path) -> Result<()> {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::fs::PermissionsExt;
+    let _ = std::fs::remove_file(socket);
+    let listener = UnixListener::bind(socket)?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666))?;
+    let (agent, log) = (program("tram-agent")?, log.to_owned());
+    std::thread::spawn(move || -> Result<()> {
+        loop {
+            let (line, _) = listener.accept()?;
+            let log = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
+            let mut helper = std::process::Command::new(&agent);
+            helper.args(["helper", "helper", "--user", &user.to_string()]).stdin(OwnedFd::from(line)).stderr(log);
+            helper.spawn()?.wait()?;
+        }
+    });
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_agent_may_not_do_is_done_by_its_helper_for_it_alone() -> Result<()> {
+    tokio::task::spawn_blocking(|| {
+        let mut s = Support::at(None, unprivileged)?;
+        let (run, log) = (s.path("run"), s.path("helper.log"));
+        std::fs::create_dir(&run)?;
+        let user = if nix::unistd::geteuid().is_root() { NOBODY } else { nix::unistd::geteuid().as_raw() };
+        s.device.configure(&format!("[diagnosis]\nhelpers = {run:?}\n"))?;
+        s.device.kill9()?;
+        s.start()?;
+        // A unit of the list that no machine with tests has: nobody's service is restarted here.
+        let restart = |s: &mut Support| -> Result<Value> {
+            Ok(s.ended("restart_unit", json!({"unit": "tram-screen"}))?["steps"][0].clone())
+        };
+        let alone = restart(&mut s)?;
+        assert!(["not_permitted", "absent"].contains(&alone["text_code"].as_str().context("code")?), "{alone}");
+        helpers(&run.join("helper.sock"), user, &log)?;
+        let helped = restart(&mut s)?;
+        assert_eq!(helped["facts"]["needs"], Value::Null, "{helped}");
+        assert!(["failed", "absent"].contains(&helped["text_code"].as_str().context("code")?), "{helped}");
+        let said = std::fs::read_to_string(&log)?;
+        assert!(said.contains(r#"asks: {"ask":"restart_unit","unit":"tram-screen"}"#), "{said}");
+        // A helper of somebody else's does nothing for it.
+        helpers(&run.join("helper.sock"), user + 1, &log)?;
+        let refused = restart(&mut s)?;
+        assert_eq!((&refused["text_code"], &refused["facts"]["refused"]), (&json!("not_permitted"), &json!("peer")));
+        assert!(std::fs::read_to_string(&log)?.contains("is not the agent"));
+        Ok(())
+    })
+    .await?
 }

@@ -13,12 +13,12 @@ use tram_controller::domain::ticket::{Binding, Place, Protocol};
 use tram_controller::domain::time::Time;
 use tram_controller::identity::secret;
 use tram_controller::reconcile::session_reaper;
-use tram_controller::services::{App, Error, broker};
+use tram_controller::services::{App, Error, bandwidth, broker};
 use tram_controller::store::StoreError;
 use tram_controller::store::sessions::{Filter, Session};
 use tram_tests::db;
 use tram_tests::office::{Office, Plan, SITE, noon};
-use tram_wire::ids::{EndpointId, SessionId};
+use tram_wire::ids::{EndpointId, OrderId, SessionId};
 use uuid::Uuid;
 
 async fn row(app: &App, id: SessionId) -> Session {
@@ -196,6 +196,26 @@ async fn a_used_desktop_is_rebuilt_before_anybody_else_gets_it() -> Result<()> {
         broker::end(app, &office.officer(1), view.session.id).await?;
         assert_eq!(office.count("SELECT disk_generation FROM desktops").await?, 2);
         assert_eq!(office.count("SELECT COUNT(*) FROM audit WHERE action = 'session.end'").await?, 2);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_line_is_not_filled_while_somebody_works_behind_it() -> Result<()> {
+    for db in db::both().await? {
+        let office = Office::build(&db.store, noon(), Plan::default()).await?;
+        let app = &office.app;
+        let (view, _) = broker::connect(app, &office.officer(0), &Office::browser(0)).await?;
+        bandwidth::quiet(app, SITE).await?;
+        broker::attached(app, view.session.id, Uuid::now_v7(), "").await?.unwrap();
+        let busy = bandwidth::quiet(app, SITE).await.unwrap_err();
+        assert!(matches!(&busy, Error::Conflict("Q-110", t) if t.contains(": 1;")), "{busy:?}");
+        bandwidth::quiet(app, "00008").await?;
+        broker::end(app, &office.officer(0), view.session.id).await?;
+        bandwidth::quiet(app, SITE).await?;
+        // And an order that nobody gave opens nothing.
+        let none = bandwidth::ordered(app, EndpointId(Uuid::now_v7()), OrderId(Uuid::now_v7())).await;
+        assert!(matches!(none, Err(Error::NotFound(..))));
     }
     Ok(())
 }

@@ -20,12 +20,15 @@ mod run;
 mod units;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tram_wire::bandwidth::Arrived;
 use tram_wire::check::{CheckState, Finding};
 use tram_wire::diagnosis::{AT_ONCE, Action, News, Order, OrderNews, Refused, SignedOrder};
 use tram_wire::ids::{EndpointId, OrderId};
@@ -51,8 +54,22 @@ pub struct Here {
     pub findings: Vec<Finding>,
     /// Set by an order to send everything anew.
     pub resend: Arc<AtomicBool>,
+    /// Measures the line to the controller.
+    pub bandwidth: Option<Measure>,
     /// Reads anew how the controller is reached, and says it.
     pub reread_proxy: Option<fn() -> Result<String, String>>,
+}
+
+/// Fills the line for a moment, under an order: what passed down and up, or the code of why nothing did.
+#[derive(Clone)]
+pub struct Measure(pub Arc<dyn Fn(OrderId) -> Measuring + Send + Sync>);
+/// One that runs.
+pub type Measuring = Pin<Box<dyn Future<Output = Result<(Arrived, Arrived), String>>>>;
+
+impl fmt::Debug for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Measure")
+    }
 }
 
 /// What a step found.
@@ -108,6 +125,7 @@ impl Found {
 pub(crate) struct Desk<H> {
     host: H,
     here: Here,
+    order: OrderId,
     stop: Arc<AtomicBool>,
     deadline: Duration,
     cap: usize,
@@ -163,6 +181,7 @@ async fn perform<H: Host>(action: &Action, d: &mut Desk<H>) -> Found {
         Action::Tls { host, port } => reach::service(d, "tls", host, *port).await,
         Action::Http { host, port } => reach::service(d, "http", host, *port).await,
         Action::Https { host, port } => reach::service(d, "https", host, *port).await,
+        Action::Bandwidth {} => reach::bandwidth(d).await,
         Action::RenewDhcp {} => reach::renew_dhcp(d),
         Action::FlushDns {} => Found::done(&d.run("resolvectl", &["flush-caches"])),
         Action::Capture { seconds } => reach::capture(d, *seconds),

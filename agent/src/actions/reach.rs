@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
+use tram_wire::bandwidth::Arrived;
 use tram_wire::check::CheckState;
 use tram_wire::diagnosis::{HostName, Target};
 use tram_wire::helper::{Interface, Request, Seconds};
@@ -19,6 +20,8 @@ use crate::host::{Host, Ran};
 const PACKET: Duration = Duration::from_millis(1000);
 /// Between two packets.
 const BETWEEN: Duration = Duration::from_millis(100);
+/// One desktop in use wants that much.
+const ENOUGH_MBIT: f64 = 2.0;
 /// A router in the same room answers faster than this, whoever is farther away faster than that.
 const SLOW_MS: (f32, f32) = (20.0, 150.0);
 
@@ -263,6 +266,36 @@ pub(super) async fn service<H: Host>(d: &Desk<H>, kind: &str, host: &HostName, p
         .facts(failed.map(|f| ("failed_at".to_owned(), f)))
         .facts(p.error.map(|e| ("error".to_owned(), e)))
         .facts(p.facts)
+}
+
+/// How much passes between here and the controller.
+pub(super) async fn bandwidth<H: Host>(d: &Desk<H>) -> Found {
+    let Some(measure) = &d.here.bandwidth else { return Found::unknown("absent") };
+    let (down, up) = match timeout(d.deadline, (measure.0)(d.order)).await {
+        Ok(Ok(passed)) => passed,
+        Ok(Err(code)) => {
+            return match code.as_str() {
+                "session_open" => Found::unknown("session_open"),
+                "no_room" => Found::unknown("no_room"),
+                "no_answer" => Found::crit("no_answer"),
+                "refused" => Found::unknown("refused"),
+                _ => Found::crit("failed"),
+            };
+        }
+        Err(_) => return Found::crit("timed_out"),
+    };
+    let (fast, slow) = (down.mbit_s(), down.mbit_s().is_some_and(|m| m < ENOUGH_MBIT));
+    let found = match fast {
+        None => Found::crit("lossy"),
+        Some(_) if slow => Found::warn("slow"),
+        Some(_) => Found::ok("done"),
+    };
+    let mbit = |name: &str, a: &Arrived| a.mbit_s().map(|m| (name.to_owned(), format!("{m:.1}")));
+    found
+        .facts(mbit("down_mbit_s", &down))
+        .facts(mbit("up_mbit_s", &up))
+        .fact("down_kb", down.bytes / 1000)
+        .fact("up_kb", up.bytes / 1000)
 }
 
 /// Asks for the address anew, where the way out is.

@@ -9,13 +9,22 @@ use tram_wire::enrol::{EnrolResponse, Issued, Renew};
 use tram_wire::hello::Hello;
 
 use super::{App, Opened, note};
+use crate::actions::Measure;
 use crate::config::Address;
 use crate::host::Host;
 use crate::identity::Request;
-use crate::link::{LinkError, renew, tls};
+use crate::link::{LinkError, bandwidth, renew, tls};
 use crate::outbox::Outbox;
 use crate::status::LinkStatus;
 use crate::{collect, generalize};
+
+/// How an order measures the line: by the identity this computer has now.
+pub(super) fn measure(to: Address, tls: Arc<ClientConfig>) -> Measure {
+    Measure(Arc::new(move |order| {
+        let (to, tls) = (to.clone(), tls.clone());
+        Box::pin(async move { bandwidth::measure(&to, tls, order).await })
+    }))
+}
 
 impl<H: Host + Send + 'static> App<H> {
     pub(super) fn schedule_renewal(&mut self, at_ms: i64) {

@@ -2,6 +2,7 @@
 //! this carries.
 
 mod der;
+pub mod bandwidth;
 pub mod enrol;
 pub mod http;
 pub mod machine;

@@ -30,6 +30,7 @@
 //!   goodbye                        →
 //!   POST /agent/v1/poll (mTLS)     →   the same talk by requests, where a WebSocket does not get through: [`poll`]
 //!   GET  /agent/v1/tunnel (mTLS)   →   streams of a session: [`tunnel`], [`session`]
+//!   GET, POST /agent/v1/bandwidth/… (mTLS)   under an order: [`bandwidth`]
 //!   POST /agent/v1/desk/… (mTLS)   →   an officer signs in and asks for a desktop: [`desk`]; a [`lease`] for outages;
 //!                                      calls support: [`call`]
 //!   POST /agent/v1/update (mTLS)   →   what the updater shall run: [`update`]
@@ -37,6 +38,7 @@
 //! ```
 
 pub mod assist;
+pub mod bandwidth;
 pub mod call;
 pub mod check;
 pub mod desk;

@@ -25,7 +25,7 @@ use tram_wire::poll::POLL_PATH;
 use tram_wire::refusal::Refusal;
 use tram_wire::{ENROL_PATH, LINK_PATH, RENEW_PATH, TIME_PATH, TUNNEL_PATH};
 
-use super::{Agents, conn, desk, poll, tunnel, updates};
+use super::{Agents, bandwidth, conn, desk, poll, tunnel, updates};
 use crate::domain::endpoint::LinkWay;
 use crate::services::{endpoints, enrolments};
 
@@ -115,6 +115,9 @@ async fn answer(
         (&Method::POST, path) if path.starts_with(POLL_PATH) => poll::answer(agents, certificate, peer, request).await,
         (method, path) if updates::is_for(method, path) => {
             updates::answer(&agents, certificate.as_ref(), peer, request).await
+        }
+        (_, path) if path.starts_with(tram_wire::bandwidth::PATH) => {
+            bandwidth::answer(&agents, certificate.as_ref(), request).await
         }
         (method, path) => match desk::Ask::of(method, path) {
             Some(ask) => desk::answer(&agents, certificate.as_ref(), peer, ask, request).await,

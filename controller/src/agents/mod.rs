@@ -21,6 +21,7 @@ use crate::services::{App, Error, endpoints, leases};
 mod accept;
 mod apart;
 mod asks;
+mod bandwidth;
 mod conn;
 mod desk;
 mod ingest;
@@ -48,6 +49,7 @@ pub struct Agents {
     limits: limit::Limits,
     /// Links that are carried by requests.
     polls: poll::Polls,
+    lines: bandwidth::Lines,
     /// Who carries tunnels; without one there are none.
     carrier: Option<Carrier>,
     programs: updates::Programs,
@@ -127,6 +129,7 @@ fn prepare(
         greetings: Arc::new(tokio::sync::Semaphore::new(GREETINGS)),
         limits: limit::Limits::default(),
         polls: poll::Polls::default(),
+        lines: bandwidth::Lines::default(),
         carrier,
         programs: updates::Programs::default(),
         only_tunnels: false,

@@ -141,7 +141,7 @@ mod tests {
     }
 
     /// Names of the diagnosis catalogue.
-    const CATALOGUE: [&str; 33] = [
+    const CATALOGUE: [&str; 34] = [
         "health",
         "top",
         "disks",
@@ -166,6 +166,7 @@ mod tests {
         "resume_queue",
         "clear_queue",
         "restart_unit",
+        "bandwidth",
         "renew_dhcp",
         "flush_dns",
         "reread_proxy",

@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use metrics::{counter, histogram};
 use serde_json::{Map, Value, json};
 use tram_wire::diagnosis::{
-    ACTIONS, CHUNK, Class, Fits, Listed, ListedKind, MAX_LISTED, News, Order, OrderKey, OrderNews, Outcome,
+    ACTIONS, Action, CHUNK, Class, Fits, Listed, ListedKind, MAX_LISTED, News, Order, OrderKey, OrderNews, Outcome,
     SignedOrder, Step, VERSION, Work,
 };
 use tram_wire::ids::{EndpointId, OrderId};
 use uuid::Uuid;
 
-use super::{App, Ctx, Error, Result, audit, endpoints};
+use super::{App, Ctx, Error, Result, audit, bandwidth, endpoints};
 use crate::domain::access::{Caller, Role, Scope};
 use crate::domain::diagnosis::verdict::judge;
 use crate::domain::diagnosis::{
@@ -48,7 +48,7 @@ pub struct Request {
 ///
 /// # Errors
 /// [`Error::Invalid`] with the argument that does not fit, [`Error::Forbidden`], [`Error::NotFound`],
-/// [`Error::Conflict`] if it is not linked or has enough to do.
+/// [`Error::Conflict`] if it is not linked or has enough to do, or if its line is to be filled while somebody works.
 pub async fn ask(app: &App, ctx: &Ctx, endpoint: EndpointId, r: &Request) -> Result<Diagnosis> {
     let (row, _) = endpoints::get(app, ctx, endpoint).await?;
     let work = understand(app, r).await?;
@@ -63,6 +63,9 @@ pub async fn ask(app: &App, ctx: &Ctx, endpoint: EndpointId, r: &Request) -> Res
     }
     if row.state != EndpointState::Online {
         return Err(Error::Conflict("Q-104", format!("{} is not linked now; nothing can be asked of it", row.name)));
+    }
+    if work == Work::Action(Action::Bandwidth {}) {
+        bandwidth::quiet(app, &row.site_code).await?;
     }
     let state = if work.two_persons() { DiagnosisState::Asked } else { DiagnosisState::Queued };
     let id = OrderId(Uuid::now_v7());

@@ -17,6 +17,7 @@ use crate::store::{Store, StoreError, Tx};
 
 pub mod assists;
 pub mod audit;
+pub mod bandwidth;
 pub mod broker;
 pub mod calls;
 pub mod copies;

@@ -356,7 +356,7 @@ async fn list(
 /// Asks an office computer to do something of the catalogue. Progress comes with `/events` (`diagnosis`).
 #[utoipa::path(post, path = "/endpoints/{id}/diagnoses", tag = "endpoints", operation_id = "ask_diagnosis", params(("id" = Uuid, Path)), request_body = DiagnosisRequest, responses(
     (status = 200, body = Diagnosis),
-    (status = 409, body = Problem, description = "Q-104 it is not linked; Q-106 asked too often; Q-107 it is busy"),
+    (status = 409, body = Problem, description = "Q-104 it is not linked; Q-106 asked too often; Q-107 it is busy; Q-110 somebody works and shares its line"),
     (status = "4XX", body = Problem)))]
 async fn ask(
     State(api): State<Api>,
