@@ -19,6 +19,9 @@ const SLACK: Duration = Duration::from_secs(3);
 pub struct Question {
     /// An answer is wanted; else the officer is only told.
     pub ask: bool,
+    /// The officer agreed, and the desk does it.
+    #[serde(default)]
+    pub act: bool,
     /// The action's word in the catalogue.
     pub action: String,
     /// Whose wish it is.
@@ -55,6 +58,7 @@ pub(super) async fn officer(order: &Order, socket: &Path) -> Said {
     }
     let question = Question {
         ask: consent == Consent::Ask,
+        act: false,
         action: order.work.name().to_owned(),
         who: order.by.clone(),
         why: order.why.clone(),
@@ -69,6 +73,13 @@ pub(super) async fn officer(order: &Order, socket: &Path) -> Said {
         (true, Some(Answer { allow: false })) => Said::No,
         (true, None) => Said::NobodyThere,
     }
+}
+
+/// Has the desk do something it was agreed to; whether it worked. `None`: no desk.
+pub(super) async fn act(action: &str, socket: &Path) -> Option<bool> {
+    let question =
+        Question { ask: false, act: true, action: action.to_owned(), who: String::new(), why: String::new(), left_s: 0 };
+    timeout(SLACK, put(&question, socket)).await.ok().flatten().map(|a| a.allow)
 }
 
 async fn put(question: &Question, socket: &Path) -> Option<Answer> {

@@ -126,6 +126,8 @@ pub(crate) struct Desk<H> {
     host: H,
     here: Here,
     order: OrderId,
+    /// The desk's.
+    socket: std::path::PathBuf,
     stop: Arc<AtomicBool>,
     deadline: Duration,
     cap: usize,
@@ -165,6 +167,11 @@ async fn perform<H: Host>(action: &Action, d: &mut Desk<H>) -> Found {
         Action::Readers {} => machine::readers(d),
         Action::Clock {} => machine::clock(d),
         Action::Ntp {} => machine::ntp(d),
+        Action::ResetViewer {} => match consent::act(action.name(), &d.socket).await {
+            Some(true) => Found::ok("done"),
+            Some(false) => Found::crit("failed"),
+            None => Found::unknown("nobody_there"),
+        },
         Action::RereadProxy {} => machine::reread_proxy(d),
         Action::ResendInventory {} => machine::resend(d),
         Action::Unit { unit } => units::state(d, unit),

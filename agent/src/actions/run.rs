@@ -127,6 +127,7 @@ impl<H: Host + Send + 'static> Job<H> {
                 host,
                 here: self.here.clone(),
                 order: self.order.id,
+                socket: self.socket.clone(),
                 stop: stop.clone(),
                 // What runs out by itself can still say what it saw.
                 deadline: until.saturating_duration_since(Instant::now()).mul_f32(0.9),

@@ -21,7 +21,7 @@ use super::gateways;
 use super::lease::Lessee;
 use super::page::{Command, Shown};
 use super::view::{Notice, Phase, View, problem};
-use super::viewer::Viewer;
+use super::viewer::{Profile, Viewer};
 use crate::config::Address;
 use crate::identity::Identity;
 
@@ -41,6 +41,8 @@ pub struct Settings {
     pub gateways: Vec<Address>,
     /// Viewers, the best first.
     pub viewers: Vec<Viewer>,
+    /// What they keep.
+    pub profile: Profile,
 }
 
 /// How the officer leaves.

@@ -21,7 +21,7 @@ use super::screen;
 use super::support;
 use super::terminal;
 use super::view::{Enrolling, Phase, View};
-use super::viewer::Viewer;
+use super::viewer::{Profile, Viewer};
 use crate::config::Config;
 use crate::doctor;
 use crate::host::{System, limits, peer};
@@ -57,6 +57,7 @@ pub enum KioskError {
 pub async fn run(config: &Config, browser: bool) -> Result<Infallible, KioskError> {
     let (folder, settings) = prepare(config)?;
     let Wires { view, seen, wishes, commands, presses, answers } = Wires::of(config);
+    let profile = settings.profile.clone();
     let uid = peer::own_uid().map_err(|e| KioskError::Io("/proc", e))?;
     let page = Page::bind(config.desk.port, uid, &folder, seen.clone(), wishes)
         .await
@@ -74,7 +75,7 @@ pub async fn run(config: &Config, browser: bool) -> Result<Infallible, KioskErro
         () = look(config, &view) => Err(KioskError::Ended),
         () = support::follow(&config.state, &view) => Err(KioskError::Ended),
         () = call::serve(config, &view, presses) => Err(KioskError::Ended),
-        () = orders::serve(&config.state, &view, answers) => Err(KioskError::Ended),
+        () = orders::serve(&config.state, &view, answers, &profile) => Err(KioskError::Ended),
         () = arrange(seen) => Err(KioskError::Ended),
         () = Desk::new(settings, view.clone(), commands).on_page(page.drawn()).run() => Err(KioskError::Ended),
     }
@@ -130,6 +131,7 @@ fn prepare(config: &Config) -> Result<(PathBuf, Settings), KioskError> {
         state: config.state.clone(),
         folder: folder.clone(),
         gateways: config.desk.gateways.clone(),
+        profile: Profile::of(std::env::var_os("HOME").map(PathBuf::from)),
         viewers: Viewer::installed(&config.desk.remote_viewer, &config.desk.vnc_viewer),
     };
     Ok((folder, settings))

@@ -20,6 +20,7 @@ use tram_wire::diagnosis::{ANSWER_S, Bundle, spec};
 use super::page::Shown;
 use super::screen;
 use super::view::Phase;
+use super::viewer::Profile;
 use crate::actions::consent::{Answer, Question, SOCKET};
 
 /// A question is no longer.
@@ -34,6 +35,9 @@ const TOLD: Duration = Duration::from_secs(60);
 pub struct Wanted {
     /// An answer is wanted.
     pub ask: bool,
+    /// It was agreed to, and is for the desk to do.
+    #[serde(skip)]
+    pub act: bool,
     /// The action's word in the catalogue; the page has a sentence for it.
     pub action: String,
     /// Who wants it.
@@ -45,7 +49,7 @@ pub struct Wanted {
 }
 
 /// Asks and tells until dropped. `answers`: what the officer pressed.
-pub(super) async fn serve(state: &Path, view: &watch::Sender<Shown>, mut answers: mpsc::Receiver<bool>) {
+pub(super) async fn serve(state: &Path, view: &watch::Sender<Shown>, mut answers: mpsc::Receiver<bool>, profile: &Profile) {
     let listener = match listen(&state.join(SOCKET)) {
         Ok(listener) => listener,
         Err(e) => {
@@ -69,7 +73,9 @@ pub(super) async fn serve(state: &Path, view: &watch::Sender<Shown>, mut answers
             continue;
         };
         let Some(wanted) = timeout(PATIENCE, read(&mut line)).await.ok().flatten() else { continue };
-        let allow = if wanted.ask { ask(view, wanted, &mut answers).await } else { tell(view, wanted) };
+        let allow = if acts(&wanted) {
+            profile.reset().is_ok()
+        } else if wanted.ask { ask(view, wanted, &mut answers).await } else { tell(view, wanted) };
         gone = view.borrow().1.order.is_some().then(|| Instant::now() + TOLD);
         if let Ok(answer) = serde_json::to_vec(&Answer { allow }) {
             let _ = timeout(PATIENCE, line.write_all(&answer)).await;
@@ -95,7 +101,12 @@ async fn read(line: &mut UnixStream) -> Option<Wanted> {
     let q: Question = serde_json::from_slice(&bytes).ok()?;
     // The page's sentences are for words of the catalogue.
     let known = spec(&q.action).is_some() || q.action.parse::<Bundle>().is_ok();
-    known.then(|| Wanted { ask: q.ask, action: q.action, who: q.who, why: q.why, left_s: q.left_s.min(ANSWER_S) })
+    known.then(|| Wanted { ask: q.ask, act: q.act, action: q.action, who: q.who, why: q.why, left_s: q.left_s.min(ANSWER_S) })
+}
+
+/// What the desk does itself, after the officer said yes to it.
+fn acts(wanted: &Wanted) -> bool {
+    wanted.act && wanted.action == "reset_viewer"
 }
 
 fn tell(view: &watch::Sender<Shown>, wanted: Wanted) -> bool {
@@ -148,7 +159,10 @@ mod tests {
         let state = folder.path().to_owned();
         // What an earlier run left.
         fs::write(state.join(SOCKET), "").unwrap();
-        let _task = tokio::spawn(async move { serve(&state, &sender, answers).await });
+        let home = folder.path().join("home");
+        fs::create_dir_all(home.join(".config/virt-viewer")).unwrap();
+        let profile = Profile::of(Some(home));
+        let _task = tokio::spawn(async move { serve(&state, &sender, answers, &profile).await });
         while fs::metadata(folder.path().join(SOCKET)).map_or(0, |m| m.permissions().mode()) & 0o777 != 0o600 {
             tokio::task::yield_now().await;
         }
@@ -176,7 +190,21 @@ mod tests {
 
     fn question(ask: bool, action: &str, left_s: u16) -> Vec<u8> {
         let (action, who, why) = (action.to_owned(), "lan".to_owned(), "treo máy".to_owned());
-        serde_json::to_vec(&Question { ask, action, who, why, left_s }).unwrap()
+        serde_json::to_vec(&Question { ask, act: false, action, who, why, left_s }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_viewers_profile_goes_when_that_was_agreed_to() {
+        let d = desk().await;
+        let kept = d.folder.path().join("home/.config/virt-viewer");
+        let q: Question = serde_json::from_slice(&question(false, "reset_viewer", 0)).unwrap();
+        let act = |q: Question| serde_json::to_vec(&Question { act: true, ..q }).unwrap();
+        // Only that is the desk's to do; anything else is told.
+        let other = act(Question { action: "flush_dns".into(), ..q.clone() });
+        assert_eq!(answer(put(&d, &other).await).await, Some(Answer { allow: true }));
+        assert!(kept.exists());
+        assert_eq!(answer(put(&d, &act(q)).await).await, Some(Answer { allow: true }));
+        assert!(!kept.exists());
     }
 
     #[tokio::test]

@@ -166,9 +166,10 @@ impl Desk {
         let generation = status.borrow_and_update().generation;
         let (protocol, way) = (viewer.protocol(), session.clone());
         let open = move |up, down| way.stream(protocol, up, down).map_err(io::Error::other);
-        let folder = self.settings.folder.clone();
+        let (folder, profile) = (self.settings.folder.clone(), self.settings.profile.clone());
         let running = viewer::run(viewer, &folder, open);
-        tokio::pin!(running);
+        let reset = profile.gone();
+        tokio::pin!(running, reset);
         let mut still_here = interval(STILL_HERE);
         still_here.set_missed_tick_behavior(MissedTickBehavior::Delay);
         still_here.tick().await;
@@ -220,6 +221,8 @@ impl Desk {
                 changed = status.changed() => if changed.is_err() {
                     return Ok(self.over(control, me, Over::Left).await);
                 },
+                // Its profile was thrown away: it begins anew, with none.
+                () = &mut reset => return Err(None),
                 words = watched.due() => if let Some(words) = words {
                     session.say(&words);
                 },

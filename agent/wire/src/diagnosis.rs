@@ -89,6 +89,7 @@ pub enum Action {
     ResendInventory {},
     Reboot {},
     LogOut {},
+    ResetViewer {},
     Capture { seconds: u16 },
 }
 
@@ -210,7 +211,7 @@ use Right::{Operator, Support};
 
 /// The catalogue: for each action its class, seconds, bytes of text, who may order it, whether two must agree, and
 /// its arguments.
-pub const ACTIONS: [Spec; 34] = [
+pub const ACTIONS: [Spec; 35] = [
     line("health", Silent, 5, 16 * KIB, Support, false, &[]),
     line("top", Silent, 5, 4 * KIB, Support, false, &[number("count", 1, 20, 10)]),
     line("disks", Silent, 10, 8 * KIB, Support, false, &[]),
@@ -254,6 +255,8 @@ pub const ACTIONS: [Spec; 34] = [
     line("resend_inventory", Active, 10, 4 * KIB, Support, false, &[]),
     line("reboot", Disruptive, 15, 4 * KIB, Operator, false, &[]),
     line("log_out", Disruptive, 15, 4 * KIB, Support, false, &[]),
+    // The desk throws away what its viewer keeps, and a viewer that runs begins anew; the desktop goes on.
+    line("reset_viewer", Disruptive, 15, 4 * KIB, Support, false, &[]),
     // Who spoke to whom, never what they said: no more than the headers of each packet are read.
     line("capture", Disruptive, 75, 256 * KIB, Support, true, &[number("seconds", 1, 60, 20)]),
 ];
@@ -559,6 +562,7 @@ impl Action {
             Self::ResendInventory {} => "resend_inventory",
             Self::Reboot {} => "reboot",
             Self::LogOut {} => "log_out",
+            Self::ResetViewer {} => "reset_viewer",
             Self::Capture { .. } => "capture",
         }
     }

@@ -141,7 +141,7 @@ mod tests {
     }
 
     /// Names of the diagnosis catalogue.
-    const CATALOGUE: [&str; 34] = [
+    const CATALOGUE: [&str; 35] = [
         "health",
         "top",
         "disks",
@@ -175,6 +175,7 @@ mod tests {
         "resend_inventory",
         "reboot",
         "log_out",
+        "reset_viewer",
         "capture",
     ];
 

@@ -3,6 +3,7 @@
 //! Nothing the controller or a gateway says reaches a viewer's arguments, environment or files: it is told a
 //! socket of this computer and nothing else.
 
+mod profile;
 mod run;
 mod spice;
 mod vnc;
@@ -15,6 +16,7 @@ use tram_wire::tunnel::Class;
 
 use super::listen::{Kind, Place};
 
+pub use profile::Profile;
 pub use run::{Ended, ViewerError, run};
 pub use spice::classes;
 

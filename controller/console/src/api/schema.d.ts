@@ -6721,7 +6721,7 @@ export interface operations {
                     "application/json": components["schemas"]["Diagnosis"];
                 };
             };
-            /** @description Q-104 it is not linked; Q-106 asked too often; Q-107 it is busy */
+            /** @description Q-104 it is not linked; Q-106 asked too often; Q-107 it is busy; Q-110 somebody works and shares its line */
             409: {
                 headers: {
                     [name: string]: unknown;
