@@ -78,7 +78,11 @@ mod tests {
         let (heard, same) = (profile.gone(), profile.clone());
         tokio::pin!(heard);
         // It listens from its first poll on.
-        assert!(futures_util::poll!(heard.as_mut()).is_pending());
+        tokio::select! {
+            biased;
+            () = heard.as_mut() => panic!("nothing was thrown away"),
+            () = std::future::ready(()) => {}
+        }
         same.reset().unwrap();
         heard.await;
         assert!(!at(".config/virt-viewer").exists() && !at(".vnc/default.tigervnc").exists());
