@@ -276,7 +276,16 @@ fn unprivileged(world: &World) -> Result<(Device, String)> {
         }
         let _ = std::os::unix::fs::chown(folder, Some(NOBODY), Some(NOBODY));
         // By the real clock: another one is shared with root, who starts this. The program may lie in a folder of root's.
-        let words = ["env", "-u", "LD_PRELOAD", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"];
+        let words = [
+            "env",
+            "-u",
+            "LD_PRELOAD",
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--no-new-privs",
+        ];
         let search = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"];
         words.iter().chain(&search).map(|w| (*w).to_owned()).collect()
     })?;

@@ -77,8 +77,14 @@ pub(super) async fn officer(order: &Order, socket: &Path) -> Said {
 
 /// Has the desk do something it was agreed to; whether it worked. `None`: no desk.
 pub(super) async fn act(action: &str, socket: &Path) -> Option<bool> {
-    let question =
-        Question { ask: false, act: true, action: action.to_owned(), who: String::new(), why: String::new(), left_s: 0 };
+    let question = Question {
+        ask: false,
+        act: true,
+        action: action.to_owned(),
+        who: String::new(),
+        why: String::new(),
+        left_s: 0,
+    };
     timeout(SLACK, put(&question, socket)).await.ok().flatten().map(|a| a.allow)
 }
 

@@ -39,7 +39,9 @@ pub fn collect(host: &impl Host) -> Vec<Item> {
                 .fact("type", Some(if d.rotational { "hdd" } else { "ssd" }.to_owned()));
             let at = format!("/dev/{}", d.name);
             let asked = d.name.clone().try_into().ok().map(|disk| Request::SmartRead { disk });
-            let ran = asked.and_then(|r| helped(host, &r)).unwrap_or_else(|| host.run("smartctl", &[&READ[..], &[&at]].concat(), DEADLINE));
+            let ran = asked
+                .and_then(|r| helped(host, &r))
+                .unwrap_or_else(|| host.run("smartctl", &[&READ[..], &[&at]].concat(), DEADLINE));
             match ran {
                 Ran::Absent => disk.fact("serial", read("serial")).fact("smart", Some("not_installed".to_owned())),
                 Ran::TimedOut => disk.fact("serial", read("serial")).fact("smart", Some("no_answer".to_owned())),
@@ -150,7 +152,9 @@ mod tests {
     fn who_may_is_asked_and_the_last_test_is_told() {
         let disk = || "sda".to_owned().try_into().unwrap();
         let mut h = host().program("smartctl", "");
-        let said = |status: &str| format!(r#"{{"smart_status":{{"passed":true}},"ata_smart_data":{{"self_test":{{"status":{status}}}}}}}"#);
+        let said = |status: &str| {
+            format!(r#"{{"smart_status":{{"passed":true}},"ata_smart_data":{{"self_test":{{"status":{status}}}}}}}"#)
+        };
         for (status, told) in [
             (r#"{"value":0,"passed":true}"#, "passed"),
             (r#"{"value":249,"remaining_percent":90}"#, "running, 90 % left"),

@@ -67,7 +67,8 @@ pub fn deed<H: Host>(request: &Request, host: &H, root: &Path, stop: &dyn Fn() -
 /// A disk of this computer, not a name that somebody made up.
 fn device(disk: &Disk, host: &impl Host) -> Result<String, Why> {
     let there = host.list("/sys/block").iter().any(|n| n == disk.as_str());
-    let stacked = ["loop", "ram", "zram", "sr", "fd", "nbd", "md", "mtdblock"].iter().any(|p| disk.as_str().starts_with(p));
+    let stacked =
+        ["loop", "ram", "zram", "sr", "fd", "nbd", "md", "mtdblock"].iter().any(|p| disk.as_str().starts_with(p));
     if there && !stacked { Ok(format!("/dev/{}", disk.as_str())) } else { Err(Why::NotThat) }
 }
 
@@ -76,7 +77,8 @@ fn log_out(run: &dyn Fn(&str, &[&str]) -> Ran) -> Ran {
     let ran = run("loginctl", &["list-sessions", "--no-legend", "--no-pager"]);
     let Ran::Done { code: 0, out } = &ran else { return ran };
     let here = out.lines().filter(|l| l.split_whitespace().any(|w| w == "seat0"));
-    let ids = here.filter_map(|l| l.split_whitespace().next()).filter(|id| id.bytes().all(|b| b.is_ascii_alphanumeric()));
+    let ids =
+        here.filter_map(|l| l.split_whitespace().next()).filter(|id| id.bytes().all(|b| b.is_ascii_alphanumeric()));
     let mut ended = 0;
     for id in ids {
         match run("loginctl", &["terminate-session", id]) {
@@ -89,7 +91,8 @@ fn log_out(run: &dyn Fn(&str, &[&str]) -> Ran) -> Ran {
 
 /// By whoever keeps the interface. Both are asked over the bus: their own tools would look for it in this network.
 fn renew(interface: &Interface, run: &dyn Fn(&str, &[&str]) -> Ran) -> Ran {
-    const NETWORKD: [&str; 4] = ["call", "org.freedesktop.network1", "/org/freedesktop/network1", "org.freedesktop.network1.Manager"];
+    const NETWORKD: [&str; 4] =
+        ["call", "org.freedesktop.network1", "/org/freedesktop/network1", "org.freedesktop.network1.Manager"];
     let found = run("busctl", &[&NETWORKD[..], &["GetLinkByName", "s", interface.as_str()]].concat());
     let number = match &found {
         Ran::Done { code: 0, out } => out.split_whitespace().nth(1).filter(|n| n.bytes().all(|b| b.is_ascii_digit())),
@@ -107,7 +110,8 @@ fn renew(interface: &Interface, run: &dyn Fn(&str, &[&str]) -> Ran) -> Ran {
 fn usb_cycle(port: &UsbPort, root: &Path) -> Result<Ran, Why> {
     let devices = root.join("sys/bus/usb/devices");
     let here = devices.join(port.as_str());
-    let read = |at: &Path, leaf: &str| fs::read_to_string(at.join(leaf)).map(|t| t.trim().to_owned()).unwrap_or_default();
+    let read =
+        |at: &Path, leaf: &str| fs::read_to_string(at.join(leaf)).map(|t| t.trim().to_owned()).unwrap_or_default();
     let switch = here.join("authorized");
     if !switch.is_file() {
         return Err(Why::NotThat);

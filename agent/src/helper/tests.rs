@@ -132,14 +132,19 @@ fn what_the_computer_forbids_is_not_done_for_the_agent_either() {
         [("reboot", false), ("restart_unit", true), ("active", true), ("all", true), ("restart_unitt", true)]
     {
         rig.file("deny", words);
-        assert_eq!(matches!(rig.ask(&ask, &host).0, Some((Answer::Refused { why: Why::Denied }, _))), denied, "{words}");
+        assert_eq!(
+            matches!(rig.ask(&ask, &host).0, Some((Answer::Refused { why: Why::Denied }, _))),
+            denied,
+            "{words}"
+        );
     }
 }
 
 #[test]
 fn only_disks_there_are_and_they_are_never_stacked_ones() {
     let rig = Rig::new(Room::Disks);
-    let host = Fake::new().file("/sys/block/sda/size", "1").file("/sys/block/loop0/size", "1").program("smartctl", "{}");
+    let host =
+        Fake::new().file("/sys/block/sda/size", "1").file("/sys/block/loop0/size", "1").program("smartctl", "{}");
     let ask = |disk: &str| line(&json!({"ask": "smart_test", "disk": disk}));
     assert_eq!(rig.ask(&ask("sda"), &host).0, Some((Answer::Ran { code: 0 }, "{}".to_owned())));
     assert_eq!(rig.refused(&ask("sdb"), &host), Some(Why::NotThat));

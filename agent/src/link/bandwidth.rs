@@ -191,7 +191,10 @@ mod tests {
             let body = format!("{{\"code\":\"{code}\"}}");
             refused(format!("HTTP/1.1 409 Conflict\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes())
         };
-        assert_eq!((no("session_open"), no("busy"), no("moon")), ("session_open".into(), "no_room".into(), "refused".into()));
+        assert_eq!(
+            (no("session_open"), no("busy"), no("moon")),
+            ("session_open".into(), "no_room".into(), "refused".into())
+        );
         assert_eq!(refused(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"), "refused");
     }
 }

@@ -1,8 +1,8 @@
 //! The link: one outbound WebSocket over mutual TLS, or [`poll`] where that does not get through. [`machine`] decides,
 //! this carries.
 
-mod der;
 pub mod bandwidth;
+mod der;
 pub mod enrol;
 pub mod http;
 pub mod machine;

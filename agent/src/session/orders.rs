@@ -49,7 +49,12 @@ pub struct Wanted {
 }
 
 /// Asks and tells until dropped. `answers`: what the officer pressed.
-pub(super) async fn serve(state: &Path, view: &watch::Sender<Shown>, mut answers: mpsc::Receiver<bool>, profile: &Profile) {
+pub(super) async fn serve(
+    state: &Path,
+    view: &watch::Sender<Shown>,
+    mut answers: mpsc::Receiver<bool>,
+    profile: &Profile,
+) {
     let listener = match listen(&state.join(SOCKET)) {
         Ok(listener) => listener,
         Err(e) => {
@@ -75,7 +80,11 @@ pub(super) async fn serve(state: &Path, view: &watch::Sender<Shown>, mut answers
         let Some(wanted) = timeout(PATIENCE, read(&mut line)).await.ok().flatten() else { continue };
         let allow = if acts(&wanted) {
             profile.reset().is_ok()
-        } else if wanted.ask { ask(view, wanted, &mut answers).await } else { tell(view, wanted) };
+        } else if wanted.ask {
+            ask(view, wanted, &mut answers).await
+        } else {
+            tell(view, wanted)
+        };
         gone = view.borrow().1.order.is_some().then(|| Instant::now() + TOLD);
         if let Ok(answer) = serde_json::to_vec(&Answer { allow }) {
             let _ = timeout(PATIENCE, line.write_all(&answer)).await;
@@ -101,7 +110,14 @@ async fn read(line: &mut UnixStream) -> Option<Wanted> {
     let q: Question = serde_json::from_slice(&bytes).ok()?;
     // The page's sentences are for words of the catalogue.
     let known = spec(&q.action).is_some() || q.action.parse::<Bundle>().is_ok();
-    known.then(|| Wanted { ask: q.ask, act: q.act, action: q.action, who: q.who, why: q.why, left_s: q.left_s.min(ANSWER_S) })
+    known.then(|| Wanted {
+        ask: q.ask,
+        act: q.act,
+        action: q.action,
+        who: q.who,
+        why: q.why,
+        left_s: q.left_s.min(ANSWER_S),
+    })
 }
 
 /// What the desk does itself, after the officer said yes to it.

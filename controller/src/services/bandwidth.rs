@@ -33,7 +33,8 @@ pub async fn quiet(app: &App, site: &str) -> Result<()> {
     match busy {
         None => Ok(()),
         Some(LineUse { sessions, .. }) => {
-            let why = format!("desktops open at this office: {sessions}; they share its line: measure when nobody works");
+            let why =
+                format!("desktops open at this office: {sessions}; they share its line: measure when nobody works");
             Err(Error::Conflict("Q-110", why))
         }
     }
