@@ -328,6 +328,14 @@ impl Console {
         self.ask(&["-X", "PUT", "-H", &csrf, "--json", &body.to_string(), path])
     }
 
+    /// DELETE: the status and the JSON.
+    ///
+    /// # Errors
+    /// If the controller can't be reached.
+    pub fn delete(&self, path: &str) -> Result<(u16, Value)> {
+        self.ask(&["-X", "DELETE", "-H", &format!("x-tram-csrf: {}", self.csrf), path])
+    }
+
     /// One request by curl: its own arguments, the path last.
     fn ask(&self, args: &[&str]) -> Result<(u16, Value)> {
         let (path, args) = args.split_last().context("a path")?;
