@@ -39,6 +39,9 @@ pub enum EnrollingError {
     /// Nothing to go on with.
     #[error("nothing waits for approval here; give --controller and --token")]
     Nothing,
+    /// Not what a QR code says.
+    #[error("a code says the controller's address, a blank, and the token")]
+    Code,
     /// The controller's address is none.
     #[error(transparent)]
     Address(#[from] ConfigError),
@@ -153,6 +156,17 @@ pub struct Asked {
     pub token: String,
     /// The controller's CA, if the token doesn't name it.
     pub ca_pem: Option<String>,
+}
+
+impl Asked {
+    /// What a QR code says: the controller's address, a blank, and the token.
+    ///
+    /// # Errors
+    /// [`EnrollingError::Code`], [`EnrollingError::Address`].
+    pub fn read(code: &str) -> Result<Self, EnrollingError> {
+        let (address, token) = code.trim().split_once(char::is_whitespace).ok_or(EnrollingError::Code)?;
+        Ok(Self { controller: address.parse()?, token: token.trim().to_owned(), ca_pem: None })
+    }
 }
 
 /// What this computer says of itself.
@@ -301,6 +315,14 @@ mod tests {
         assert!(begin(dir.path(), None).unwrap() == waits);
         let other = begin(dir.path(), Some(asked("b"))).unwrap();
         assert!(other.key_pem != first.key_pem);
+    }
+
+    #[test]
+    fn a_code_is_an_address_and_a_token() {
+        let asked = Asked::read(" https://tram.example:8444  tram1-AAAAA-BBBBB \n").unwrap();
+        assert_eq!((asked.controller.to_string().as_str(), asked.token.as_str()), ("https://tram.example:8444", "tram1-AAAAA-BBBBB"));
+        assert!(matches!(Asked::read("tram1-AAAAA"), Err(EnrollingError::Code)));
+        assert!(matches!(Asked::read("tram1 AAAAA"), Err(EnrollingError::Address(_))));
     }
 
     #[test]

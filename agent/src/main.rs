@@ -47,6 +47,9 @@ enum Command {
         /// The one-time token; better given in the environment, where other users can't see it.
         #[arg(long, env = "TRAM_ENROL_TOKEN", hide_env_values = true, requires = "controller")]
         token: Option<String>,
+        /// What a QR code says: address and token at once.
+        #[arg(long, env = "TRAM_ENROL_CODE", hide_env_values = true, conflicts_with_all = ["controller", "token"])]
+        code: Option<String>,
         /// The controller's CA, if the token doesn't name it.
         #[arg(long)]
         ca: Option<PathBuf>,
@@ -149,11 +152,14 @@ async fn command(cli: Cli) -> Result<ExitCode, Failure> {
     trusted::recall(&config.state);
     way::set_from(config.proxy.as_ref(), cli.config.as_deref());
     match cli.command {
-        Command::Enrol { controller, token, ca, replace, no_wait } => {
+        Command::Enrol { controller, token, code, ca, replace, no_wait } => {
             let ca_pem = ca
                 .map(|path| std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display())))
                 .transpose()?;
-            let asked = controller.zip(token).map(|(controller, token)| Asked { controller, token, ca_pem });
+            let asked = match code {
+                Some(code) => Some(Asked { ca_pem, ..Asked::read(&code)? }),
+                None => controller.zip(token).map(|(controller, token)| Asked { controller, token, ca_pem }),
+            };
             enrol(&config, asked, replace, !no_wait).await
         }
         Command::Run => run(&config).await,

@@ -73,6 +73,7 @@ impl TestApi {
             data_dir: "/nonexistent/data".into(),
             passwords: Passwords::cheap_for_tests(),
             public_url: ORIGIN.into(),
+            agent_url: "https://tram.test:8444".into(),
             policy: Policy::default(),
             support_phone: "024 1022".into(),
             runbooks: tram_controller::identity::shelf::Shelf::default(),

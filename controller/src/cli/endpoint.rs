@@ -1,5 +1,7 @@
 //! `admin endpoint`: tokens and office computers.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use serde_json::json;
@@ -8,6 +10,8 @@ use tram_wire::plan::Service;
 
 use super::admin::{Json, explain, print, say};
 use crate::domain::approval::Approval;
+use crate::identity::qr::Code;
+use crate::identity::tls;
 use crate::services::endpoints::{self, TokenRequest};
 use crate::services::{App, Ctx, copies, health};
 use crate::store::endpoints::Filter;
@@ -34,6 +38,9 @@ pub(super) enum Endpoint {
         /// Serial numbers the token expects, with commas between: of the computer, its board, a disk or a network card.
         #[arg(long, default_value = "")]
         serials: String,
+        /// Also make its QR code: FILE.svg, FILE.png or FILE.txt; - prints it with what a person may type underneath.
+        #[arg(long, value_name = "FILE")]
+        qr: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -92,10 +99,19 @@ pub(super) enum Endpoint {
 
 pub(super) async fn run(app: &App, ctx: &Ctx, e: Endpoint) -> Result<()> {
     match e {
-        Endpoint::Token { site, count, ttl_hours, note, approval, serials, json } => {
+        Endpoint::Token { site, count, ttl_hours, note, approval, serials, qr, json } => {
             let request = TokenRequest { site_code: site, count, ttl_hours, note, approval, serials: vec![serials] };
             let (token, expires_at) = endpoints::create_token(app, ctx, &request).await.map_err(explain)?;
-            if json { say(&json!({"token": token, "expires_at": expires_at}).to_string()) } else { say(&token) }
+            let (code, picture) = endpoints::enrol_code(app, &token).map_err(explain)?;
+            let shown = qr.as_deref().is_some_and(|p| p == Path::new("-"));
+            if let Some(path) = qr.filter(|_| !shown) {
+                draw(&picture, &path)?;
+            }
+            match (json, shown) {
+                (true, _) => say(&json!({"token": token, "code": code, "expires_at": expires_at}).to_string()),
+                (false, true) => say(&format!("{}\n{}", picture.text(), underneath(app, &token))),
+                (false, false) => say(&token),
+            }
         }
         Endpoint::List(how) => {
             let (rows, _) = endpoints::list(app, ctx, &Filter { limit: i64::MAX, ..Filter::default() }).await?;
@@ -146,6 +162,27 @@ pub(super) async fn run(app: &App, ctx: &Ctx, e: Endpoint) -> Result<()> {
             say(&format!("{} ({}) is withdrawn", row.name, row.id))
         }
     }
+}
+
+/// Writes a QR code; it is as secret as the token.
+fn draw(code: &Code, path: &Path) -> Result<()> {
+    let bytes = match path.extension().and_then(|e| e.to_str()) {
+        Some("svg") => code.svg().into_bytes(),
+        Some("png") => code.png()?,
+        Some("txt") => code.text().into_bytes(),
+        _ => bail!("{}: give a name that ends in .svg, .png or .txt, or - for the terminal", path.display()),
+    };
+    Ok(tls::write(path, &bytes, 0o600)?)
+}
+
+/// What a person may type instead of scanning.
+fn underneath(app: &App, token: &str) -> String {
+    let mut groups = token.split('-');
+    let prefix = groups.next().unwrap_or_default();
+    let groups: Vec<&str> = groups.collect();
+    let of = |range: &[&str]| range.join(" ");
+    let (secret, authority) = groups.split_at(groups.len().min(4));
+    format!("address    {}\ntoken      {prefix} {}\nauthority  {}", app.agent_url, of(secret), of(authority))
 }
 
 fn standing(row: &crate::store::endpoints::Endpoint) -> &'static str {

@@ -173,6 +173,7 @@ async fn app(config: &Config, store: Store) -> Result<App> {
         data_dir: config.data.clone(),
         passwords: Passwords::default(),
         public_url: config.public_url.clone(),
+        agent_url: config.agent_url.clone(),
         policy: config.sessions.clone(),
         support_phone: config.support_phone.clone(),
         runbooks: config.runbooks.clone(),

@@ -70,11 +70,7 @@ impl Written {
         let listen = address("gateway.listen", listen)?;
         let agent_listen = text("TRAM_GATEWAY_AGENT_LISTEN", self.agent_listen, "127.0.0.1:9444".into());
         let agent_listen = address("gateway.agent_listen", agent_listen)?;
-        // The controller's own name, which the certificate is for, with the other port.
-        let here = |port: u16| match host_of(server) {
-            v6 if v6.contains(':') => format!("https://[{v6}]:{port}"),
-            host => format!("https://{host}:{port}"),
-        };
+        let here = |port: u16| beside(server, port);
         let public_url = text("TRAM_GATEWAY_PUBLIC_URL", self.public_url, here(listen.port()));
         let public_url = url("gateway.public_url", public_url)?;
         let agent_url = text("TRAM_GATEWAY_AGENT_URL", self.agent_url, here(agent_listen.port()));
@@ -104,6 +100,14 @@ pub fn host_name() -> String {
     let raw = nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok()).unwrap_or_default();
     let first = raw.split('.').next().unwrap_or_default().to_ascii_lowercase();
     if name::check(&first).is_ok() { first } else { "gateway".into() }
+}
+
+/// The name of an address, which its certificate is for, with another port.
+pub(super) fn beside(url: &str, port: u16) -> String {
+    match host_of(url) {
+        v6 if v6.contains(':') => format!("https://[{v6}]:{port}"),
+        host => format!("https://{host}:{port}"),
+    }
 }
 
 /// An address for browsers or endpoints.

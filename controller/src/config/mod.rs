@@ -30,6 +30,8 @@ pub struct Config {
     pub agent_listen: SocketAddr,
     /// Where browsers reach the controller.
     pub public_url: String,
+    /// Where agents reach it, as it stands in QR codes.
+    pub agent_url: String,
     /// Domain browsers send the sign-in to, for gateways under other names; empty: the controller's name only.
     pub cookie_domain: String,
     /// What carries connections.
@@ -86,6 +88,7 @@ struct Server {
     listen: Option<String>,
     agent_listen: Option<String>,
     public_url: Option<String>,
+    agent_url: Option<String>,
     cookie_domain: Option<String>,
 }
 
@@ -180,6 +183,9 @@ impl Config {
         )?;
         let public_url = text("TRAM_SERVER_PUBLIC_URL", written.server.public_url, &format!("https://{listen}"));
         let public_url = gateway::url("server.public_url", public_url)?;
+        let agent_url = gateway::beside(&public_url, agent_listen.port());
+        let agent_url = text("TRAM_SERVER_AGENT_URL", written.server.agent_url, &agent_url);
+        let agent_url = gateway::url("server.agent_url", agent_url)?;
         let cookie_domain = text("TRAM_SERVER_COOKIE_DOMAIN", written.server.cookie_domain, "");
         let cookie_domain = gateway::cookie_domain(cookie_domain, &public_url)?;
         let usual = crate::identity::tls::Files::below(data);
@@ -194,6 +200,7 @@ impl Config {
             agent_listen,
             gateway: written.gateway.gateway(&env, &public_url, &cookie_domain)?,
             public_url,
+            agent_url,
             cookie_domain,
             database_url: text("TRAM_DATABASE_URL", written.database.url, &default_db),
             tls: crate::identity::tls::Files {

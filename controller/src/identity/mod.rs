@@ -10,6 +10,7 @@ pub mod order_keys;
 pub mod papers;
 mod pass;
 pub mod password;
+pub mod qr;
 pub mod releases;
 pub mod secret;
 pub mod shelf;

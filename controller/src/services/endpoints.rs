@@ -18,6 +18,7 @@ use crate::domain::approval::{Approval, MAX_SERIALS, read_serials};
 use crate::domain::endpoint::{EndpointState, MAX_TOKEN_HOURS, MAX_TOKEN_USES, display_name, verdict};
 use crate::domain::time::Time;
 use crate::identity::ca::{CaError, DeviceCa};
+use crate::identity::qr::Code;
 use crate::identity::secret::hash;
 use crate::store::endpoints::{Endpoint, Event, Filter, NewToken, Report, Token};
 
@@ -107,6 +108,16 @@ pub async fn create_token(app: &App, ctx: &Ctx, r: &TokenRequest) -> Result<(Str
     audit(&mut tx, ctx, "endpoint_token.create", &id.to_string(), detail).await?;
     tx.commit().await?;
     Ok((token.to_string(), expires_at))
+}
+
+/// What the QR code of a token says: where to go, and the token with the hash of the authority to find there.
+///
+/// # Errors
+/// [`Error::Internal`] if that is too long for a code.
+pub fn enrol_code(app: &App, token: &str) -> Result<(String, Code)> {
+    let text = format!("{} {token}", app.agent_url);
+    let code = Code::of(&text).ok_or_else(|| Error::Internal("the controller's address is too long".into()))?;
+    Ok((text, code))
 }
 
 /// Tokens that still work, in scope.

@@ -62,6 +62,8 @@ pub struct App {
     pub passwords: crate::identity::password::Passwords,
     /// Where browsers reach this controller, such as `https://tram.example:8443`; no trailing slash.
     pub public_url: String,
+    /// Where agents reach it, as it stands in QR codes: `https://tram.example:8444`.
+    pub agent_url: String,
     /// How long sessions may last where their pool says nothing else.
     pub policy: Policy,
     /// Telephone of the helpdesk; empty: none.

@@ -335,7 +335,11 @@ export async function startMock(port = 0) {
         approval: body.approval, serials: body.serials,
         created_at: new Date().toISOString(), expires_at,
       })
-      return { token: `vde1_${randomBytes(24).toString('base64url')}`, expires_at }
+      const letters = () => Array.from(randomBytes(5), (b) => '0123456789ABCDEFGHJKMNPQRSTVWXYZ'[b % 32]).join('')
+      const token = ['tram1', ...Array.from({ length: 8 }, letters)].join('-')
+      const qr = Array.from({ length: 37 }, (_, y) => Array.from({ length: 37 }, (_, x) => ((x * 7 + y * 3) % 5 < 2 ? '#' : '.')).join(''))
+      const address = 'https://tram.example:8444'
+      return { token, site: world.siteRef(body.site_code), address, code: `${address} ${token}`, qr, expires_at }
     }],
     ['POST', '/connect', ({ who, url, body }) => {
       if (world.elsewhere && !body.take_over) throw new Refusal(409, 'S-106', 'Open elsewhere.', { elsewhere: world.elsewhere })

@@ -16,6 +16,7 @@ import { Page } from '../ui/page'
 import { SiteSelect } from '../ui/SiteSelect'
 import { byText, DataTable, Two } from '../ui/table'
 import { Exact } from '../ui/time'
+import { TokenSheet } from './TokenSheet'
 
 export function TokensPage() {
   const { t } = useTranslation()
@@ -190,19 +191,19 @@ function TokenForm({ onClose }: { onClose: () => void }) {
 
 function Created({ token, onClose }: { token: TokenCreated; onClose: () => void }) {
   const { t } = useTranslation()
-  const format = useFormat()
   return (
     <Stack>
-      <Alert color="yellow" variant="outline" styles={{ message: { color: 'var(--mantine-color-text)' } }}>
+      <Alert className="no-print" color="yellow" variant="outline" styles={{ message: { color: 'var(--mantine-color-text)' } }}>
         {t('token.once')}
       </Alert>
-      <Code block fz="md" data-testid="token" style={{ overflowWrap: 'anywhere', whiteSpace: 'pre-wrap' }} tabIndex={0}>
+      <Code className="no-print" block fz="md" data-testid="token" style={{ overflowWrap: 'anywhere', whiteSpace: 'pre-wrap' }} tabIndex={0}>
         {token.token}
       </Code>
-      <Text size="sm" className="quiet">
-        {t('token.until', { at: format.dateTime(token.expires_at) })}
-      </Text>
+      <TokenSheet token={token} />
       <Group justify="flex-end">
+        <Button variant="default" onClick={() => window.print()}>
+          {t('token.print')}
+        </Button>
         <CopyButton value={token.token}>
           {({ copied, copy }) => (
             <Button variant="default" leftSection={<Icon name="copy" />} onClick={copy}>

@@ -21,9 +21,11 @@ use crate::api::Api;
 use crate::api::error::{ApiError, Problem};
 use crate::api::extract::Signed;
 use crate::domain::approval::Approval;
+use crate::domain::day::Day;
 use crate::domain::endpoint::{EndpointState, LinkWay, Verdict, reasons};
+use crate::domain::site::Level;
 use crate::domain::time::Time;
-use crate::services::{App, Ctx, Error, endpoints};
+use crate::services::{App, Ctx, Error, endpoints, sites};
 use crate::store::endpoints::{self as rows, Filter};
 
 /// Most rows of one page.
@@ -270,6 +272,14 @@ fn three_days() -> i64 {
 pub struct TokenCreated {
     /// Give it to `tram-agent enrol`.
     pub token: String,
+    /// Where its endpoints will stand.
+    pub site: SiteRef,
+    /// Where agents reach the controller.
+    pub address: String,
+    /// What the QR code says: address and token, for `tram-agent enrol --code`.
+    pub code: String,
+    /// The QR code: a line of `#` and `.` for each row, without the light frame.
+    pub qr: Vec<String>,
     /// Until when it works.
     pub expires_at: Time,
 }
@@ -537,5 +547,9 @@ async fn create_token(
         serials: body.serials,
     };
     let (token, expires_at) = endpoints::create_token(&api.app, &ctx, &request).await?;
-    Ok(Json(TokenCreated { token, expires_at }))
+    let stands = sites::get(&api.app, &ctx, &request.site_code, Day::of(ctx.now)).await?;
+    let (code, qr) = endpoints::enrol_code(&api.app, &token)?;
+    let district = stands.parent.filter(|(_, _, level)| *level == Level::District).map(|(_, name, _)| name);
+    let site = site(request.site_code, Some(stands.site.name), district);
+    Ok(Json(TokenCreated { token, site, address: api.app.agent_url.clone(), code, qr: qr.rows(), expires_at }))
 }
