@@ -36,10 +36,57 @@ pub struct Config {
     pub deny: PathBuf,
     /// Where those listen that may do more than the agent.
     pub helpers: PathBuf,
+    /// Where this computer's key is made.
+    pub key: TpmSettings,
     /// How the controller is reached; absent: as the environment says.
     pub proxy: Option<Proxy>,
     /// How often a WebSocket is tried again where none got through.
     pub upgrade_again: Duration,
+}
+
+/// Whether the key is in a TPM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TpmUse {
+    /// If there is one that can be used; else in a file.
+    #[default]
+    Auto,
+    /// There, or nowhere.
+    Required,
+    /// In a file.
+    Off,
+}
+
+/// Where this computer's key is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TpmSettings {
+    /// Whether it is in a TPM.
+    pub tpm: TpmUse,
+    /// How the TPM is reached, as `tpm2-tools` name it.
+    pub tcti: String,
+}
+
+/// The kernel's resource manager: programs don't see what others load.
+const TCTI: &str = "device:/dev/tpmrm0";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct KeyFile {
+    tpm: TpmUse,
+    tcti: Option<String>,
+}
+
+impl KeyFile {
+    fn validate(self) -> Result<TpmSettings, ConfigError> {
+        let tcti = self.tcti.unwrap_or_else(|| TCTI.to_owned());
+        if tcti.is_empty() || tcti.starts_with('-') || tcti.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(ConfigError::Value {
+                key: "key.tcti",
+                why: "write it as tpm2-tools name it, such as device:/dev/tpmrm0",
+            });
+        }
+        Ok(TpmSettings { tpm: self.tpm, tcti })
+    }
 }
 
 /// A proxy on the way to the controller.
@@ -97,6 +144,7 @@ struct File {
     checks: Checks,
     desk: DeskFile,
     diagnosis: DiagnosisFile,
+    key: KeyFile,
     proxy: Option<ProxyFile>,
     link: LinkFile,
 }
@@ -238,6 +286,7 @@ impl Config {
             desk: file.desk.validate()?,
             deny: absolute("diagnosis.deny", file.diagnosis.deny, DEFAULT_DENY)?,
             helpers: absolute("diagnosis.helpers", file.diagnosis.helpers, tram_wire::helper::FOLDER)?,
+            key: file.key.validate()?,
             proxy: file.proxy.map(ProxyFile::validate).transpose()?,
             upgrade_again: match file.link.upgrade_again_s {
                 None => Duration::from_secs(1800),
@@ -325,6 +374,8 @@ mod tests {
             ("[diagnosis]\ndeny = \"deny\"", "diagnosis.deny"),
             ("[diagnosis]\nhelpers = \"run\"", "diagnosis.helpers"),
             ("[desk]\ngateways = [\"gw1\"]", "gw1"),
+            ("[key]\ntpm = \"maybe\"", "tpm"),
+            ("[key]\ntcti = \"-x\"", "key.tcti"),
             ("[proxy]\nurl = \"http://a:b@p:1\"", "proxy.url"),
             ("[proxy]\nurl = \"http://p:1\"\nuser = \"a\"", "proxy.user"),
             ("[proxy]\nuser = \"a\"\npassword_file = \"x\"", "proxy.password_file"),

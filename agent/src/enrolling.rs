@@ -320,7 +320,10 @@ mod tests {
     #[test]
     fn a_code_is_an_address_and_a_token() {
         let asked = Asked::read(" https://tram.example:8444  tram1-AAAAA-BBBBB \n").unwrap();
-        assert_eq!((asked.controller.to_string().as_str(), asked.token.as_str()), ("https://tram.example:8444", "tram1-AAAAA-BBBBB"));
+        assert_eq!(
+            (asked.controller.to_string().as_str(), asked.token.as_str()),
+            ("https://tram.example:8444", "tram1-AAAAA-BBBBB")
+        );
         assert!(matches!(Asked::read("tram1-AAAAA"), Err(EnrollingError::Code)));
         assert!(matches!(Asked::read("tram1 AAAAA"), Err(EnrollingError::Address(_))));
     }

@@ -1,7 +1,9 @@
 //! Who this endpoint is: a key made here, and a certificate from the controller.
 //!
-//! Key and certificate live in one file, replaced by one rename, so that no crash can leave a key with
+//! The key is in the computer's TPM where there is one ([`tpm`]), else in the file. Key and certificate live in one file, replaced by one rename, so that no crash can leave a key with
 //! another key's certificate. The private key never leaves the computer.
+
+pub mod tpm;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -12,6 +14,8 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde::{Deserialize, Serialize};
 use tram_wire::enrol::Issued;
 use tram_wire::ids::EndpointId;
+
+use self::tpm::{TpmError, TpmKey};
 
 const FILE: &str = "identity.json";
 
@@ -33,6 +37,9 @@ pub enum IdentityError {
     /// The key couldn't be made.
     #[error("no key could be made: {0}")]
     Key(#[from] rcgen::Error),
+    /// It must be in a TPM, and there is none to be used.
+    #[error("no key could be made where the configuration wants it: {0}")]
+    Tpm(#[from] TpmError),
 }
 
 /// An enrolled endpoint.
@@ -42,7 +49,7 @@ pub struct Identity {
     pub controller: String,
     /// The id the controller gave.
     pub endpoint_id: EndpointId,
-    /// Private key, PKCS#8 PEM.
+    /// Private key, PKCS#8 PEM; or what only this computer's TPM can use, see [`TpmKey`].
     pub key_pem: String,
     /// Certificate and its life.
     #[serde(flatten)]
@@ -57,27 +64,47 @@ pub struct Identity {
 
 /// A new key and the request for its certificate.
 pub struct Request {
-    key: KeyPair,
+    key_pem: String,
     /// PKCS#10 request, PEM.
     pub csr_pem: String,
 }
 
 impl Request {
-    /// Makes a P-256 key. The request names nobody: the controller decides who this is.
+    /// Makes a P-256 key, in the TPM if there is one. The request names nobody: the controller decides who this is.
     pub fn new() -> Result<Self, IdentityError> {
+        match Self::in_tpm() {
+            Ok(Some(made)) => return Ok(made),
+            Ok(None) => {}
+            Err(e) if TpmKey::is_required() => return Err(e),
+            Err(e) => eprintln!("tram-agent: {e}; the key is kept in a file"),
+        }
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let csr_pem = CertificateParams::default().serialize_request(&key)?.pem()?;
-        Ok(Self { key, csr_pem })
+        Ok(Self { csr_pem: csr(&key)?, key_pem: key.serialize_pem() })
     }
 
-    /// The private key, PKCS#8 PEM.
+    fn in_tpm() -> Result<Option<Self>, IdentityError> {
+        let Some(key) = TpmKey::make()? else { return Ok(None) };
+        Ok(Some(Self { csr_pem: csr(&key)?, key_pem: key.write() }))
+    }
+
+    /// The private key, PKCS#8 PEM, or what stands for it.
     #[must_use]
     pub fn key_pem(&self) -> String {
-        self.key.serialize_pem()
+        self.key_pem.clone()
     }
 }
 
+fn csr(key: &impl rcgen::SigningKey) -> Result<String, rcgen::Error> {
+    CertificateParams::default().serialize_request(key)?.pem()
+}
+
 impl Identity {
+    /// Where its key is: `tpm` or `file`.
+    #[must_use]
+    pub fn key_place(&self) -> &'static str {
+        if TpmKey::read(&self.key_pem).is_some() { "tpm" } else { "file" }
+    }
+
     /// Reads the identity in `state`.
     pub fn load(state: &Path) -> Result<Self, IdentityError> {
         let path = state.join(FILE);

@@ -14,7 +14,7 @@ use tram_agent::collect::os;
 use tram_agent::config::{Address, Config};
 use tram_agent::enrolling::{self, Asked, Done, Me, Waiting};
 use tram_agent::host::{System, notify, wall_ms};
-use tram_agent::identity::{Identity, IdentityError};
+use tram_agent::identity::{Identity, IdentityError, tpm};
 use tram_agent::ledger::Ledger;
 use tram_agent::link::way;
 use tram_agent::session::{kiosk, view};
@@ -151,6 +151,7 @@ async fn command(cli: Cli) -> Result<ExitCode, Failure> {
     let config = Config::load(cli.config.as_deref(), cli.state.as_deref())?;
     trusted::recall(&config.state);
     way::set_from(config.proxy.as_ref(), cli.config.as_deref());
+    tpm::set(&config.key);
     match cli.command {
         Command::Enrol { controller, token, code, ca, replace, no_wait } => {
             let ca_pem = ca
@@ -349,6 +350,7 @@ fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
         }
         LinkStatus::Stopped => println!("link        the agent was stopped"),
     }
+    println!("key         {}", if status.key.is_empty() { "file" } else { &status.key });
     println!("written     {age_s} s ago by agent {} (process {})", status.agent_version, status.pid);
     Ok(if matches!(status.link, LinkStatus::Up { .. }) { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

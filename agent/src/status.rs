@@ -65,6 +65,9 @@ pub struct Status {
     /// A report of this process was acknowledged: what the updater waits for.
     #[serde(default)]
     pub reported: bool,
+    /// Where the key is: `tpm` or `file`.
+    #[serde(default)]
+    pub key: String,
     /// When the certificate ends.
     pub certificate_not_after_ms: i64,
     /// What the last report found.

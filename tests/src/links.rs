@@ -302,5 +302,6 @@ pub fn hello(clock: &Clock) -> Hello {
         boot_id: String::new(),
         connects: 0,
         instance: None,
+        key: None,
     }
 }

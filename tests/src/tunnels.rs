@@ -121,6 +121,7 @@ impl Commune {
             boot_id: String::new(),
             connects: 0,
             instance: None,
+            key: None,
         };
         let asked = EnrolRequest { token, csr_pem: request.csr_pem.clone(), hello, hardware: None };
         let answer = enrolments::enrol(&self.app, &ctx, &self.ca, &asked).await?;

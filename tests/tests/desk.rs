@@ -82,6 +82,7 @@ impl World {
             boot_id: "b".into(),
             connects: 0,
             instance: None,
+            key: None,
         };
         let request = EnrolRequest { token, csr_pem: key.csr_pem.clone(), hello, hardware: None };
         // The token's pin would be checked by this computer's clock, which is not the test's.

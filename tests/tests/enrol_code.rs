@@ -43,7 +43,8 @@ fn of_text(text: &str) -> Result<String> {
 
 /// The modules of runs `M<x> <y>h<n>v1h-<n>z`.
 fn of_svg(svg: &str) -> Result<String> {
-    let side: usize = svg.split("viewBox=\"0 0 ").nth(1).and_then(|s| s.split(' ').next()).context("no size")?.parse()?;
+    let side: usize =
+        svg.split("viewBox=\"0 0 ").nth(1).and_then(|s| s.split(' ').next()).context("no size")?.parse()?;
     let mut rows = vec![vec![false; side]; side];
     let path = svg.rsplit("d=\"").next().context("no path")?;
     for run in path.split('M').skip(1) {
@@ -74,9 +75,8 @@ fn of_png(png: &[u8]) -> Result<String> {
 fn a_camera_reads_what_enrols() -> Result<()> {
     let mut world = World::new()?;
     world.start()?;
-    let made = |more: &[&str]| {
-        world.json(&[&["admin", "endpoint", "token", "--site", "00004", "--json"], more].concat())
-    };
+    let made =
+        |more: &[&str]| world.json(&[&["admin", "endpoint", "token", "--site", "00004", "--json"], more].concat());
     let file = |name: &str| world.path().join(name);
     let mut codes = Vec::new();
     for name in ["token.svg", "token.png", "token.txt"] {
@@ -112,7 +112,10 @@ fn a_camera_reads_what_enrols() -> Result<()> {
     let rows: Vec<Vec<bool>> = rows.map(|r| r.chars().map(|c| c == '#').collect()).collect();
     let read = of_rows(&rows)?;
     assert_eq!(Some(&*read), answer["code"].as_str());
-    assert_eq!(read, format!("{} {}", answer["address"].as_str().context("address")?, answer["token"].as_str().context("token")?));
+    assert_eq!(
+        read,
+        format!("{} {}", answer["address"].as_str().context("address")?, answer["token"].as_str().context("token")?)
+    );
     codes.push(read);
     // Each enrols with exactly what was read, once.
     for code in &codes {

@@ -113,6 +113,7 @@ pub fn hello(host: &impl Host, connects: u64) -> Hello {
         boot_id: read("/proc/sys/kernel/random/boot_id"),
         connects,
         instance: Some(Instance { marks: marks::collect(host), ..Instance::default() }),
+        key: None,
     }
 }
 

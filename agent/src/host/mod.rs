@@ -21,7 +21,7 @@ mod system;
 pub mod fake;
 
 pub use burst::Burst;
-pub use run::Ran;
+pub use run::{Ran, run};
 pub use system::{System, wall_ms};
 
 /// A computer.

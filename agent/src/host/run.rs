@@ -51,7 +51,7 @@ impl Ran {
 }
 
 /// Runs it in a process group of its own, without input and in English.
-pub(super) fn run(program: &str, args: &[&str], within: Duration) -> Ran {
+pub fn run(program: &str, args: &[&str], within: Duration) -> Ran {
     run_until(program, args, within, MOST, &|| false)
 }
 

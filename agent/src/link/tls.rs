@@ -9,6 +9,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
@@ -24,6 +25,7 @@ use super::der;
 use super::way::{self, Blocked};
 use crate::config::Address;
 use crate::identity::Identity;
+use crate::identity::tpm::{ForTls, TpmKey};
 use crate::trusted;
 
 fn provider() -> Arc<CryptoProvider> {
@@ -72,48 +74,41 @@ fn with_versions(
         CertificateDer::pem_slice_iter(identity.issued.certificate_pem.as_bytes())
             .collect::<Result<_, _>>()
             .map_err(invalid)?;
-    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(invalid)?;
-    let config = ClientConfig::builder_with_details(provider(), Arc::new(Trusted(identity.issued.issued_ms)))
+    let builder = ClientConfig::builder_with_details(provider(), Arc::new(Trusted(identity.issued.issued_ms)))
         .with_protocol_versions(versions)
         .map_err(invalid)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(ByCa::new(&identity.issued.ca_pem, None)?))
-        .with_client_auth_cert(chain, key)
-        .map_err(invalid)?;
+        .with_custom_certificate_verifier(Arc::new(Proof::new(&Trust::Ca(identity.issued.ca_pem.clone()), None)?));
+    let config = match TpmKey::read(&identity.key_pem) {
+        None => {
+            let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(invalid)?;
+            builder.with_client_auth_cert(chain, key).map_err(invalid)?
+        }
+        Some(key) => {
+            let own = CertifiedKey::new(chain, Arc::new(ForTls::new(key.map_err(invalid)?)));
+            own.keys_match().map_err(invalid)?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)))
+        }
+    };
     Ok(Arc::new(config))
 }
 
 /// For enrolment: trusts the CA in `ca_pem` if given, else the CA the token pins.
 pub fn enrol(token: &EnrolToken, ca_pem: Option<&str>) -> io::Result<Arc<ClientConfig>> {
-    let builder = ClientConfig::builder_with_details(provider(), Arc::new(Trusted(0)))
+    let trust = ca_pem.map_or_else(|| Trust::Token(token.clone()), |pem| Trust::Ca(pem.to_owned()));
+    let config = ClientConfig::builder_with_details(provider(), Arc::new(Trusted(0)))
         .with_safe_default_protocol_versions()
-        .map_err(invalid)?;
-    let config = match ca_pem {
-        Some(pem) => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(ByCa::new(pem, None)?)).with_no_client_auth()
-        }
-        None => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(PinnedCa {
-                token: token.clone(),
-                provider: provider(),
-                undated: None,
-            }))
-            .with_no_client_auth(),
-    };
+        .map_err(invalid)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Proof::new(&trust, None)?))
+        .with_no_client_auth();
     Ok(Arc::new(config))
 }
 
 /// For asking the time and nothing else: the controller is proved, the dates of its certificate are not looked at.
 pub(super) fn undated(trust: &Trust) -> io::Result<(Arc<ClientConfig>, Arc<Dates>)> {
     let dates = Arc::new(Dates::default());
-    let verifier = match trust {
-        Trust::Token(token) => {
-            Arc::new(PinnedCa { token: token.clone(), provider: provider(), undated: Some(dates.clone()) })
-                as Arc<dyn ServerCertVerifier>
-        }
-        Trust::Ca(pem) => Arc::new(ByCa::new(pem, Some(dates.clone()))?),
-    };
+    let verifier = Arc::new(Proof::new(trust, Some(dates.clone()))?);
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(invalid)?
@@ -190,19 +185,49 @@ impl Dates {
 /// What the controller's authority calls itself.
 const AUTHORITY: &str = "Tram device authority";
 
-/// The controller by its CA. Whoever stands in its place is named.
+/// What proves the controller, and by which time. Whoever stands in its place is named.
 #[derive(Debug)]
-struct ByCa {
-    inner: Arc<WebPkiServerVerifier>,
+struct Proof {
+    by: By,
     provider: Arc<CryptoProvider>,
     /// Whatever the date; where its dates go.
     undated: Option<Arc<Dates>>,
 }
 
-impl ByCa {
-    fn new(ca_pem: &str, undated: Option<Arc<Dates>>) -> io::Result<Self> {
-        let inner = by_roots(Arc::new(roots(ca_pem)?), &provider()).map_err(invalid)?;
-        Ok(Self { inner, provider: provider(), undated })
+#[derive(Debug)]
+enum By {
+    /// This authority.
+    Ca(Arc<WebPkiServerVerifier>),
+    /// A chain that ends in the authority whose hash the token carries, checked in full from there.
+    Token(EnrolToken),
+}
+
+impl Proof {
+    fn new(trust: &Trust, undated: Option<Arc<Dates>>) -> io::Result<Self> {
+        let provider = provider();
+        let by = match trust {
+            Trust::Ca(pem) => By::Ca(by_roots(Arc::new(roots(pem)?), &provider).map_err(invalid)?),
+            Trust::Token(token) => By::Token(token.clone()),
+        };
+        Ok(Self { by, provider, undated })
+    }
+
+    fn verifier(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Result<Arc<WebPkiServerVerifier>, Error> {
+        match &self.by {
+            By::Ca(verifier) => Ok(verifier.clone()),
+            By::Token(token) => {
+                let pinned = |der: &&CertificateDer<'_>| token.pins(&Sha256::digest(der).into()) == Some(true);
+                let unknown = || name_issuer(Error::InvalidCertificate(CertificateError::UnknownIssuer), end_entity);
+                let ca = intermediates.iter().find(pinned).ok_or_else(unknown)?;
+                let mut roots = RootCertStore::empty();
+                roots.add(ca.clone().into_owned())?;
+                by_roots(Arc::new(roots), &self.provider)
+            }
+        }
     }
 }
 
@@ -220,7 +245,7 @@ fn name_issuer(e: Error, end_entity: &CertificateDer<'_>) -> Error {
     }
 }
 
-impl ServerCertVerifier for ByCa {
+impl ServerCertVerifier for Proof {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -229,9 +254,10 @@ impl ServerCertVerifier for ByCa {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        let verifier = self.verifier(end_entity, intermediates)?;
         let done = match &self.undated {
-            Some(dates) => dates.verify(&*self.inner, end_entity, intermediates, server_name),
-            None => self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp, now),
+            Some(dates) => dates.verify(&*verifier, end_entity, intermediates, server_name),
+            None => verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp, now),
         };
         done.map_err(|e| name_issuer(e, end_entity))
     }
@@ -263,57 +289,4 @@ fn by_roots(roots: Arc<RootCertStore>, provider: &Arc<CryptoProvider>) -> Result
     WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
         .build()
         .map_err(|e| Error::General(e.to_string()))
-}
-
-/// Accepts a chain that ends in the CA whose hash the token carries, checked in full from there.
-#[derive(Debug)]
-struct PinnedCa {
-    token: EnrolToken,
-    provider: Arc<CryptoProvider>,
-    /// Whatever the date; where its dates go.
-    undated: Option<Arc<Dates>>,
-}
-
-impl ServerCertVerifier for PinnedCa {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let pinned = |der: &&CertificateDer<'_>| self.token.pins(&Sha256::digest(der).into()) == Some(true);
-        let unknown = || name_issuer(Error::InvalidCertificate(CertificateError::UnknownIssuer), end_entity);
-        let ca = intermediates.iter().find(pinned).ok_or_else(unknown)?;
-        let mut roots = RootCertStore::empty();
-        roots.add(ca.clone().into_owned())?;
-        let verifier = by_roots(Arc::new(roots), &self.provider)?;
-        match &self.undated {
-            Some(dates) => dates.verify(&*verifier, end_entity, intermediates, server_name),
-            None => verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp, now),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -35,6 +35,9 @@ pub struct Hello {
     /// Which computer and which run of the agent this is; agents that can't tell say nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<Instance>,
+    /// Where its private key is: `tpm` or `file`; agents that don't know say nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// The controller's answer: the link is open, and this is how to behave on it.

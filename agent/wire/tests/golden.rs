@@ -73,6 +73,7 @@ fn hello() -> Hello {
         boot_id: "7d0f3f0e-94f6-4f5e-8f1e-0d6b1a3a5a11".into(),
         connects: 12,
         instance: None,
+        key: None,
     }
 }
 
@@ -200,6 +201,7 @@ fn a_computer_proves_which_one_it_is_and_hears_of_copies() {
     let marks =
         Marks { board: Some("8XK2PQ3".into()), disks: vec!["S3Z5NB0K".into()], macs: vec!["00:1b:21:aa:bb:cc".into()] };
     let instance = Instance { nonce: "0f1e2d3c4b5a6978".into(), copy: None, marks };
+    agent("hello_key", AgentMessage::Hello(Hello { key: Some("tpm".into()), ..hello() }));
     agent("hello_instance", AgentMessage::Hello(Hello { instance: Some(instance), ..hello() }));
     let copy = Instance { nonce: "0f1e".into(), copy: Some("a1b2".into()), marks: Marks::default() };
     agent("hello_copy", AgentMessage::Hello(Hello { instance: Some(copy), ..hello() }));

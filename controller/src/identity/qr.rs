@@ -122,9 +122,14 @@ mod tests {
         let rows = code.rows();
         assert!(rows.len() == code.side && rows.iter().all(|r| r.len() == code.side));
         // Finders stand in three corners.
-        assert!(rows[0].starts_with("#######.") && rows[0].ends_with(".#######") && rows[code.side - 1].starts_with("#######."));
+        assert!(
+            rows[0].starts_with("#######.")
+                && rows[0].ends_with(".#######")
+                && rows[code.side - 1].starts_with("#######.")
+        );
         let dark = rows.iter().flat_map(|r| r.chars()).filter(|c| *c == '#').count();
-        let in_svg: usize = code.svg().split('h').skip(2).step_by(2).filter_map(|p| p.split('v').next()?.parse::<usize>().ok()).sum();
+        let in_svg: usize =
+            code.svg().split('h').skip(2).step_by(2).filter_map(|p| p.split('v').next()?.parse::<usize>().ok()).sum();
         assert_eq!(in_svg, dark);
         assert_eq!(code.text().lines().count(), (code.side + 2 * QUIET).div_ceil(2));
         assert_eq!(&code.png().unwrap()[1..4], b"PNG");

@@ -379,7 +379,7 @@ function endpoint(name, state, verdict) {
   return {
     id: randomUUID(), name, site: coLoa, state, verdict,
     verdict_reasons: silent ? [{ check: 'presence', state: 'crit', text_code: 'silent', params: {} }] : [],
-    last_seen_at: ago(silent ? 400 : 4), enrolled_at: ago(864_000), agent_version: '0.1.0', cert_not_after: ago(-2_000_000), quarantined_at: null, link: 'websocket',
+    last_seen_at: ago(silent ? 400 : 4), enrolled_at: ago(864_000), agent_version: '0.1.0', cert_not_after: ago(-2_000_000), key: 'tpm', quarantined_at: null, link: 'websocket',
     metered: false, metered_here: null,
     hardware: {
       vendor: 'FPT Elead', model: 'M500', serial: 'FE-0042', cpu_model: 'Intel Celeron J4125', cpus: 4, memory_mib: 3890,

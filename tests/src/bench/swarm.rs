@@ -276,6 +276,7 @@ fn hello(connects: u64) -> Hello {
         boot_id: "b".into(),
         connects,
         instance: None,
+        key: None,
     }
 }
 

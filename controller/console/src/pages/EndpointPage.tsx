@@ -139,6 +139,7 @@ function Detail({ endpoint, operator }: { endpoint: Endpoint; operator: boolean 
               [t('endpoint.agent'), endpoint.agent_version],
               [t('endpoint.enrolled'), <Exact key="e" at={endpoint.enrolled_at} />],
               [t('endpoint.certificate'), <Exact key="c" at={endpoint.cert_not_after} />],
+              [t('endpoint.key'), endpoint.key ? t(`endpoint.keyPlace.${endpoint.key}`) : '—'],
               ['ID', endpoint.id],
             ]}
           />

@@ -56,6 +56,8 @@ pub struct Endpoint {
     pub os: Option<String>,
     /// When its certificate ends.
     pub cert_not_after: Time,
+    /// Where its private key is: `tpm` or `file`; absent: its agent says nothing of it.
+    pub key: Option<String>,
     /// What it is made of.
     pub hardware: Option<Hardware>,
     /// How it feels.
@@ -328,6 +330,7 @@ impl From<rows::Endpoint> for Endpoint {
             id: e.id.0,
             agent_version: said("agent_version"),
             os: said("os"),
+            key: said("key").filter(|k| ["tpm", "file"].contains(&k.as_str())),
             name: e.name,
             site: site(e.site_code, e.site_name, e.district_name),
             state: e.state,
