@@ -128,6 +128,7 @@ fn main() -> ExitCode {
         .build()
         .map_err(Failure::from)
         .and_then(|runtime| runtime.block_on(command(cli)));
+    tpm::let_go();
     done.unwrap_or_else(failed)
 }
 

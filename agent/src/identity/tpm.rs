@@ -199,6 +199,11 @@ struct Loaded {
 /// The last one: links, tunnels and the desk sign one after the other with the same key.
 static LOADED: Mutex<Option<Loaded>> = Mutex::new(None);
 
+/// Forgets what was loaded, with the folder it was in: before a process ends.
+pub fn let_go() {
+    LOADED.lock().unwrap_or_else(PoisonError::into_inner).take();
+}
+
 /// The distribution's tools.
 struct Tools<'a> {
     tcti: &'a str,
