@@ -2282,6 +2282,8 @@ export interface components {
              * @description Id, also the subject of its certificate.
              */
             id: string;
+            /** @description Where its private key is: `tpm` or `file`; absent: its agent says nothing of it. */
+            key?: string | null;
             last_seen_at?: components["schemas"]["Time"] | null;
             /** @description What carries its link, or did the last time: `poll` where something on the way lets no WebSocket through. */
             link: components["schemas"]["LinkWay"];
@@ -3659,6 +3661,8 @@ export interface components {
                  * @description Id, also the subject of its certificate.
                  */
                 id: string;
+                /** @description Where its private key is: `tpm` or `file`; absent: its agent says nothing of it. */
+                key?: string | null;
                 last_seen_at?: components["schemas"]["Time"] | null;
                 /** @description What carries its link, or did the last time: `poll` where something on the way lets no WebSocket through. */
                 link: components["schemas"]["LinkWay"];
@@ -5498,8 +5502,16 @@ export interface components {
         };
         /** @description An enrolment token, shown this once. */
         TokenCreated: {
+            /** @description Where agents reach the controller. */
+            address: string;
+            /** @description What the QR code says: address and token, for `tram-agent enrol --code`. */
+            code: string;
             /** @description Until when it works. */
             expires_at: components["schemas"]["Time"];
+            /** @description The QR code: a line of `#` and `.` for each row, without the light frame. */
+            qr: string[];
+            /** @description Where its endpoints will stand. */
+            site: components["schemas"]["SiteRef"];
             /** @description Give it to `tram-agent enrol`. */
             token: string;
         };
