@@ -785,7 +785,7 @@ impl<H: Host + Send + 'static> App<H> {
             controller: self.identity.controller.clone(),
             link: self.status.clone(),
             reported: self.reported,
-            key: self.identity.key_place().to_owned(),
+            key: self.identity.key_place().as_str().to_owned(),
             certificate_not_after_ms: self.identity.issued.not_after_ms,
             findings: self.reporter().map(|r| r.findings().to_vec()).unwrap_or_default(),
         };

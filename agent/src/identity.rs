@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde::{Deserialize, Serialize};
 use tram_wire::enrol::Issued;
+use tram_wire::hello::KeyPlace;
 use tram_wire::ids::EndpointId;
 
 use self::tpm::{TpmError, TpmKey};
@@ -99,10 +100,10 @@ fn csr(key: &impl rcgen::SigningKey) -> Result<String, rcgen::Error> {
 }
 
 impl Identity {
-    /// Where its key is: `tpm` or `file`.
+    /// Where its key is.
     #[must_use]
-    pub fn key_place(&self) -> &'static str {
-        if TpmKey::read(&self.key_pem).is_some() { "tpm" } else { "file" }
+    pub fn key_place(&self) -> KeyPlace {
+        if TpmKey::read(&self.key_pem).is_some() { KeyPlace::Tpm } else { KeyPlace::File }
     }
 
     /// Reads the identity in `state`.

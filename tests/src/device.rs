@@ -224,6 +224,7 @@ impl Device {
         if self.config().exists() {
             c.arg("--config").arg(self.config());
         }
+        c.env("TMPDIR", self.folder.path());
         c.arg("--state").arg(self.state()).envs(self.clock.environment()?).stdin(Stdio::null());
         Ok(c)
     }

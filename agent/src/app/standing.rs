@@ -63,7 +63,7 @@ impl<H: Host + Send + 'static> App<H> {
 
     pub(super) fn hello(&self) -> Hello {
         let mut hello = collect::hello(&self.host, self.identity.connects);
-        hello.key = Some(self.identity.key_place().to_owned());
+        hello.key = Some(self.identity.key_place());
         if let Some(instance) = &mut hello.instance {
             instance.nonce.clone_from(&self.nonce);
             instance.copy.clone_from(&self.identity.copy);

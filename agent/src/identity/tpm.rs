@@ -111,15 +111,14 @@ impl TpmKey {
     /// [`TpmError::Damaged`].
     pub fn read(text: &str) -> Option<Result<Self, TpmError>> {
         let rest = text.strip_prefix(PREFIX)?;
-        Some((|| {
-            let mut parts = rest.trim().split(':').map(unhex);
-            match (parts.next().flatten(), parts.next().flatten(), parts.next().flatten(), parts.next()) {
-                (Some(public), Some(wrapped), Some(point), None) if point.len() == POINT => {
-                    Ok(Self { public, wrapped, point })
-                }
-                _ => Err(TpmError::Damaged),
+        let mut parts = rest.trim().split(':').map(unhex);
+        let read = match (parts.next().flatten(), parts.next().flatten(), parts.next().flatten(), parts.next()) {
+            (Some(public), Some(wrapped), Some(point), None) if point.len() == POINT => {
+                Ok(Self { public, wrapped, point })
             }
-        })())
+            _ => Err(TpmError::Damaged),
+        };
+        Some(read)
     }
 
     /// As it is kept: nothing of it is of use without the TPM.

@@ -35,9 +35,34 @@ pub struct Hello {
     /// Which computer and which run of the agent this is; agents that can't tell say nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<Instance>,
-    /// Where its private key is: `tpm` or `file`; agents that don't know say nothing.
+    /// Where its private key is; agents that don't know say nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
+    pub key: Option<KeyPlace>,
+}
+
+/// Where a private key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyPlace {
+    /// In the computer's TPM.
+    Tpm,
+    /// In a file.
+    File,
+    /// Somewhere that was thought of after this build.
+    #[serde(other)]
+    Other,
+}
+
+impl KeyPlace {
+    /// The word that stands for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tpm => "tpm",
+            Self::File => "file",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// The controller's answer: the link is open, and this is how to behave on it.

@@ -17,7 +17,7 @@ use tram_wire::diagnosis::{
 };
 use tram_wire::enrol::{EnrolRequest, EnrolResponse, Issued, NewIdentity, Renew};
 use tram_wire::heartbeat::*;
-use tram_wire::hello::{Hello, HelloAck};
+use tram_wire::hello::{Hello, HelloAck, KeyPlace};
 use tram_wire::instance::{Instance, Marks};
 use tram_wire::lease::{Lease, Limits, Signed};
 use tram_wire::plan::{Live, Plan, Service};
@@ -201,7 +201,7 @@ fn a_computer_proves_which_one_it_is_and_hears_of_copies() {
     let marks =
         Marks { board: Some("8XK2PQ3".into()), disks: vec!["S3Z5NB0K".into()], macs: vec!["00:1b:21:aa:bb:cc".into()] };
     let instance = Instance { nonce: "0f1e2d3c4b5a6978".into(), copy: None, marks };
-    agent("hello_key", AgentMessage::Hello(Hello { key: Some("tpm".into()), ..hello() }));
+    agent("hello_key", AgentMessage::Hello(Hello { key: Some(KeyPlace::Tpm), ..hello() }));
     agent("hello_instance", AgentMessage::Hello(Hello { instance: Some(instance), ..hello() }));
     let copy = Instance { nonce: "0f1e".into(), copy: Some("a1b2".into()), marks: Marks::default() };
     agent("hello_copy", AgentMessage::Hello(Hello { instance: Some(copy), ..hello() }));
