@@ -61,7 +61,6 @@ pub enum RunError {
 type Opening = Pin<Box<dyn Future<Output = Opened>>>;
 
 /// What became of a try.
-#[expect(clippy::large_enum_variant, reason = "made once a try and taken apart at once")]
 enum Opened {
     Link(Link),
     /// A certificate for a new key: the old one had ended.

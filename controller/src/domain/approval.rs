@@ -22,8 +22,10 @@ pub const MAX_SERIAL: usize = 64;
 
 text_enum! {
     /// How a token lets computers in.
+    #[derive(Default)]
     Approval {
         /// Whoever shows the token.
+        #[default]
         Auto = "auto",
         /// Whoever shows the token and has a serial number it names; others wait for a person.
         Serial = "serial",
@@ -43,12 +45,6 @@ text_enum! {
         Refused = "refused",
         /// Nobody decided in time, or it didn't come for its certificate.
         Expired = "expired",
-    }
-}
-
-impl Default for Approval {
-    fn default() -> Self {
-        Self::Auto
     }
 }
 
