@@ -74,6 +74,7 @@ impl Updater {
         let state = State::load(&config.state)?;
         trusted::recall(&agent.state);
         way::set(agent.proxy.as_ref());
+        tram_agent::identity::tpm::set(&agent.key);
         Ok(Self {
             place,
             state,
