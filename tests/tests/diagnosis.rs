@@ -22,7 +22,7 @@ struct Support {
 
 impl Support {
     fn new(database: Option<String>) -> Result<Self> {
-        Self::at(database, |world| Device::enrolled(world))
+        Self::at(database, Device::enrolled)
     }
 
     fn at(database: Option<String>, enrol: impl FnOnce(&World) -> Result<(Device, String)>) -> Result<Self> {

@@ -12,7 +12,7 @@ use tram_agent::session::desk::{Desk, Settings};
 use tram_agent::session::page::{Command, Shown};
 use tram_agent::session::texts::text;
 use tram_agent::session::view::{Phase, View};
-use tram_agent::session::viewer::Viewer;
+use tram_agent::session::viewer::{Profile, Viewer};
 use tram_controller::domain::session::Policy;
 use tram_controller::services::{Ctx, broker};
 use tram_controller::store::sessions::Filter;
@@ -47,6 +47,7 @@ impl Work {
             folder: folder.path().join("desk"),
             gateways: Vec::new(),
             viewers: vec![Viewer::Tiger(program)],
+            profile: Profile::of(Some(folder.path().join("home"))),
         };
         let (send, view) = watch::channel((1, View::default()));
         let (commands, wishes) = mpsc::channel(4);

@@ -181,7 +181,7 @@ impl Controller {
                 (c.runs, c.boot, c.boot_s, c.seq) = (true, boot, s, 0);
             }
             c.off_ms = world.off_ms(n, s);
-            if s / 30 % 2 == 0 {
+            if (s / 30).is_multiple_of(2) {
                 let record = c.record(s, n % EACH == 0, line && up);
                 c.kept.push((c.boot, record));
             }
