@@ -1,6 +1,7 @@
 // An officer at work in the browser while things fail: told what to do line by line, answers with a line of JSON each.
 //   TRAM_URL=https://127.0.0.1:8443 TRAM_ACCOUNT='{"username","password"}' [TRAM_SHOTS=folder] node tests/browser/failures.mjs
-// open: the desktop is on the screen.  over TEXT: what lies over it once that says TEXT.  again: its first button.
+// open: the desktop is on the screen.  over TEXT: what lies over it once that says TEXT.  again: its first button, until
+// the desktop is back.
 // alive: the desktop is on the screen and answers.
 import { createInterface } from 'node:readline'
 import { openBrowser } from './lib/browser.mjs'
@@ -40,7 +41,13 @@ const does = {
     return { text, phase: await viewerPhase(page) }
   },
   async again() {
-    await page.locator('.viewer-over').getByRole('button').first().click({ timeout: PATIENCE_MS })
+    const button = page.locator('.viewer-over').getByRole('button').first()
+    await until('the desktop', async () => {
+      const phase = await viewerPhase(page)
+      // As a person would: what is only coming up again says so once more.
+      if (phase === 'closed' || phase === 'failed') await button.click({ timeout: 1000 }).catch(() => undefined)
+      return phase === 'open'
+    }, PATIENCE_MS, 1000)
     return {}
   },
   async alive() {

@@ -122,7 +122,8 @@ async fn an_officer_reads_in_the_browser_what_failed() -> Result<()> {
     // Another browser takes it.
     let (status, answer) = officer.post("/api/v1/connect", &json!({"take_over": true}))?;
     ensure!(status == 200, "{status} {answer}");
-    let _there = stage.knock(&officer, &answer["ticket"]).await.context("the other browser")?;
+    let mut there = stage.knock(&officer, &answer["ticket"]).await.context("the other browser")?;
+    there.shake_hands().await?;
     browser.reads("V-4004", "vừa mở máy trạm ảo trên một thiết bị hay cửa sổ khác")?;
     browser.ask("again")?;
     browser.ask("open")?;

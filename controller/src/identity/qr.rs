@@ -128,8 +128,12 @@ mod tests {
                 && rows[code.side - 1].starts_with("#######.")
         );
         let dark = rows.iter().flat_map(|r| r.chars()).filter(|c| *c == '#').count();
-        let in_svg: usize =
-            code.svg().split('h').skip(2).step_by(2).filter_map(|p| p.split('v').next()?.parse::<usize>().ok()).sum();
+        let in_svg: usize = code
+            .svg()
+            .split('M')
+            .skip(2)
+            .filter_map(|p| p.split_once('h')?.1.split_once('v')?.0.parse::<usize>().ok())
+            .sum();
         assert_eq!(in_svg, dark);
         assert_eq!(code.text().lines().count(), (code.side + 2 * QUIET).div_ceil(2));
         assert_eq!(&code.png().unwrap()[1..4], b"PNG");
