@@ -190,7 +190,7 @@ step "a stale token"
 used=$(admin endpoint token --site 00505)
 on_endpoint env "TRAM_ENROL_TOKEN=$used" tram-agent --state /tmp/other enrol --controller "https://$spawn_net.10:8444" >/dev/null
 on_endpoint sh -c 'systemctl stop tram-agent; mv /var/lib/tram-agent/identity.json /root/'
-must_fail "co-loa-1 could not enrol:" site.yml --limit co-loa-1 -e "endpoint_token=$used"
+must_fail "co-loa-1 is not enrolled:" site.yml --limit co-loa-1 -e "endpoint_token=$used"
 ! grep -qF "$used" "$log" || fail "the token is in the log"
 on_endpoint sh -c 'mv /root/identity.json /var/lib/tram-agent/'
 must site.yml --limit co-loa-1
