@@ -30,7 +30,7 @@ export function Shell() {
       styles={{
         main: { background: 'var(--tram-page)' },
         header: { background: 'var(--tram-card)' },
-        navbar: { background: 'var(--tram-card)' },
+        navbar: { background: 'var(--tram-card)', overflowY: 'auto' },
       }}
     >
       <a className="skip" href="#content">
@@ -105,6 +105,7 @@ export function Shell() {
                 active={active}
                 aria-current={active ? 'page' : undefined}
                 variant="filled"
+                py={6}
                 mb={2}
                 style={{ borderRadius: 'var(--mantine-radius-md)' }}
               />
