@@ -80,7 +80,11 @@ function Release({ release: r, onAsk }: { release: AgentRelease; onAsk?: (wish: 
         </Title>
         <StatePill group="update.states" state={r.state} tone={tones[r.state]} />
       </Group>
-      {r.reason && <Text size="sm">{r.reason}</Text>}
+      {r.state === 'stopped' ? (
+        <Text size="sm">{t('update.tooMany', { ring: t(`update.ringNames.${r.ring}`) })}</Text>
+      ) : (
+        r.reason && <Text size="sm">{r.reason}</Text>
+      )}
       <div style={{ overflowX: 'auto' }} tabIndex={0} role="group" aria-label={t('update.rings', { version: name })}>
         <Table>
           <Table.Thead>
