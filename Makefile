@@ -19,7 +19,7 @@ demo-clean: ## remove exactly what `make demo` made
 test: ## every test, on real libvirt and in a real browser
 	@.ci/test
 
-test-played: ## the table of causes alone, played by real agents in networks of their own (4 min, needs root)
+test-played: ## the table of causes alone, played by real agents in networks of their own (6 min, needs root)
 	@. .ci/env && .ci/setup test && cargo build --workspace --locked && cargo test --locked -p tram-tests --test played -- --nocapture
 
 torture: ## 10,000 viewers that vanish at every stage of SPICE and VNC: no QEMU may die (about 5 min; TRAM_TORTURE_ROUNDS=N)
