@@ -3,19 +3,21 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tram_agent::config::Address;
 use tram_agent::identity::{Identity, Request};
 use tram_agent::link::tls;
-use tram_agent::session::tunnel::{Door, Session};
+use tram_agent::session::tunnel::{Door, Session, Status};
 use tram_controller::agents;
 use tram_controller::domain::session::Policy;
 use tram_controller::domain::ticket::Binding;
@@ -25,15 +27,17 @@ use tram_controller::gateway::tunnel::Caller;
 use tram_controller::identity::ca::DeviceCa;
 use tram_controller::services::{App, Ctx, broker, endpoints, enrolments};
 use tram_controller::store::Store;
-use tram_tunnel::{Limits, LineEnd, Role, Tunnel, read_words, write_words};
+use tram_tunnel::{Limits, LineEnd, Role, Stream, Tunnel, read_words, write_words};
 use tram_wire::enrol::{EnrolRequest, Issued};
 use tram_wire::hello::Hello;
-use tram_wire::session::{self, Opened, ToAgent, ToGateway};
+use tram_wire::session::{self, Opened, Protocol, ToAgent, ToGateway};
+use tram_wire::tunnel::Class;
 use tram_wire::{Incoming, TUNNEL_PATH, TUNNEL_UPGRADE, version};
 
 use crate::cable::Cable;
 use crate::gate::Gate;
 use crate::office::{Plan, SITE};
+use crate::world::PATIENCE;
 
 /// All of it.
 pub struct Commune {
@@ -241,6 +245,26 @@ pub async fn open(device: &Identity, ticket: &str) -> Result<(Tunnel, Opened, Jo
 pub fn drive(tunnel: &Tunnel, line: RawLine, last: u64) -> JoinHandle<LineEnd> {
     let tunnel = tunnel.clone();
     tokio::spawn(async move { tunnel.drive(line, last).await })
+}
+
+/// The desktop's display of a session.
+///
+/// # Errors
+/// If it can't be opened.
+pub fn vnc(session: &Session) -> Result<Stream> {
+    Ok(session.stream(Protocol::Vnc, Class::Input, Class::Display)?)
+}
+
+/// The session's status once it is so.
+///
+/// # Errors
+/// If it never is, with what it is.
+pub async fn until(status: &mut watch::Receiver<Status>, what: &str, so: impl Fn(&Status) -> bool) -> Result<Status> {
+    let found = timeout(PATIENCE, status.wait_for(|s| so(s))).await.map(|s| s.map(|s| s.clone()));
+    match found {
+        Ok(s) => Ok(s?),
+        Err(_) => bail!("{what}: {:?}", status.borrow().clone()),
+    }
 }
 
 /// RFB's handshake as a viewer; the size of the desktop.

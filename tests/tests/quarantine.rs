@@ -4,23 +4,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
-use tokio::sync::watch;
 use tokio::time::timeout;
 use tram_agent::session::control::Control;
-use tram_agent::session::tunnel::{Line, OpenError, Over, Session, Status};
+use tram_agent::session::tunnel::{Line, OpenError, Over, Session};
 use tram_controller::domain::copies::{OpenSession, Suspicion};
 use tram_controller::domain::session::Policy;
 use tram_controller::services::App;
 use tram_tests::db;
 use tram_tests::links::{World, csr};
 use tram_tests::office::Plan;
-use tram_tests::tunnels::{Commune, ask, rectangle, say, shake_hands};
+use tram_tests::tunnels::{Commune, ask, rectangle, say, shake_hands, until, vnc};
 use tram_tests::world::PATIENCE;
-use tram_tunnel::{Limits, Role, Stream, Tunnel};
+use tram_tunnel::{Limits, Role, Tunnel};
 use tram_wire::enrol::Renew;
 use tram_wire::ids::EndpointId;
-use tram_wire::session::{self, Denial, Protocol, ToAgent, ToGateway};
-use tram_wire::tunnel::Class;
+use tram_wire::session::{self, Denial, ToAgent, ToGateway};
 use tram_wire::{Incoming, RENEW_PATH, version};
 
 async fn quarantine(app: &App, id: EndpointId) -> Result<()> {
@@ -33,18 +31,6 @@ async fn lift(app: &App, id: EndpointId) -> Result<()> {
     let mut tx = app.store.begin().await?;
     ensure!(tx.settle_endpoint(id, true, app.clock.now()).await?);
     Ok(tx.commit().await?)
-}
-
-fn vnc(session: &Session) -> Result<Stream> {
-    Ok(session.stream(Protocol::Vnc, Class::Input, Class::Display)?)
-}
-
-async fn until(status: &mut watch::Receiver<Status>, what: &str, so: impl Fn(&Status) -> bool) -> Result<Status> {
-    let found = timeout(PATIENCE, status.wait_for(|s| so(s))).await.map(|s| s.map(|s| s.clone()));
-    match found {
-        Ok(s) => Ok(s?),
-        Err(_) => bail!("{what}: {:?}", status.borrow().clone()),
-    }
 }
 
 #[tokio::test]

@@ -2,35 +2,20 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tram_agent::session::tunnel::{Line, OpenError, Over, Session, Status};
+use tram_agent::session::tunnel::{Line, OpenError, Over, Session};
 use tram_controller::domain::session::{Policy, SessionState};
 use tram_controller::gateway::Gateway;
 use tram_controller::services::{Ctx, broker, endpoints};
 use tram_tests::db;
 use tram_tests::office::Plan;
-use tram_tests::tunnels::{Commune, ask, rectangle, shake_hands};
-use tram_tunnel::Stream;
+use tram_tests::tunnels::{Commune, ask, rectangle, shake_hands, until, vnc};
 use tram_wire::ids::SessionId;
 use tram_wire::session::{Denial, Protocol};
-use tram_wire::tunnel::Class;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn vnc(session: &Session) -> Result<Stream> {
-    Ok(session.stream(Protocol::Vnc, Class::Input, Class::Display)?)
-}
-
-async fn until(status: &mut watch::Receiver<Status>, what: &str, so: impl Fn(&Status) -> bool) -> Result<Status> {
-    let found = timeout(PATIENCE, status.wait_for(|s| so(s))).await.map(|s| s.map(|s| s.clone()));
-    match found {
-        Ok(s) => Ok(s?),
-        Err(_) => bail!("{what}: {:?}", status.borrow().clone()),
-    }
-}
 
 async fn reaches(commune: &Commune, id: SessionId, state: SessionState) -> Result<()> {
     timeout(PATIENCE, async {
