@@ -8,7 +8,8 @@ use tram_wire::AgentMessage;
 use tram_wire::enrol::{EnrolResponse, Issued, Renew};
 use tram_wire::hello::Hello;
 
-use super::{App, Opened, note};
+use super::linking::Opened;
+use super::{App, note};
 use crate::actions::Measure;
 use crate::config::Address;
 use crate::host::Host;
