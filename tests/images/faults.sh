@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds of a very small image that go wrong: a mirror that falls silent or breaks off, a disk that fills up in every
-# step, an interrupted and a killed build, a snapshot and a lock. After each fault nothing half-made may be published,
+# step, an interrupted, a stopped and a killed build, a snapshot and a lock. After each fault nothing half-made may be published,
 # what was published before still verifies, and the next build succeeds. Needs root (a file system in memory) and a
 # Debian mirror; about 3 min.
 set -euo pipefail
@@ -107,26 +107,43 @@ for mib in 90 170 250 310; do
 done
 size 900
 
+# in_time COMMAND...: until it succeeds; two minutes are more than any machine needs.
+in_time() {
+    local tries=0
+    until "$@"; do
+        tries=$((tries + 1))
+        [ $tries -lt 1200 ] || return 1
+        sleep 0.1
+    done
+}
+gone() { [ ! -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"; }
+# shellcheck disable=SC2009 # any process at all, by what it works on
+idle() { ! ps -eo args | grep -F "$tiny/work" | grep -qv grep; }
+# stopped SIGNAL WHAT: it says so and leaves nothing, and nobody works on.
+stopped() {
+    local status=0
+    in_time gone "$building" || { kill -KILL "$building"; wrong "$2: told by $1 to stop, it goes on"; }
+    wait "$building" 2>/dev/null || status=$?
+    [ "$status" -eq 130 ] || wrong "$2: status $status after $1"
+    grep -q '^images/build tiny: stopped; what was downloaded is kept' "$scratch/said" || wrong "$2: not said that it was stopped"
+    settled "$2, stopped by $1"
+    in_time idle || wrong "$2: somebody still works after $1"
+    ok "$1 $2: only downloaded packages stay"
+}
 set -m
-for signal in INT KILL; do
+for signal in INT TERM KILL; do
     "$scratch/images/build" tiny >"$scratch/said" 2>&1 </dev/null &
     building=$!
     until grep -q '^\[2/' "$scratch/said" && compgen -G "$tiny/work.*/root/var/lib/dpkg/status" >/dev/null; do
         [ -d "/proc/$building" ] || wrong "it ended before it could be stopped"
         sleep 0.1
     done
-    status=0
     case $signal in
-        # Ctrl-C reaches all of them, a kill only the one.
+        # Ctrl-C reaches all of them, a service manager's or a person's kill only the one.
         INT) kill -INT -- "-$building" ;;
-        KILL) kill -KILL "$building" ;;
+        *) kill "-$signal" "$building" ;;
     esac
-    wait "$building" 2>/dev/null || status=$?
-    if [ $signal = INT ]; then
-        [ "$status" -eq 130 ] || wrong "interrupted: status $status"
-        settled "an interrupted build"
-        ok "interrupted: only downloaded packages stay"
-    fi
+    if [ $signal = KILL ]; then wait "$building" 2>/dev/null || true; else stopped $signal "while packages are installed"; fi
 done
 set +m
 build || wrong "after all that a build does not succeed"
@@ -136,6 +153,19 @@ ok "the next build cleans up after the killed one, and succeeds ($(stat -c %s "$
 build
 grep -q 'up to date' "$scratch/said" || wrong "built again although nothing has changed"
 ok "nothing to do the second time"
+
+echo 'touch /begun; sleep 100000' >>"$recipe/customize"
+set -m
+"$scratch/images/build" tiny >"$scratch/said" 2>&1 </dev/null &
+building=$!
+set +m
+until compgen -G "$tiny/work.*/root/begun" >/dev/null; do
+    [ -d "/proc/$building" ] || wrong "it ended before its customize began"
+    sleep 0.1
+done
+kill -TERM "$building"
+stopped TERM "while a script of the recipe runs"
+sed -i '/begun/d' "$recipe/customize"
 
 # --- what is published stays whole ----------------------------------------------------------------
 
