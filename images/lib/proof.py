@@ -365,8 +365,9 @@ def main(parser, prove):
     print(f"booting {options.image} ({options.vcpus} vCPU, {options.memory} MiB, {options.accel}, {options.firmware})", flush=True)
     try:
         measured = prove(options, work) or {}
-    except Failed as fault:
-        print(f"FAILED: {fault}\nlook at {options.out} (serial-{options.firmware}.log, failed.png)", file=sys.stderr)
+    except (Failed, OSError, subprocess.SubprocessError) as fault:
+        # A guest that falls silent in the middle shows as a timeout of its socket.
+        print(f"FAILED: {fault or type(fault).__name__}\nlook at {options.out} (serial-{options.firmware}.log, failed.png)", file=sys.stderr)
         return 1
     finally:
         shutil.rmtree(work)
