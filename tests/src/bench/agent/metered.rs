@@ -38,6 +38,7 @@ pub fn kb_h(built: &Built) -> Result<(f64, String)> {
     let kb = |from: u64, to: u64| (to - from) as f64 / hours / 1e3;
     let (agent, updater, other) = (kb(agent0, agent), kb(updater0, updater), kb(prober0, other));
     let whole = if minutes.is_none() { "a whole hour".to_owned() } else { format!("{hours:.2} h, scaled") };
-    let how = format!("{whole}: agent {agent:.1}, updater {updater:.1}; the office's prober {other:.1} beside its packets");
+    let how =
+        format!("{whole}: agent {agent:.1}, updater {updater:.1}; the office's prober {other:.1} beside its packets");
     Ok((agent + updater, how))
 }

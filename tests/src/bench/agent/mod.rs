@@ -129,7 +129,11 @@ fn measure() -> Result<Vec<Row>> {
     missing.iter().for_each(|why| println!("not measured: {why}"));
     let per_hour = hourly(&pc, question);
     let mut rows = compared(&all, &missing, per_hour);
-    rows.push(own(FIRST, first_ms, "from exec until the controller has it; the middle of nine, enrolled, loopback".into()));
+    rows.push(own(
+        FIRST,
+        first_ms,
+        "from exec until the controller has it; the middle of nine, enrolled, loopback".into(),
+    ));
     rows.push(own(DOCTOR, doctor(&pc)?, String::new()));
     rows.push(own(PING, ping_bundle(&world)?, "from the click to the verdict; the middle of five".into()));
     Ok(rows)
@@ -186,7 +190,14 @@ fn table(all: &[Party<'_>]) {
         let threads = format!("{} to {}", u.threads.0, u.threads.1);
         println!(
             "{:<66} {:>7.2} {:>7.2} {:>9.4} {threads:>11} {:>7.2} {:>7.2} {:>9.1} {:>8.1}",
-            p.name, u.pss, u.rss, u.cpu_min, mb(p.program), mb(p.parts), u.kb_h, u.mb_day
+            p.name,
+            u.pss,
+            u.rss,
+            u.cpu_min,
+            mb(p.program),
+            mb(p.parts),
+            u.kb_h,
+            u.mb_day
         );
     }
 }

@@ -134,9 +134,7 @@ fn answer(mut stream: TcpStream, items: &[&str], count: &Count) -> Result<u64> {
     let values = asked["data"].as_array().map_or(0, Vec::len);
     let said = match asked["request"].as_str() {
         Some("active checks") => {
-            let item = |(n, key): (usize, &&str)| {
-                json!({"key": key, "key_orig": key, "itemid": n + 1, "delay": "60s", "timeout": "3s", "lastlogsize": 0, "mtime": 0})
-            };
+            let item = |(n, key): (usize, &&str)| json!({"key": key, "key_orig": key, "itemid": n + 1, "delay": "60s", "timeout": "3s", "lastlogsize": 0, "mtime": 0});
             let data: Vec<_> = items.iter().enumerate().map(item).collect();
             json!({"response": "success", "config_revision": 1, "data": data})
         }
