@@ -31,11 +31,17 @@ pub enum Kind {
     Gateway,
     /// Something support has an endpoint do.
     Diagnosis,
+    /// An officer's call for support.
+    Call,
+    /// A computer that waits to be approved.
+    Enrolment,
+    /// A release of the endpoints' agent.
+    Update,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Host,
         Self::Image,
         Self::Pool,
@@ -46,6 +52,9 @@ impl Kind {
         Self::Notify,
         Self::Gateway,
         Self::Diagnosis,
+        Self::Call,
+        Self::Enrolment,
+        Self::Update,
     ];
 
     /// The name used in events and database notifications.
@@ -62,6 +71,9 @@ impl Kind {
             Self::Notify => "notify",
             Self::Gateway => "gateway",
             Self::Diagnosis => "diagnosis",
+            Self::Call => "call",
+            Self::Enrolment => "enrolment",
+            Self::Update => "update",
         }
     }
 

@@ -1,5 +1,6 @@
 // Fast checks of the console against the mock API: every page, its states, keys, and axe.
 //   node tests/browser/ui.mjs        (needs controller/console/dist)
+import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { openBrowser } from './lib/browser.mjs'
 import { goTo, screen, signIn, signOut, viewerPhase, waitForScreen } from './lib/console.mjs'
@@ -471,6 +472,16 @@ const noSideways = async (page, name) => {
     await goTo(page, 'Yêu cầu hỗ trợ')
     await page.getByRole('heading', { level: 1, name: 'Yêu cầu hỗ trợ' }).waitFor()
     await page.locator('tr', { hasText: '482 913' }).getByText('Chưa ai nhận').waitFor()
+    // Another one arrives, and somebody else takes it: nobody reloads anything.
+    const other = { ...world.calls[0], id: randomUUID(), code: '300200', events: [] }
+    world.calls.unshift(other)
+    world.hint('call', other)
+    const row = page.locator('tr', { hasText: '300 200' })
+    await row.getByText('Chưa ai nhận').waitFor()
+    world.happened(other, 'taken', 'hotro', {}, { state: 'taken', taken_by: 'hotro' })
+    await row.getByText('Đang xử lý').waitFor()
+    world.happened(other, 'closed', 'hotro', {}, { state: 'closed', over_at: new Date().toISOString() })
+    await row.waitFor({ state: 'detached' })
     await accessible(page, 'calls')
     await shoot(page, 'ui-calls')
     // The keyboard stands in the box.

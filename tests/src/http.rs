@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, BodyDataStream, Bytes, to_bytes};
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use tram_controller::api::{Api, events, router};
@@ -247,6 +248,25 @@ impl Browser<'_> {
         let status = response.status();
         let bytes = to_bytes(response.into_body(), 64 << 20).await?.len();
         Ok((status, bytes, began.elapsed()))
+    }
+
+    /// The stream of changes, behind its first event.
+    ///
+    /// # Errors
+    /// If it is refused, or does not begin as it should.
+    pub async fn follow(&self) -> Result<BodyDataStream> {
+        let mut request = Request::get("/api/v1/events").header(header::HOST, "tram.test:8443");
+        if let Some(cookie) = &self.cookie {
+            request = request.header(header::COOKIE, format!("tram_session={cookie}"));
+        }
+        let mut request = request.body(Body::empty())?;
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::new(self.ip.parse()?, 40_000)));
+        let response = self.api.router.clone().oneshot(request).await?;
+        ensure!(response.status() == StatusCode::OK, "{}", response.status());
+        let mut stream = response.into_body().into_data_stream();
+        let first = stream.next().await.transpose()?.unwrap_or_default();
+        ensure!(first.starts_with(b"event: resync"), "{first:?}");
+        Ok(stream)
     }
 
     /// POST with a JSON body.

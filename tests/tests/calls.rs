@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use axum::body::BodyDataStream;
 use axum::http::{Method, StatusCode};
+use futures_util::StreamExt;
 use serde_json::json;
 use tram_controller::domain::access::Role;
 use tram_controller::domain::incident::hours::Hours;
 use tram_controller::domain::incident::{Cause, Confidence, Judgement, Scope, Severity};
 use tram_controller::domain::notify::{Channel, When};
+use tram_controller::nudge::{Change, Kind};
 use tram_controller::services::desk::Endpoint;
 use tram_controller::services::notify::{self, NewRule};
 use tram_controller::services::{Ctx, calls};
@@ -18,6 +21,9 @@ use tram_wire::call::{self, Call, Snapshot};
 use tram_wire::check::{CheckState, Finding};
 use tram_wire::ids::{EndpointId, IncidentId};
 use uuid::Uuid;
+
+/// As long as a busy machine may take.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 struct World {
     db: TestDb,
@@ -170,6 +176,51 @@ async fn a_call_arrives_once_is_found_by_its_code_and_is_seen_through() -> Resul
         assert_eq!(course[0]["kind"], "call");
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn an_open_page_hears_of_calls_of_its_sites_and_of_nothing_else() -> Result<()> {
+    for w in World::both().await? {
+        let (app, hub) = (w.api.app().clone(), w.api.api.events.clone());
+        let (near, far) = (w.api.sign_in("near").await?, w.api.sign_in("far").await?);
+        let mut streams = [near.follow().await?, far.follow().await?];
+        let running = tokio::spawn({
+            let app = app.clone();
+            async move { hub.run(&app).await }
+        });
+        // Until it listens, nothing is told; afterwards, everything is.
+        let (at, marker) = (w.endpoint("mot-cua-03").await?, Uuid::now_v7());
+        let nudge = Change { kind: Kind::Update, id: marker };
+        let [near_heard, far_heard] = &mut streams;
+        told(near_heard, marker, || app.store.bus().changed(nudge)).await?;
+        told(far_heard, marker, || app.store.bus().changed(nudge)).await?;
+
+        calls::receive(&app, &at, &made(&at, 1)).await?;
+        let id = w.api.sign_in("near").await?.get("/api/v1/calls").await?.json["items"][0]["id"].clone();
+        let id: Uuid = id.as_str().context("an id")?.parse()?;
+        let heard = told(near_heard, id, || ()).await?;
+        assert!(heard.contains("\"kind\":\"call\"") && heard.contains(&id.to_string()), "{heard}");
+        let last = Uuid::now_v7();
+        let nudge = Change { kind: Kind::Update, id: last };
+        let heard = told(far_heard, last, || app.store.bus().changed(nudge)).await?;
+        assert!(!heard.contains(&id.to_string()), "another district's call: {heard}");
+        running.abort();
+    }
+    Ok(())
+}
+
+/// What a stream says until it speaks of this one, which is told again and again until then.
+async fn told(stream: &mut BodyDataStream, id: Uuid, tell: impl Fn()) -> Result<String> {
+    let mut heard = String::new();
+    let until = tokio::time::Instant::now() + PATIENCE;
+    while !heard.contains(&id.to_string()) {
+        tell();
+        match tokio::time::timeout(Duration::from_secs(1), stream.next()).await {
+            Ok(part) => heard.push_str(std::str::from_utf8(&part.context("the stream ended")??)?),
+            Err(_) => ensure!(tokio::time::Instant::now() < until, "not a word of {id}: {heard}"),
+        }
+    }
+    Ok(heard)
 }
 
 #[tokio::test]

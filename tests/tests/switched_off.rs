@@ -1,43 +1,25 @@
 //! A person is signed out or switched off while things of theirs are open: pages that follow changes, a
 //! viewer, and a ticket on its way.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use axum::body::{Body, BodyDataStream};
-use axum::extract::ConnectInfo;
-use axum::http::{Request, StatusCode, header};
+use axum::body::BodyDataStream;
+use axum::http::StatusCode;
 use futures_util::StreamExt;
 use serde_json::json;
 use tokio::time::timeout;
-use tower::ServiceExt;
 use tram_controller::domain::access::Role;
 use tram_controller::domain::session::Policy;
 use tram_controller::services::users::{self, UserChange};
 use tram_controller::services::{Ctx, sign_in};
 use tram_tests::db;
 use tram_tests::gate::Gate;
-use tram_tests::http::{Browser, DISTRICT, TestApi};
+use tram_tests::http::{DISTRICT, TestApi};
 use tram_tests::office::Plan;
 
 /// It is a matter of five seconds; a busy machine may take longer to look.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The stream of changes of this browser, behind its first event.
-async fn follow(api: &TestApi, browser: &Browser<'_>) -> Result<BodyDataStream> {
-    let mut request = Request::get("/api/v1/events").header(header::HOST, "tram.test:8443").body(Body::empty())?;
-    if let Some(cookie) = &browser.cookie {
-        request.headers_mut().insert(header::COOKIE, format!("tram_session={cookie}").parse()?);
-    }
-    request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 7], 40_000))));
-    let response = api.router.clone().oneshot(request).await?;
-    ensure!(response.status() == StatusCode::OK, "{}", response.status());
-    let mut stream = response.into_body().into_data_stream();
-    let first = timeout(PATIENCE, stream.next()).await?.transpose()?.unwrap_or_default();
-    ensure!(first.starts_with(b"event: resync"), "{first:?}");
-    Ok(stream)
-}
 
 /// Waits for the end of a stream.
 async fn ends(mut stream: BodyDataStream) -> Result<()> {
@@ -52,8 +34,8 @@ async fn a_stream_of_changes_ends_with_its_sign_in() -> Result<()> {
         let off = api.add_user_at("off", Role::Support, Some(DISTRICT)).await?;
         api.add_user_at("out", Role::Support, Some(DISTRICT)).await?;
         let (switched, leaving) = (api.sign_in("off").await?, api.sign_in("out").await?);
-        let streams = [follow(&api, &switched).await?, follow(&api, &leaving).await?];
-        let mut other = follow(&api, &operator).await?;
+        let streams = [switched.follow().await?, leaving.follow().await?];
+        let mut other = operator.follow().await?;
         let changed = operator.patch(&format!("/api/v1/users/{}", off.0), json!({"disabled": true})).await?;
         ensure!(changed.status == StatusCode::OK, "{changed:?}");
         leaving.post("/api/v1/logout", json!({})).await?;

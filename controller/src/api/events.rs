@@ -147,6 +147,20 @@ async fn read(app: &App, kind: Kind, ids: &[Uuid]) -> Result<Rows, Error> {
         Kind::Session => out = v1::sessions::changed(app, &ctx, ids).await?,
         Kind::Incident => out = v1::incidents::changed(app, &ctx, ids).await?,
         Kind::Diagnosis => out = v1::diagnosis::changed(app, ids).await?,
+        // Their pages show more than a row, and ask again themselves: to know which one changed is enough.
+        Kind::Call => {
+            for id in ids {
+                let call = app.store.call(*id).await?;
+                out.extend(call.map(|c| (Some(c.site_code), json!({"id": id}))));
+            }
+        }
+        Kind::Enrolment => {
+            for id in ids {
+                let waiting = app.store.enrolment((*id).into()).await?;
+                out.extend(waiting.map(|e| (Some(e.site_code), json!({"id": id}))));
+            }
+        }
+        Kind::Update => out.extend(ids.iter().map(|id| (None, json!({"id": id})))),
         // Its page asks for itself: a log that moves under the reader helps nobody.
         Kind::Notify => {}
         Kind::Gateway => {
@@ -164,7 +178,7 @@ pub fn routes() -> OpenApiRouter<Api> {
 }
 
 /// Live changes as server-sent events: `change` with `{kind, rows, gone}`, and `resync` when something
-/// was missed and lists must be fetched anew.
+/// was missed and lists must be fetched anew. A row of kind `call`, `enrolment` or `update` is its `id` alone.
 #[utoipa::path(get, path = "/events", tag = "events", responses((status = 200, content_type = "text/event-stream"), (status = "4XX", body = Problem)))]
 async fn stream(
     State(api): State<Api>,

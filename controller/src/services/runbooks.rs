@@ -15,6 +15,7 @@ use crate::domain::access::Role;
 use crate::domain::endpoint::EndpointState;
 use crate::domain::runbook::{self, RunState};
 use crate::domain::time::Time;
+use crate::nudge::Kind;
 use crate::identity::shelf::{Book, Refused};
 use crate::store::runbooks::{Given, Run};
 use crate::store::{StoreError, Tx};
@@ -206,6 +207,9 @@ pub async fn answer(app: &App, ctx: &Ctx, id: Uuid, step: &str, answer: &str, no
         StoreError::Duplicate(_) => turn(),
         e => e.into(),
     })?;
+    // Whoever else looks at it sees the answer, too.
+    run.incident_id.into_iter().for_each(|id| tx.touch(Kind::Incident, id));
+    run.call_id.into_iter().for_each(|id| tx.touch(Kind::Call, id));
     given.push((step.to_owned(), answer.to_owned()));
     if matches!(run.book.0.next(&given), Ok(None)) {
         tx.move_run(id, RunState::Running, RunState::Answered, ctx.now).await?;

@@ -245,6 +245,7 @@ impl Tx {
             .bind(n.id).bind(n.endpoint.0).bind(n.desk_id).bind(i64::from(n.number)).bind(n.code).bind(n.site_code)
             .bind(now.micros()).bind(n.incident.map(|i| i.0)).bind(n.desk_id.is_none()).execute(c))?;
         self.touch(Kind::Notify, n.id);
+        self.touch(Kind::Call, n.id);
         Ok(())
     }
 
@@ -258,6 +259,7 @@ impl Tx {
              arrived_at = COALESCE(arrived_at, $6), changed_at = $6 WHERE id = $1")
             .bind(id).bind(a.desk_id).bind(a.session).bind(a.snapshot.as_ref().map(Json)).bind(a.made_at.micros())
             .bind(now.micros()).execute(c))?;
+        self.touch(Kind::Call, id);
         Ok(())
     }
 
@@ -274,6 +276,7 @@ impl Tx {
              WHERE id = $1 AND state = $2")
             .bind(id).bind(m.from.as_str()).bind(m.to.as_str()).bind(by).bind(name).bind(party.map(Party::as_str))
             .bind(answer_by.map(Time::micros)).bind(m.to.is_over().then_some(now.micros())).bind(now.micros()).execute(c))?;
+        self.touch(Kind::Call, id);
         Ok(rows == 1)
     }
 
@@ -284,6 +287,7 @@ impl Tx {
     pub async fn attach_call(&mut self, id: Uuid, incident: Option<IncidentId>, now: Time) -> Result<()> {
         exec_tx!(self, c => sqlx::query("UPDATE support_calls SET incident_id = $2, changed_at = $3 WHERE id = $1")
             .bind(id).bind(incident.map(|i| i.0)).bind(now.micros()).execute(c))?;
+        self.touch(Kind::Call, id);
         Ok(())
     }
 
@@ -304,6 +308,7 @@ impl Tx {
         exec_tx!(self, c => sqlx::query(
             "INSERT INTO support_call_events (call_id, at, kind, actor, detail) VALUES ($1, $2, $3, $4, $5)")
             .bind(id).bind(now.micros()).bind(kind).bind(actor).bind(Json(detail)).execute(c))?;
+        self.touch(Kind::Call, id);
         Ok(())
     }
 }

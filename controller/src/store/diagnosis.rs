@@ -286,6 +286,7 @@ impl Tx {
              ON CONFLICT (diagnosis_id, step) DO UPDATE SET text = diagnosis_steps.text || EXCLUDED.text \
              WHERE LENGTH(diagnosis_steps.text) + LENGTH(EXCLUDED.text) <= $4")
             .bind(id.0).bind(i64::from(step)).bind(text).bind(cap).execute(c))?;
+        self.touch(Kind::Diagnosis, id.0);
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use crate::domain::approval::{Approval, EnrolmentState};
 use crate::domain::copies::Known;
 use crate::domain::endpoint::EndpointState;
 use crate::domain::time::Time;
+use crate::nudge::Kind;
 
 /// One row.
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -224,6 +225,7 @@ impl Tx {
             .bind(n.id.0).bind(n.token).bind(n.key.as_slice()).bind(n.site_code).bind(n.name).bind(n.digits)
             .bind(Json(n.hello)).bind(n.hardware.map(Json)).bind(Json(n.marks)).bind(n.address).bind(Json(n.expected))
             .bind(now.micros()).bind(n.expires_at.micros()).execute(c))?;
+        self.touch(Kind::Enrolment, n.id.0);
         Ok(())
     }
 
@@ -254,6 +256,7 @@ impl Tx {
             "UPDATE enrolments SET state = $2, decided_by = $3, reason = $4, decided_at = $5, expires_at = $6 \
              WHERE id = $1 AND state = 'pending' AND expires_at > $5")
             .bind(id.0).bind(state.as_str()).bind(by).bind(reason).bind(now.micros()).bind(until.micros()).execute(c))?;
+        self.touch(Kind::Enrolment, id.0);
         Ok(rows == 1)
     }
 
@@ -268,6 +271,7 @@ impl Tx {
              WHERE id = $1 AND state = 'approved' AND expires_at > $2 AND collected_at IS NULL")
             .bind(id.0).bind(now.micros()).execute(c))?;
         if rows == 1 {
+            self.touch(Kind::Enrolment, id.0);
             return Ok(Some(true));
         }
         let again: i64 = on_tx!(self, c => sqlx::query_scalar(
@@ -285,6 +289,7 @@ impl Tx {
             "UPDATE enrolments SET state = 'expired' WHERE expires_at <= $1 \
              AND (state = 'pending' OR (state = 'approved' AND collected_at IS NULL)) RETURNING id")
             .bind(now.micros()).fetch_all(c))?;
+        ids.iter().for_each(|id| self.touch(Kind::Enrolment, *id));
         Ok(ids.into_iter().map(EndpointId).collect())
     }
 }

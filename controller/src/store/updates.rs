@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{Result, Store, Tx, TxInner, exec_tx, on_read, on_tx};
 use crate::domain::rings::{Computer, RingCounts, RolloutState, UpdateRing, UpdateStage};
 use crate::domain::time::Time;
+use crate::nudge::Kind;
 
 /// A release.
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -334,6 +335,7 @@ impl Tx {
             .bind(&r.manifest).bind(&r.signatures).bind(r.hotfix).bind(r.any_time).bind(r.state.as_str()).bind(&r.reason)
             .bind(r.ring.as_str()).bind(r.ring_since).bind(r.forgiven_at).bind(r.expires_at).bind(&r.created_by)
             .bind(r.created_at).bind(r.changed_at).execute(c))?;
+        self.touch(Kind::Update, r.id);
         Ok(())
     }
 
@@ -407,12 +409,15 @@ impl Tx {
              CASE WHEN stage IN {FAILED} AND strikes = $6 THEN failed_at ELSE $9 END ELSE NULL END, \
              stage = $3, code = $4, detail = $5, strikes = $6, bytes = $7, from_peer = $8, changed_at = $9 \
              WHERE endpoint_id = $2 AND release_id = (SELECT id FROM agent_releases WHERE counter = $1) \
-             AND (stage <> $3 OR code <> $4 OR strikes <> $6 OR bytes <> $7 OR from_peer <> $8)"
+             AND (stage <> $3 OR code <> $4 OR strikes <> $6 OR bytes <> $7 OR from_peer <> $8) RETURNING release_id"
         );
-        let rows = exec_tx!(self, c => sqlx::query(sqlx::AssertSqlSafe(sql.clone()))
+        let release: Option<Uuid> = on_tx!(self, c => sqlx::query_scalar(sqlx::AssertSqlSafe(sql.clone()))
             .bind(counter).bind(endpoint.0).bind(t.stage.as_str()).bind(t.code).bind(t.detail).bind(t.strikes)
-            .bind(t.bytes).bind(t.from_peer).bind(now.micros()).execute(c))?;
-        Ok(rows == 1)
+            .bind(t.bytes).bind(t.from_peer).bind(now.micros()).fetch_optional(c))?;
+        if let Some(id) = release {
+            self.touch(Kind::Update, id);
+        }
+        Ok(release.is_some())
     }
 
     /// Lets a ring in. `false` if the release is not as it was thought to be.
@@ -420,6 +425,7 @@ impl Tx {
     /// # Errors
     /// Any [`super::StoreError`].
     pub async fn open_ring(&mut self, id: Uuid, from: UpdateRing, to: UpdateRing, now: Time) -> Result<bool> {
+        self.touch(Kind::Update, id);
         Ok(exec_tx!(self, c => sqlx::query(
             "UPDATE agent_releases SET ring = $3, ring_since = $4, changed_at = $4 WHERE id = $1 AND state = 'running' AND ring = $2")
             .bind(id).bind(from.as_str()).bind(to.as_str()).bind(now.micros()).execute(c))?
@@ -440,6 +446,7 @@ impl Tx {
         now: Time,
     ) -> Result<bool> {
         let from = format!(",{},", from.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(","));
+        self.touch(Kind::Update, id);
         Ok(exec_tx!(self, c => sqlx::query(
             "UPDATE agent_releases SET state = $3, reason = $4, forgiven_at = CASE WHEN $5 THEN $6 ELSE forgiven_at END, \
              changed_at = $6 WHERE id = $1 AND $2 LIKE '%,' || state || ',%'")

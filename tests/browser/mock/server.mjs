@@ -260,6 +260,7 @@ export async function startMock(port = 0) {
         taken_by: who.user.username, snapshot: null, events: [{ at: new Date().toISOString(), kind: 'expected', actor: who.user.username, detail: {} }],
       }
       world.calls.unshift(call)
+      world.hint('call', call)
       return [201, call]
     }],
     ['GET', '/calls/:id', ({ id }) => ({ ...found(world.calls, id), incidents: world.incidents })],

@@ -106,6 +106,7 @@ export class World {
   }
 
   wishUpdate(id, state) {
+    this.hint('update', { id })
     return Object.assign(this.updates.find((r) => r.id === id), { state, reason: null })
   }
 
@@ -121,6 +122,11 @@ export class World {
 
   emit(kind, rows, gone = []) {
     for (const listener of this.listeners) listener({ kind, rows, gone })
+  }
+
+  /** Of calls and what waits, the stream tells only which one changed. */
+  hint(kind, row) {
+    this.emit(kind, [{ id: row.id }])
   }
 
   siteRef(code) {
@@ -209,6 +215,9 @@ export class World {
   happened(incident, kind, actor, detail, change = {}) {
     Object.assign(incident, change)
     incident.events.push({ at: now(), kind, actor, detail })
+    const { sites, events, ...row } = incident
+    if ('code' in incident) this.hint('call', incident)
+    else this.emit('incident', [row])
     return incident
   }
 

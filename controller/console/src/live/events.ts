@@ -4,6 +4,8 @@ import { applyToList, collect, type Kind, parseChange, type Pending } from './re
 
 /** Long enough to fold a burst into one redraw, short enough to feel live. */
 const FLUSH_MS = 250
+/** How often a page asks for what it is told of anyway, should a change not have been told. */
+export const SAFETY_MS = 60_000
 /** Sums the server makes (overview, pool counts) are asked for again, but not for every event. */
 const SUMS_MS = 1500
 
@@ -17,7 +19,16 @@ const LISTS: Record<Kind, string> = {
   incident: 'incidents',
   gateway: 'gateways',
   diagnosis: 'diagnoses',
+  call: 'calls',
+  enrolment: 'enrolments',
+  update: 'updates',
 }
+/** Of these, as of releases, only the id is told; whoever shows them asks again. */
+const HINTS = new Set<Kind>(['call', 'enrolment'])
+/** What is shown of one of these is more than its row. */
+const MORE_THAN_A_ROW = new Set<Kind>(['diagnosis', 'incident', ...HINTS])
+/** One that changed, and the runbooks that are used for it. */
+const parts = (kind: Kind, id: string) => [[kind, id], ...(kind === 'call' || kind === 'incident' ? [keys.runbookRuns(id)] : [])]
 
 export type LinkState = 'connecting' | 'open' | 'lost'
 
@@ -34,29 +45,47 @@ export function follow(client: QueryClient, report: (state: LinkState) => void):
   let attempt = 0
   let everOpen = false
 
+  /** Kinds whose sums are out of date. */
+  const stale = new Set<Kind>()
+
+  const take = (kind: Kind, changes: Pending) => {
+    client.setQueriesData({ queryKey: [LISTS[kind]] }, (old) =>
+      applyToList(old as Parameters<typeof applyToList>[0], changes),
+    )
+    for (const [id, row] of changes.rows) {
+      client.setQueryData([kind, id], (old: object | undefined) => (old ? { ...old, ...row } : old))
+    }
+  }
+
   const flush = () => {
     flushTimer = undefined
     for (const [kind, changes] of pending) {
-      client.setQueriesData({ queryKey: [LISTS[kind]] }, (old) =>
-        applyToList(old as Parameters<typeof applyToList>[0], changes),
-      )
-      for (const [id, row] of changes.rows) {
-        // Its steps and their texts are not in the row.
-        if (kind === 'diagnosis') void client.invalidateQueries({ queryKey: [kind, id] })
-        client.setQueryData([kind, id], (old: object | undefined) => (old ? { ...old, ...row } : old))
+      stale.add(kind)
+      // All of it is sums, and changes with every computer that takes a release up.
+      if (kind === 'update') continue
+      if (HINTS.has(kind)) void client.invalidateQueries({ queryKey: [LISTS[kind]] })
+      else take(kind, changes)
+      if (!MORE_THAN_A_ROW.has(kind)) continue
+      // After the rows were taken in: data that is put there counts as fresh.
+      for (const id of [...changes.rows.keys(), ...changes.gone]) {
+        for (const queryKey of parts(kind, id)) void client.invalidateQueries({ queryKey })
       }
     }
-    const kinds = new Set(pending.keys())
     pending.clear()
     sumsTimer ??= setTimeout(() => {
       sumsTimer = undefined
       void client.invalidateQueries({ queryKey: keys.overview })
-      if (kinds.has('incident')) void client.invalidateQueries({ queryKey: keys.siteHealth })
-      if (kinds.has('desktop')) {
+      if (stale.has('incident')) void client.invalidateQueries({ queryKey: keys.siteHealth })
+      if (stale.has('update')) {
+        void client.invalidateQueries({ queryKey: keys.updates })
+        void client.invalidateQueries({ queryKey: ['update'] })
+      }
+      if (stale.has('desktop')) {
         void client.invalidateQueries({ queryKey: keys.pools })
         void client.invalidateQueries({ queryKey: ['pool'] })
         void client.invalidateQueries({ queryKey: keys.hosts })
       }
+      stale.clear()
     }, SUMS_MS)
   }
 
@@ -64,6 +93,7 @@ export function follow(client: QueryClient, report: (state: LinkState) => void):
     pending.clear()
     for (const list of Object.values(LISTS)) void client.invalidateQueries({ queryKey: [list] })
     for (const kind of Object.keys(LISTS)) void client.invalidateQueries({ queryKey: [kind] })
+    void client.invalidateQueries({ queryKey: ['runbook-runs'] })
     void client.invalidateQueries({ queryKey: keys.overview })
   }
 

@@ -1,5 +1,17 @@
 /** The kinds of rows the controller's event stream speaks of. */
-export type Kind = 'desktop' | 'pool' | 'host' | 'image' | 'endpoint' | 'session' | 'incident' | 'gateway' | 'diagnosis'
+export type Kind =
+  | 'desktop'
+  | 'pool'
+  | 'host'
+  | 'image'
+  | 'endpoint'
+  | 'session'
+  | 'incident'
+  | 'gateway'
+  | 'diagnosis'
+  | 'call'
+  | 'enrolment'
+  | 'update'
 
 interface Row {
   id: string

@@ -7,6 +7,7 @@ import * as calls from '../api/calls'
 import { keys } from '../api/keys'
 import type { CallDetail, CallStep, Party } from '../api/types'
 import { language } from '../i18n'
+import { SAFETY_MS } from '../live/events'
 import { problemText } from '../ui/errors'
 import { Answer, ErrorPanel } from '../ui/feedback'
 import { refused } from '../ui/notify'
@@ -32,7 +33,7 @@ interface Snapshot {
 export function CallPage() {
   const { id = '' } = useParams()
   const { t } = useTranslation()
-  const query = useQuery({ queryKey: keys.call(id), queryFn: () => calls.supportCall(id), refetchInterval: 10_000 })
+  const query = useQuery({ queryKey: keys.call(id), queryFn: () => calls.supportCall(id), refetchInterval: SAFETY_MS })
   return (
     <Page
       title={query.data ? t('call.title', { code: grouped(query.data.code), name: query.data.endpoint_name }) : t('call.one')}

@@ -7,6 +7,7 @@ import { Link, useNavigate } from 'react-router'
 import * as calls from '../api/calls'
 import { keys } from '../api/keys'
 import type { Call, CallsFound } from '../api/types'
+import { SAFETY_MS } from '../live/events'
 import { Answer, Empty, ErrorPanel } from '../ui/feedback'
 import { Page, Section } from '../ui/page'
 import { StatePill } from '../ui/state'
@@ -19,7 +20,7 @@ export function CallsPage() {
   const { t } = useTranslation()
   const [which, setWhich] = useState('open')
   const over = which === 'open' ? false : undefined
-  const query = useQuery({ queryKey: keys.calls(which), queryFn: () => calls.supportCalls({ over }), refetchInterval: 10_000 })
+  const query = useQuery({ queryKey: keys.calls(which), queryFn: () => calls.supportCalls({ over }), refetchInterval: SAFETY_MS })
   const columns = useCallColumns()
   return (
     <Page

@@ -4,6 +4,7 @@ import { useTranslation } from 'react-i18next'
 import { Link } from 'react-router'
 import * as calls from '../api/calls'
 import { keys } from '../api/keys'
+import { SAFETY_MS } from '../live/events'
 import { Section } from '../ui/page'
 import { Ago } from '../ui/time'
 import { DiagnosisResult } from './DiagnosisResult'
@@ -11,7 +12,7 @@ import { DiagnosisResult } from './DiagnosisResult'
 /** What waits for a second person; nothing, if nothing does. */
 export function DiagnosesWaiting() {
   const { t } = useTranslation()
-  const query = useQuery({ queryKey: keys.diagnosesWaiting, queryFn: calls.diagnosesWaiting, refetchInterval: 30_000 })
+  const query = useQuery({ queryKey: keys.diagnosesWaiting, queryFn: calls.diagnosesWaiting, refetchInterval: SAFETY_MS })
   const rows = (query.data?.items ?? []).filter((row) => row.state === 'asked')
   if (rows.length === 0) return null
   return (

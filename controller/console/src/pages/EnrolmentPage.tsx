@@ -14,11 +14,14 @@ import { Ago, Exact } from '../ui/time'
 import { grouped } from './callText'
 import { enrolmentTones } from './EnrolmentsPage'
 
+/** That it asked again is no event: there may be hundreds that wait. */
+const HEARD_MS = 15_000
+
 /** A computer that wants in: what it says of itself beside what was expected, and beside its neighbours. */
 export function EnrolmentPage() {
   const { id = '' } = useParams()
   const { t } = useTranslation()
-  const query = useQuery({ queryKey: keys.enrolment(id), queryFn: () => calls.enrolment(id), refetchInterval: 5_000 })
+  const query = useQuery({ queryKey: keys.enrolment(id), queryFn: () => calls.enrolment(id), refetchInterval: HEARD_MS })
   return (
     <Page
       title={query.data?.name ?? t('nav.enrolments')}

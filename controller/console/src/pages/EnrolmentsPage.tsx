@@ -7,6 +7,7 @@ import { Link } from 'react-router'
 import * as calls from '../api/calls'
 import { keys } from '../api/keys'
 import type { Enrolment } from '../api/types'
+import { SAFETY_MS } from '../live/events'
 import { Answer, Empty } from '../ui/feedback'
 import { Page } from '../ui/page'
 import { StatePill, type Tone } from '../ui/state'
@@ -19,7 +20,7 @@ export function EnrolmentsPage() {
   const { t } = useTranslation()
   const [which, setWhich] = useState('waiting')
   const decided = which === 'decided'
-  const query = useQuery({ queryKey: keys.enrolments(which), queryFn: () => calls.enrolments(decided), refetchInterval: 5_000 })
+  const query = useQuery({ queryKey: keys.enrolments(which), queryFn: () => calls.enrolments(decided), refetchInterval: SAFETY_MS })
   const columns = useEnrolmentColumns()
   return (
     <Page

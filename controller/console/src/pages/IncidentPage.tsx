@@ -13,6 +13,7 @@ import { Facts, Page, Section } from '../ui/page'
 import { StatePill } from '../ui/state'
 import { Ago, Exact, useNow } from '../ui/time'
 import { language } from '../i18n'
+import { SAFETY_MS } from '../live/events'
 import { NewNote, PartyFields } from './handling'
 import { useIncidentText } from './incidentText'
 import { Runbooks } from './Runbooks'
@@ -21,7 +22,7 @@ export function IncidentPage() {
   const { id = '' } = useParams()
   const { t } = useTranslation()
   const words = useIncidentText()
-  const query = useQuery({ queryKey: keys.incident(id), queryFn: () => calls.incident(id), refetchInterval: 15_000 })
+  const query = useQuery({ queryKey: keys.incident(id), queryFn: () => calls.incident(id), refetchInterval: SAFETY_MS })
   return (
     <Page
       title={query.data ? words.cause(query.data) : t('incident.one')}

@@ -7,6 +7,7 @@ import { Link } from 'react-router'
 import * as calls from '../api/calls'
 import { keys } from '../api/keys'
 import type { Incident, Site } from '../api/types'
+import { SAFETY_MS } from '../live/events'
 import { Answer, Empty } from '../ui/feedback'
 import { Page } from '../ui/page'
 import { SearchBox } from '../ui/search'
@@ -140,7 +141,7 @@ export function IncidentsPage() {
 function Tiles() {
   const { t } = useTranslation()
   const sites = useQuery({ queryKey: keys.sites('', 'commune'), queryFn: () => calls.sites('', 'commune') })
-  const health = useQuery({ queryKey: keys.siteHealth, queryFn: calls.siteHealth, refetchInterval: 30_000 })
+  const health = useQuery({ queryKey: keys.siteHealth, queryFn: calls.siteHealth, refetchInterval: SAFETY_MS })
   const endpoints = useQuery({ queryKey: keys.endpoints, queryFn: calls.endpoints })
   const bad = useMemo(() => new Map(health.data?.items.map((h) => [h.site, h])), [health.data])
   const used = useMemo(() => new Set(endpoints.data?.items.map((e) => e.site.code)), [endpoints.data])

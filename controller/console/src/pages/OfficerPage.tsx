@@ -5,6 +5,7 @@ import { useTranslation } from 'react-i18next'
 import { useNavigate } from 'react-router'
 import * as calls from '../api/calls'
 import { keys } from '../api/keys'
+import { SAFETY_MS } from '../live/events'
 import { useMe, useSupportPhone } from '../app/session'
 import { Confirm } from '../ui/confirm'
 import { Answer } from '../ui/feedback'
@@ -21,7 +22,7 @@ export function OfficerPage() {
   const navigate = useNavigate()
   const me = useMe()
   const phone = useSupportPhone()
-  const query = useQuery({ queryKey: keys.sessions, queryFn: calls.sessions, refetchInterval: 15_000, refetchOnMount: 'always' })
+  const query = useQuery({ queryKey: keys.sessions, queryFn: calls.sessions, refetchInterval: SAFETY_MS, refetchOnMount: 'always' })
   const live = query.data?.items.find((session) => session.state !== 'ended')
   const [ending, setEnding] = useState(false)
 

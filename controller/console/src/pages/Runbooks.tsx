@@ -6,6 +6,7 @@ import * as calls from '../api/calls'
 import { keys } from '../api/keys'
 import type { RunbookInfo, RunbookRun } from '../api/types'
 import { language } from '../i18n'
+import { SAFETY_MS } from '../live/events'
 import { ErrorPanel } from '../ui/feedback'
 import { Section } from '../ui/page'
 import { StatePill, type Tone } from '../ui/state'
@@ -21,7 +22,7 @@ export function Runbooks({ subject, causes, checks }: { subject: RunbookSubject;
   const client = useQueryClient()
   const id = 'incident' in subject ? subject.incident : subject.call
   const books = useQuery({ queryKey: keys.runbooks, queryFn: calls.runbooks })
-  const runs = useQuery({ queryKey: keys.runbookRuns(id), queryFn: () => calls.runbookRuns(subject), refetchInterval: 15_000 })
+  const runs = useQuery({ queryKey: keys.runbookRuns(id), queryFn: () => calls.runbookRuns(subject), refetchInterval: SAFETY_MS })
   const [error, setError] = useState<unknown>()
   const again = () => client.invalidateQueries({ queryKey: keys.runbookRuns(id) })
   const start = async (runbook: string) => {

@@ -7,6 +7,7 @@ import * as calls from '../api/calls'
 import { keys } from '../api/keys'
 import type { AgentRelease } from '../api/types'
 import { useFormat } from '../i18n/useFormat'
+import { SAFETY_MS } from '../live/events'
 import { Confirm } from '../ui/confirm'
 import { Answer, Empty } from '../ui/feedback'
 import { done } from '../ui/notify'
@@ -14,7 +15,6 @@ import { Facts, Page, Section } from '../ui/page'
 import { StatePill, type Tone } from '../ui/state'
 import { Ago, Exact } from '../ui/time'
 
-const LOOK_MS = 10_000
 const tones: Record<AgentRelease['state'], Tone> = {
   running: 'busy', paused: 'warn', stopped: 'bad', done: 'ok', aborted: 'idle', superseded: 'idle',
 }
@@ -27,7 +27,7 @@ const wishes: Record<AgentRelease['state'], Wish[]> = {
 export function UpdatesPage({ operator }: { operator: boolean }) {
   const { t } = useTranslation()
   const client = useQueryClient()
-  const query = useQuery({ queryKey: keys.updates, queryFn: calls.updates, refetchInterval: LOOK_MS })
+  const query = useQuery({ queryKey: keys.updates, queryFn: calls.updates, refetchInterval: SAFETY_MS })
   const [asked, setAsked] = useState<{ release: AgentRelease; wish: Wish }>()
   const change = async (release: AgentRelease, wish: Wish) => {
     await calls.wishUpdate(release.id, wish)
@@ -136,7 +136,7 @@ function Release({ release: r, onAsk }: { release: AgentRelease; onAsk?: (wish: 
 function Failures({ id, version }: { id: string; version: string }) {
   const { t } = useTranslation()
   const format = useFormat()
-  const query = useQuery({ queryKey: keys.update(id), queryFn: () => calls.update(id), refetchInterval: LOOK_MS })
+  const query = useQuery({ queryKey: keys.update(id), queryFn: () => calls.update(id), refetchInterval: SAFETY_MS })
   return (
     <Answer query={query}>
       {(detail) => (
