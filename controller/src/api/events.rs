@@ -82,7 +82,9 @@ impl Hub {
             if self.out.receiver_count() == 0 {
                 continue;
             }
-            for kind in Kind::ALL {
+            // Messages on their way are nobody's row: their page asks for itself, as a log that moves under the reader
+            // helps nobody.
+            for kind in Kind::ALL.into_iter().filter(|k| *k != Kind::Notify) {
                 let ids: Vec<Uuid> = burst.iter().filter(|c| c.kind == kind).map(|c| c.id).collect();
                 for chunk in ids.chunks(PER_EVENT) {
                     if let Err(e) = self.send(app, kind, chunk).await {
@@ -161,7 +163,6 @@ async fn read(app: &App, kind: Kind, ids: &[Uuid]) -> Result<Rows, Error> {
             }
         }
         Kind::Update => out.extend(ids.iter().map(|id| (None, json!({"id": id})))),
-        // Its page asks for itself: a log that moves under the reader helps nobody.
         Kind::Notify => {}
         Kind::Gateway => {
             for g in gateways::list(app, &ctx).await?.into_iter().filter(|g| any(&g.id)) {

@@ -651,7 +651,7 @@ export interface paths {
         };
         /**
          * Live changes as server-sent events: `change` with `{kind, rows, gone}`, and `resync` when something
-         *     was missed and lists must be fetched anew.
+         *     was missed and lists must be fetched anew. A row of kind `call`, `enrolment` or `update` is its `id` alone.
          */
         get: operations["events_stream"];
         put?: never;
