@@ -6,7 +6,7 @@ import { createServer } from 'node:http'
 import { extname, join, normalize } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { consoleRequire } from '../lib/deps.mjs'
-import { CATALOGUE } from './diagnoses.mjs'
+import { CATALOGUE, misfit } from './diagnoses.mjs'
 import { serveRfb } from './rfb.mjs'
 import { course, sites, World, runbook } from './world.mjs'
 
@@ -192,6 +192,8 @@ export async function startMock(port = 0) {
     ['PUT', '/endpoints/:id/metered', ({ id, body }) =>
       Object.assign(found(world.endpoints, id), { metered_here: body.metered, metered: body.metered ?? false })],
     ['POST', '/endpoints/:id/revoke', ({ id }) => Object.assign(found(world.endpoints, id), { state: 'revoked' })],
+    ['GET', '/endpoints/:id/health', ({ id }) => world.health(found(world.endpoints, id))],
+    ['GET', '/endpoints/:id/samples', ({ id }) => page(world.samples(found(world.endpoints, id)))],
     ['GET', '/diagnosis-catalogue', () => page(CATALOGUE)],
     ['GET', '/diagnoses', ({ url }) => {
       const [of, waiting] = [url.searchParams.get('endpoint'), url.searchParams.get('waiting') === 'true']
@@ -199,9 +201,9 @@ export async function startMock(port = 0) {
       return page(rows.map(({ steps, ...row }) => row))
     }],
     ['POST', '/endpoints/:id/diagnoses', ({ id, who, body }) => {
-      if (body.arguments.to === '-f') {
-        throw new Refusal(422, 'Q-101', 'no host', { errors: [{ at: 'to', code: 'Q-101', message: 'give a host name or an address' }] })
-      }
+      const fault = misfit(body.arguments)
+      if (fault) throw new Refusal(422, 'Q-101', 'an argument does not fit', { errors: [fault] })
+      if (body.action === 'bandwidth' && world.diagnoses.busy) throw new Refusal(409, 'Q-110', 'desktops open at this office: 1')
       return world.diagnoses.ask(found(world.endpoints, id), who.user, body)
     }],
     ['GET', '/diagnoses/:id', ({ id, who }) => world.diagnoses.detail(found(world.diagnoses.rows, id), who.user)],

@@ -221,6 +221,27 @@ export class World {
     return incident
   }
 
+  /** How a computer is, and what is plugged in. */
+  health(endpoint) {
+    const item = (id, kind, name, facts = {}) => ({ id, kind, name, facts })
+    const check = (name, state, text_code, params = {}) => ({ check: name, state, text_code, params, since: ago(7200) })
+    return {
+      at: endpoint.last_seen_at, usual_ms: 21.4, transitions: [], probes: [],
+      gauges: { gateway_p50_ms: 0.6, gateway_p95_ms: 1.1, gateway_jitter_ms: 0.2, gateway_loss: 0, controller_p50_ms: 11.4, controller_p95_ms: 24.9, controller_jitter_ms: 3.1, controller_loss: 0 },
+      inventory: {
+        disks: [item('sda', 'disk', 'Kingston A400', { size_gib: '111', smart: 'passed' })],
+        usb: [item('1-1.4', 'token', 'Viettel-CA ePass2003', { vendor_product: '096e:0807' }), item('1-2', 'input', 'Logitech K120', {})],
+        printers: [item('mot-cua', 'printer', 'Canon LBP6030', { state: 'idle', jobs: '0' })],
+      },
+      checks: [check('gateway', 'ok', 'gateway_ok', { gateway: '10.20.1.1', ms: '0.6' }), check('memory', 'ok', 'memory_ok', { free_percent: '79' })],
+    }
+  }
+
+  /** Its round trips of the last hours. */
+  samples() {
+    return Array.from({ length: 60 }, (_, n) => ({ at: ago((59 - n) * 120), key: true, verdict: 'ok', gauges: { gateway_ms: 0.6 + (n % 5) / 10, controller_ms: 11 + (n % 9) } }))
+  }
+
   /** A moment of Cổ Loa: the line then, the power now. */
   then(at) {
     const i = this.incidents[0]

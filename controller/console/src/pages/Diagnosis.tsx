@@ -5,12 +5,14 @@ import { useTranslation } from 'react-i18next'
 import * as calls from '../api/calls'
 import { keys } from '../api/keys'
 import type { Diagnosis as Row, DiagnosisAction, DiagnosisArgument } from '../api/types'
+import { SAFETY_MS } from '../live/events'
 import { Confirm } from '../ui/confirm'
 import { ErrorPanel } from '../ui/feedback'
 import { Section } from '../ui/page'
 import { StatePill } from '../ui/state'
 import { Ago } from '../ui/time'
 import { DiagnosisResult } from './DiagnosisResult'
+import { type Thing, thingsFor } from './diagnosisFacts'
 
 const TARGETS = ['gateway', 'resolver', 'controller']
 const CLASSES = ['silent', 'active', 'disruptive'] as const
@@ -19,8 +21,9 @@ const CLASSES = ['silent', 'active', 'disruptive'] as const
 export function Diagnosis({ id, online, operator }: { id: string; online: boolean; operator: boolean }) {
   const { t } = useTranslation()
   const [shown, setShown] = useState<string>()
+  const health = useQuery({ queryKey: keys.endpointHealth(id), queryFn: () => calls.endpointHealth(id) })
   const catalogue = useQuery({ queryKey: keys.diagnosisCatalogue, queryFn: calls.diagnosisCatalogue, staleTime: Infinity })
-  const history = useQuery({ queryKey: keys.diagnoses(id), queryFn: () => calls.diagnoses(id), refetchInterval: 30_000 })
+  const history = useQuery({ queryKey: keys.diagnoses(id), queryFn: () => calls.diagnoses(id), refetchInterval: SAFETY_MS })
   // The live stream speaks of every computer; this panel is of one.
   const rows = (history.data?.items ?? []).filter((row) => row.endpoint.id === id)
   const newest = [...rows].sort((a, b) => b.asked_at.localeCompare(a.asked_at))
@@ -30,14 +33,21 @@ export function Diagnosis({ id, online, operator }: { id: string; online: boolea
       <Text size="sm" className="quiet">
         {online ? t('diagnosis.lead') : t('diagnosis.offline')}
       </Text>
-      {actions && online && <Ask id={id} actions={actions} onAsked={setShown} />}
+      {actions && online && <Ask id={id} actions={actions} things={(kind) => thingsFor(kind, health.data)} onAsked={setShown} />}
       {shown && <DiagnosisResult id={shown} />}
       {newest.length > 0 && <History rows={newest.slice(0, 10)} shown={shown} onShow={setShown} />}
     </Section>
   )
 }
 
-function Ask({ id, actions, onAsked }: { id: string; actions: DiagnosisAction[]; onAsked: (id: string) => void }) {
+interface Asking {
+  id: string
+  actions: DiagnosisAction[]
+  things: (kind: string) => Thing[]
+  onAsked: (id: string) => void
+}
+
+function Ask({ id, actions, things, onAsked }: Asking) {
   const { t } = useTranslation()
   const client = useQueryClient()
   const [name, setName] = useState('line')
@@ -94,10 +104,17 @@ function Ask({ id, actions, onAsked }: { id: string; actions: DiagnosisAction[];
             ]}
           />
           {action.arguments.map((a) => (
-            <Field key={`${name}.${a.name}`} argument={a} value={given[a.name]} onChange={(v) => setValues((old) => ({ ...old, [a.name]: v }))} />
+            <Field
+              key={`${name}.${a.name}`}
+              argument={a}
+              value={given[a.name]}
+              things={things(a.kind)}
+              onChange={(v) => setValues((old) => ({ ...old, [a.name]: v }))}
+            />
           ))}
           {action.class !== 'silent' && (
             <TextInput
+              style={{ flex: '1 1 16rem', maxWidth: '30rem' }}
               label={t('diagnosis.reason')}
               value={reason}
               maxLength={200}
@@ -142,7 +159,14 @@ function usual(a: DiagnosisArgument): string | number {
   }
 }
 
-function Field({ argument: a, value, onChange }: { argument: DiagnosisArgument; value?: string | number; onChange: (v: string | number) => void }) {
+interface Filling {
+  argument: DiagnosisArgument
+  value?: string | number
+  things: Thing[]
+  onChange: (v: string | number) => void
+}
+
+function Field({ argument: a, value, things, onChange }: Filling) {
   const { t } = useTranslation()
   const label = t(`diagnosis.argument.${a.name}`, { defaultValue: a.name })
   if (a.kind === 'number') {
@@ -165,7 +189,23 @@ function Field({ argument: a, value, onChange }: { argument: DiagnosisArgument; 
   if (a.kind === 'target') {
     return <Autocomplete label={label} value={String(value)} data={TARGETS} required onChange={onChange} />
   }
-  return <TextInput label={label} value={value} required onChange={(event) => onChange(event.currentTarget.value)} />
+  return (
+    <Autocomplete
+      style={{ flex: '1 1 12rem', maxWidth: '22rem' }}
+      label={label}
+      value={String(value)}
+      data={things.map((thing) => thing.value)}
+      renderOption={({ option }) => (
+        <Text size="sm">
+          {option.value} <span className="quiet">{things.find((thing) => thing.value === option.value)?.name}</span>
+        </Text>
+      )}
+      comboboxProps={{ width: 320, position: 'bottom-start', withinPortal: false }}
+      maxLength={253}
+      required
+      onChange={onChange}
+    />
+  )
 }
 
 function History({ rows, shown, onShow }: { rows: Row[]; shown?: string; onShow: (id: string) => void }) {

@@ -5,9 +5,11 @@ import { useTranslation } from 'react-i18next'
 import * as calls from '../api/calls'
 import { keys } from '../api/keys'
 import type { DiagnosisDetail, DiagnosisStep } from '../api/types'
+import { SAFETY_MS } from '../live/events'
 import { ErrorPanel } from '../ui/feedback'
 import { StatePill } from '../ui/state'
 import { DiagnosisState } from './Diagnosis'
+import { useFactText } from './diagnosisFacts'
 
 /** One diagnosis: how far it is, its verdict, and the evidence step by step. */
 export function DiagnosisResult({ id }: { id: string }) {
@@ -15,7 +17,7 @@ export function DiagnosisResult({ id }: { id: string }) {
   const query = useQuery({
     queryKey: keys.diagnosis(id),
     queryFn: () => calls.diagnosis(id),
-    refetchInterval: (q) => (q.state.data?.state === 'ended' ? false : 2000),
+    refetchInterval: (q) => (q.state.data?.state === 'ended' ? false : SAFETY_MS),
   })
   const d = query.data
   if (query.error) return <ErrorPanel error={query.error} onRetry={() => void query.refetch()} />
@@ -34,6 +36,7 @@ export function DiagnosisResult({ id }: { id: string }) {
       {d.state === 'asked' && (
         <Text size="sm">{d.may_agree ? t('diagnosis.agreeAsk', { who: d.asked_by, reason: d.reason }) : t('diagnosis.agreeWait')}</Text>
       )}
+      {d.state === 'asking' && <Text size="sm">{t('diagnosis.askingNow', { reason: d.reason })}</Text>}
       {d.verdict && <Text size="sm">{t(`diagnosis.verdict.${d.verdict.code}`, { defaultValue: t(`diagnosis.code.${d.verdict.code}`, { defaultValue: d.verdict.code }) })}</Text>}
       {d.steps
         .filter((s) => s.state || s.text)
@@ -87,6 +90,7 @@ function Buttons({ d }: { d: DiagnosisDetail }) {
 
 function Step({ step: s, evidence }: { step: DiagnosisStep; evidence?: boolean }) {
   const { t } = useTranslation()
+  const fact = useFactText()
   const to = Object.values(s.arguments).join(' ')
   const name = t(`diagnosis.action.${s.action}`, { defaultValue: s.action })
   return (
@@ -103,7 +107,7 @@ function Step({ step: s, evidence }: { step: DiagnosisStep; evidence?: boolean }
       {Object.keys(s.facts).length > 0 && (
         <Text size="xs" className="quiet" style={{ overflowWrap: 'anywhere' }}>
           {Object.entries(s.facts)
-            .map(([k, v]) => `${k}: ${v}`)
+            .map(([name, value]) => fact(name, value))
             .join(' · ')}
         </Text>
       )}

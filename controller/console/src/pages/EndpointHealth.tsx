@@ -7,6 +7,7 @@ import { keys } from '../api/keys'
 import { useFormat } from '../i18n/useFormat'
 import { Confirm } from '../ui/confirm'
 import { Section } from '../ui/page'
+import { Rows } from '../ui/rows'
 import { sentence } from '../ui/sentence'
 import { StatePill } from '../ui/state'
 import { Ago } from '../ui/time'
@@ -152,29 +153,18 @@ function Ways({ gauges, usual }: { gauges: Health['gauges']; usual: number | nul
     return value === undefined ? '—' : format.number(value, digits)
   }
   return (
-    <Table.ScrollContainer minWidth={480}>
-      <Table fz="sm">
-        <Table.Thead>
-          <Table.Tr>
-            {['way', 'half', 'nineteen', 'usual', 'jitter', 'loss'].map((name) => (
-              <Table.Th key={name}>{t(`health.${name}`)}</Table.Th>
-            ))}
-          </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {known.map((way) => (
-            <Table.Tr key={way}>
-              <Table.Td>{t(`health.gauge.${way}_ms`)}</Table.Td>
-              <Table.Td>{number(`${way}_p50_ms`, 1)}</Table.Td>
-              <Table.Td>{number(`${way}_p95_ms`, 1)}</Table.Td>
-              <Table.Td>{way === 'controller' && usual !== null ? format.number(usual, 1) : '—'}</Table.Td>
-              <Table.Td>{number(`${way}_jitter_ms`, 1)}</Table.Td>
-              <Table.Td>{number(`${way}_loss`, 0)} %</Table.Td>
-            </Table.Tr>
-          ))}
-        </Table.Tbody>
-      </Table>
-    </Table.ScrollContainer>
+    <Rows label={t('health.way')} head={['way', 'half', 'nineteen', 'usual', 'jitter', 'loss'].map((name) => t(`health.${name}`))} least={480}>
+      {known.map((way) => (
+        <Table.Tr key={way}>
+          <Table.Td>{t(`health.gauge.${way}_ms`)}</Table.Td>
+          <Table.Td>{number(`${way}_p50_ms`, 1)}</Table.Td>
+          <Table.Td>{number(`${way}_p95_ms`, 1)}</Table.Td>
+          <Table.Td>{way === 'controller' && usual !== null ? format.number(usual, 1) : '—'}</Table.Td>
+          <Table.Td>{number(`${way}_jitter_ms`, 1)}</Table.Td>
+          <Table.Td>{number(`${way}_loss`, 0)} %</Table.Td>
+        </Table.Tr>
+      ))}
+    </Rows>
   )
 }
 
@@ -184,34 +174,23 @@ function Probes({ probes }: { probes: Health['probes'] }) {
   if (probes.length === 0) return null
   const ms = (value: number | null | undefined) => (value == null ? '—' : format.number(value, 1))
   return (
-    <Table.ScrollContainer minWidth={560}>
-      <Table fz="sm">
-        <Table.Thead>
-          <Table.Tr>
-            {['probe', 'state', 'resolve', 'connect', 'tls', 'firstByte', 'roundTrip', 'loss'].map((name) => (
-              <Table.Th key={name}>{t(`health.${name}`)}</Table.Th>
-            ))}
-          </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {probes.map((p) => (
-            <Table.Tr key={p.name}>
-              <Table.Td>{p.name}</Table.Td>
-              <Table.Td>
-                <StatePill group="endpoint.verdict" state={p.state} />
-                {p.failed ? ` ${t(`health.phase.${p.failed}`, { defaultValue: p.failed })}: ${p.error ?? ''}` : ''}
-              </Table.Td>
-              <Table.Td>{ms(p.resolve_ms)}</Table.Td>
-              <Table.Td>{ms(p.connect_ms)}</Table.Td>
-              <Table.Td>{ms(p.tls_ms)}</Table.Td>
-              <Table.Td>{ms(p.first_byte_ms)}</Table.Td>
-              <Table.Td>{p.p50_ms == null ? '—' : `${ms(p.p50_ms)} / ${ms(p.p95_ms)}`}</Table.Td>
-              <Table.Td>{p.loss_percent == null ? '—' : `${format.number(p.loss_percent, 0)} %`}</Table.Td>
-            </Table.Tr>
-          ))}
-        </Table.Tbody>
-      </Table>
-    </Table.ScrollContainer>
+    <Rows label={t('health.probe')} head={['probe', 'state', 'resolve', 'connect', 'tls', 'firstByte', 'roundTrip', 'loss'].map((name) => t(`health.${name}`))} least={560}>
+      {probes.map((p) => (
+        <Table.Tr key={p.name}>
+          <Table.Td>{p.name}</Table.Td>
+          <Table.Td>
+            <StatePill group="endpoint.verdict" state={p.state} />
+            {p.failed ? ` ${t(`health.phase.${p.failed}`, { defaultValue: p.failed })}: ${p.error ?? ''}` : ''}
+          </Table.Td>
+          <Table.Td>{ms(p.resolve_ms)}</Table.Td>
+          <Table.Td>{ms(p.connect_ms)}</Table.Td>
+          <Table.Td>{ms(p.tls_ms)}</Table.Td>
+          <Table.Td>{ms(p.first_byte_ms)}</Table.Td>
+          <Table.Td>{p.p50_ms == null ? '—' : `${ms(p.p50_ms)} / ${ms(p.p95_ms)}`}</Table.Td>
+          <Table.Td>{p.loss_percent == null ? '—' : `${format.number(p.loss_percent, 0)} %`}</Table.Td>
+        </Table.Tr>
+      ))}
+    </Rows>
   )
 }
 

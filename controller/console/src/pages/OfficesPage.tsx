@@ -1,12 +1,13 @@
 import { Button, Checkbox, Group, NumberInput, Select, Stack, Table, Text, TextInput } from '@mantine/core'
 import { useQuery, useQueryClient } from '@tanstack/react-query'
-import { type FormEvent, type ReactNode, useState } from 'react'
+import { type FormEvent, useState } from 'react'
 import { useTranslation } from 'react-i18next'
 import * as calls from '../api/calls'
 import { keys } from '../api/keys'
 import type { CalendarDay } from '../api/types'
 import { Answer, ErrorPanel } from '../ui/feedback'
 import { Page, Section } from '../ui/page'
+import { Rows } from '../ui/rows'
 import { SiteSelect } from '../ui/SiteSelect'
 import { Exact } from '../ui/time'
 
@@ -38,23 +39,6 @@ function useSubmit(work: () => Promise<unknown>, queryKey: readonly unknown[], a
     await client.invalidateQueries({ queryKey })
   }
   return { submit, panel: error === undefined ? null : <ErrorPanel error={error} /> }
-}
-
-function Rows({ label, head, children }: { label: string; head: string[]; children: ReactNode }) {
-  return (
-    <div style={{ overflowX: 'auto' }} tabIndex={0} role="group" aria-label={label}>
-      <Table>
-        <Table.Thead>
-          <Table.Tr>
-            {head.map((h) => (
-              <Table.Th key={h}>{h}</Table.Th>
-            ))}
-          </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>{children}</Table.Tbody>
-      </Table>
-    </div>
-  )
 }
 
 function SiteFacts() {

@@ -10,6 +10,7 @@ import { useFormat } from '../i18n/useFormat'
 import { Answer } from '../ui/feedback'
 import { Facts, Page, Section } from '../ui/page'
 import { SiteSelect } from '../ui/SiteSelect'
+import { Rows } from '../ui/rows'
 import { Exact } from '../ui/time'
 import { useIncidentText } from './incidentText'
 
@@ -102,37 +103,26 @@ function Report({ report: r }: { report: SlaReport }) {
         {r.outages.length === 0 ? (
           <Text size="sm">{t('sla.none')}</Text>
         ) : (
-          <div style={{ overflowX: 'auto' }} tabIndex={0} role="group" aria-label={t('sla.outages')}>
-            <Table>
-              <Table.Thead>
-                <Table.Tr>
-                  {['begin', 'end', 'lasted', 'countedShort', 'officeShort', 'why'].map((h) => (
-                    <Table.Th key={h}>{t(`sla.${h}`)}</Table.Th>
-                  ))}
-                </Table.Tr>
-              </Table.Thead>
-              <Table.Tbody>
-                {r.outages.map((o) => (
-                  <Table.Tr key={o.incident}>
-                    <Table.Td>
-                      <Exact at={o.begin} />
-                    </Table.Td>
-                    <Table.Td>{o.end ? <Exact at={o.end} /> : t('sla.still')}</Table.Td>
-                    <Table.Td>{format.duration(o.seconds)}</Table.Td>
-                    <Table.Td>{format.duration(o.counted_s)}</Table.Td>
-                    <Table.Td>{format.duration(o.office_s)}</Table.Td>
-                    <Table.Td>
-                      <Link className="link" to={`/incidents/${o.incident}`}>
-                        {t(`incident.causes.${o.cause}`)}
-                      </Link>
-                      . {o.evidence.map((e) => words.sentence(e)).join(' ')} ({t('incident.confidence')}{' '}
-                      {t(`incident.confidences.${o.confidence}`)})
-                    </Table.Td>
-                  </Table.Tr>
-                ))}
-              </Table.Tbody>
-            </Table>
-          </div>
+          <Rows label={t('sla.outages')} head={['begin', 'end', 'lasted', 'countedShort', 'officeShort', 'why'].map((h) => t(`sla.${h}`))}>
+            {r.outages.map((o) => (
+              <Table.Tr key={o.incident}>
+                <Table.Td>
+                  <Exact at={o.begin} />
+                </Table.Td>
+                <Table.Td>{o.end ? <Exact at={o.end} /> : t('sla.still')}</Table.Td>
+                <Table.Td>{format.duration(o.seconds)}</Table.Td>
+                <Table.Td>{format.duration(o.counted_s)}</Table.Td>
+                <Table.Td>{format.duration(o.office_s)}</Table.Td>
+                <Table.Td>
+                  <Link className="link" to={`/incidents/${o.incident}`}>
+                    {t(`incident.causes.${o.cause}`)}
+                  </Link>
+                  . {o.evidence.map((e) => words.sentence(e)).join(' ')} ({t('incident.confidence')}{' '}
+                  {t(`incident.confidences.${o.confidence}`)})
+                </Table.Td>
+              </Table.Tr>
+            ))}
+          </Rows>
         )}
       </Section>
       {r.excluded.length > 0 && (

@@ -12,6 +12,7 @@ import { Confirm } from '../ui/confirm'
 import { Answer, Empty } from '../ui/feedback'
 import { done } from '../ui/notify'
 import { Facts, Page, Section } from '../ui/page'
+import { Rows } from '../ui/rows'
 import { StatePill, type Tone } from '../ui/state'
 import { Ago, Exact } from '../ui/time'
 
@@ -85,31 +86,20 @@ function Release({ release: r, onAsk }: { release: AgentRelease; onAsk?: (wish: 
       ) : (
         r.reason && <Text size="sm">{r.reason}</Text>
       )}
-      <div style={{ overflowX: 'auto' }} tabIndex={0} role="group" aria-label={t('update.rings', { version: name })}>
-        <Table>
-          <Table.Thead>
-            <Table.Tr>
-              {['ring', 'progress', 'busy', 'failed', 'silent'].map((h) => (
-                <Table.Th key={h}>{t(`update.${h}`)}</Table.Th>
-              ))}
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {r.rings.map((ring) => (
-              <Table.Tr key={ring.ring} data-ring={ring.ring}>
-                <Table.Td>
-                  {t(`update.ringNames.${ring.ring}`)}
-                  {!ring.open && <span className="quiet"> · {t('update.closed')}</span>}
-                </Table.Td>
-                <Table.Td>{t('update.of', { done: format.number(ring.committed), all: format.number(ring.total) })}</Table.Td>
-                <Table.Td>{format.number(ring.busy)}</Table.Td>
-                <Table.Td>{format.number(ring.failed)}</Table.Td>
-                <Table.Td>{format.number(ring.silent)}</Table.Td>
-              </Table.Tr>
-            ))}
-          </Table.Tbody>
-        </Table>
-      </div>
+      <Rows label={t('update.rings', { version: name })} head={['ring', 'progress', 'busy', 'failed', 'silent'].map((h) => t(`update.${h}`))}>
+        {r.rings.map((ring) => (
+          <Table.Tr key={ring.ring} data-ring={ring.ring}>
+            <Table.Td>
+              {t(`update.ringNames.${ring.ring}`)}
+              {!ring.open && <span className="quiet"> · {t('update.closed')}</span>}
+            </Table.Td>
+            <Table.Td>{t('update.of', { done: format.number(ring.committed), all: format.number(ring.total) })}</Table.Td>
+            <Table.Td>{format.number(ring.busy)}</Table.Td>
+            <Table.Td>{format.number(ring.failed)}</Table.Td>
+            <Table.Td>{format.number(ring.silent)}</Table.Td>
+          </Table.Tr>
+        ))}
+      </Rows>
       <Facts
         rows={[
           [t('update.since'), <Ago key="since" at={r.ring_since} />],
@@ -147,38 +137,27 @@ function Failures({ id, version }: { id: string; version: string }) {
           {detail.failures.length === 0 ? (
             <Text size="sm">{t('update.noFailures')}</Text>
           ) : (
-            <div style={{ overflowX: 'auto' }} tabIndex={0} role="group" aria-label={t('update.failures', { version })}>
-              <Table>
-                <Table.Thead>
-                  <Table.Tr>
-                    {['computer', 'ring', 'stage', 'reason', 'strikes', 'at'].map((h) => (
-                      <Table.Th key={h}>{t(`update.${h}`)}</Table.Th>
-                    ))}
-                  </Table.Tr>
-                </Table.Thead>
-                <Table.Tbody>
-                  {detail.failures.map((f) => (
-                    <Table.Tr key={f.endpoint_id}>
-                      <Table.Td>
-                        <Link className="link" to={`/endpoints/${f.endpoint_id}`}>
-                          {f.endpoint_name}
-                        </Link>{' '}
-                        <span className="quiet">{f.site_code}</span>
-                      </Table.Td>
-                      <Table.Td>{t(`update.ringNames.${f.ring}`)}</Table.Td>
-                      <Table.Td>{t(`update.stages.${f.stage}`)}</Table.Td>
-                      <Table.Td>
-                        {t(`update.codes.${f.code}`, { defaultValue: f.code })} {f.detail}
-                      </Table.Td>
-                      <Table.Td>{format.number(f.strikes)}</Table.Td>
-                      <Table.Td>
-                        <Ago at={f.at} />
-                      </Table.Td>
-                    </Table.Tr>
-                  ))}
-                </Table.Tbody>
-              </Table>
-            </div>
+            <Rows label={t('update.failures', { version })} head={['computer', 'ring', 'stage', 'reason', 'strikes', 'at'].map((h) => t(`update.${h}`))}>
+              {detail.failures.map((f) => (
+                <Table.Tr key={f.endpoint_id}>
+                  <Table.Td>
+                    <Link className="link" to={`/endpoints/${f.endpoint_id}`}>
+                      {f.endpoint_name}
+                    </Link>{' '}
+                    <span className="quiet">{f.site_code}</span>
+                  </Table.Td>
+                  <Table.Td>{t(`update.ringNames.${f.ring}`)}</Table.Td>
+                  <Table.Td>{t(`update.stages.${f.stage}`)}</Table.Td>
+                  <Table.Td>
+                    {t(`update.codes.${f.code}`, { defaultValue: f.code })} {f.detail}
+                  </Table.Td>
+                  <Table.Td>{format.number(f.strikes)}</Table.Td>
+                  <Table.Td>
+                    <Ago at={f.at} />
+                  </Table.Td>
+                </Table.Tr>
+              ))}
+            </Rows>
           )}
         </Section>
       )}

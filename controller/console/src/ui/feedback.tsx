@@ -2,11 +2,11 @@ import { Alert, Button, Group, Skeleton, Stack, Text } from '@mantine/core'
 import type { UseQueryResult } from '@tanstack/react-query'
 import type { ReactNode } from 'react'
 import { useTranslation } from 'react-i18next'
-import { asProblem } from '../api/problem'
+import { asProblem, type Fault } from '../api/problem'
 import { useSupportPhone } from '../app/session'
 import { isLine, problemText } from './errors'
 
-/** What happened, what to do, whom to call and a short code. */
+/** What happened, what to do, whom to call and a short code. Without a way to load again it was something to be done. */
 export function ErrorPanel({ error, onRetry, title }: { error: unknown; onRetry?: () => void; title?: string }) {
   const { t } = useTranslation()
   const phone = useSupportPhone()
@@ -16,7 +16,7 @@ export function ErrorPanel({ error, onRetry, title }: { error: unknown; onRetry?
       role="alert"
       variant="outline"
       color="red"
-      title={title ?? t('errors.title')}
+      title={title ?? t(onRetry ? 'errors.title' : 'errors.notDone')}
       styles={{
         root: { background: 'var(--tram-card)' },
         title: { color: 'light-dark(#9c1c1c, #ffa8a8)' },
@@ -43,8 +43,10 @@ export function ErrorPanel({ error, onRetry, title }: { error: unknown; onRetry?
 }
 
 export function FaultList({ error }: { error: unknown }) {
-  const { t } = useTranslation()
+  const { t, i18n } = useTranslation()
   const faults = asProblem(error).faults
+  // A sentence of its own says what the field is, too.
+  const named = (fault: Fault) => i18n.exists(`errors.${fault.code}_${fault.at}`)
   return (
     <div
       tabIndex={0}
@@ -55,8 +57,8 @@ export function FaultList({ error }: { error: unknown }) {
       <Stack gap={2} component="ul" m={0} pl="lg">
         {faults.map((fault, index) => (
           <Text component="li" size="sm" key={index}>
-            <b>{isLine(fault) ? t('errors.line', { line: fault.at }) : `${fault.at}:`}</b>{' '}
-            {fault.code ? t(`errors.${fault.code}`, { defaultValue: fault.message }) : fault.message}
+            {!named(fault) && <b>{isLine(fault) ? t('errors.line', { line: fault.at }) : `${fault.at}:`} </b>}
+            {fault.code ? t([`errors.${fault.code}_${fault.at}`, `errors.${fault.code}`], { defaultValue: fault.message }) : fault.message}
             {fault.code ? ` (${fault.code})` : ''}
           </Text>
         ))}
