@@ -1,10 +1,11 @@
 //! A fresh database of each kind for a test.
 //!
 //! PostgreSQL is the real server: one cluster per test process, made by `initdb` in a temporary folder,
-//! one database per test. It ends with the process.
+//! one database per test. It ends with the process, and its folder goes then, however the process ended.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -132,7 +133,11 @@ impl DbCable {
 }
 
 /// A PostgreSQL of a test's own, that it may stop.
-pub struct Cluster(PathBuf);
+pub struct Cluster {
+    folder: PathBuf,
+    // Dropped last: it takes the folder away.
+    _watch: Watch,
+}
 
 impl Cluster {
     /// Starts one.
@@ -140,13 +145,13 @@ impl Cluster {
     /// # Errors
     /// If PostgreSQL is not installed or does not start.
     pub fn start() -> Result<Self> {
-        start().map(Self)
+        start()
     }
 
     /// The address of its database.
     #[must_use]
     pub fn url(&self) -> String {
-        cluster_url(&self.0, "postgres")
+        cluster_url(&self.folder, "postgres")
     }
 
     /// Ends it at once, with all its connections, as a crash would.
@@ -154,8 +159,8 @@ impl Cluster {
     /// # Errors
     /// If it does not run, or does not end.
     pub fn kill(&self) -> Result<()> {
-        let pid = std::fs::read_to_string(self.0.join("data/postmaster.pid"))?;
-        let pid = nix::unistd::Pid::from_raw(pid.lines().next().unwrap_or_default().trim().parse()?);
+        let pid = postmaster(&self.folder).context("it does not run")?;
+        let pid = nix::unistd::Pid::from_raw(pid);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGQUIT)?;
         for _ in 0..600 {
             if nix::sys::signal::kill(pid, None).is_err() {
@@ -171,14 +176,13 @@ impl Cluster {
     /// # Errors
     /// If it does not start.
     pub fn again(&self) -> Result<()> {
-        serve(&newest_bin().context("PostgreSQL is not installed")?, &self.0)
+        serve(&newest_bin().context("PostgreSQL is not installed")?, &self.folder)
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
         let _ = self.kill();
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -187,16 +191,85 @@ fn cluster_url(folder: &Path, database: &str) -> String {
 }
 
 fn cluster() -> Result<&'static Path> {
-    static CLUSTER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    // Nobody drops it: its watcher notices the end of this process.
+    static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
     match CLUSTER.get_or_init(|| start().map_err(|e| format!("{e:#}"))) {
-        Ok(p) => Ok(p),
+        Ok(c) => Ok(&c.folder),
         Err(e) => bail!("PostgreSQL for the tests did not start: {e}"),
     }
 }
 
-fn start() -> Result<PathBuf> {
+/// The process of a folder's server, if there is one.
+fn postmaster(folder: &Path) -> Option<i32> {
+    let text = std::fs::read_to_string(folder.join("data/postmaster.pid")).ok()?;
+    text.lines().next()?.trim().parse().ok()
+}
+
+/// Begins the name of each cluster's folder.
+const PREFIX: &str = "tram-pg-";
+/// A folder without a server is left alone for so long: somebody may be about to start one.
+const FRESH: Duration = Duration::from_secs(600);
+
+/// Takes away what earlier processes left together with their watchers, as when a container is stopped.
+fn sweep() {
+    for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let folder = entry.path();
+        let ours = entry.file_name().to_str().is_some_and(|n| n.starts_with(PREFIX));
+        let runs = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.trim() == "postgres");
+        let age = entry.metadata().ok().and_then(|m| m.modified().ok()?.elapsed().ok());
+        if ours && !postmaster(&folder).is_some_and(runs) && age.is_some_and(|a| a > FRESH) {
+            // Another process may be at it, too.
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}
+
+/// Waits for the end of whoever holds its input, then for the server's, and removes the folder.
+const WATCH: &str = r#"
+read -r _
+for _ in $(seq 600); do
+    pid=$(head -n1 "$1/data/postmaster.pid" 2>/dev/null) && kill -0 "$pid" 2>/dev/null || break
+    sleep 0.1
+done
+rm -rf -- "$1"
+"#;
+
+/// A process that outlives this one by as long as it takes to remove a cluster's folder: statics are not dropped, and
+/// a test may be killed.
+struct Watch {
+    child: Child,
+    held: Option<ChildStdin>,
+}
+
+impl Watch {
+    fn over(folder: &Path) -> Result<Self> {
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", WATCH, "watch"])
+            .arg(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .current_dir("/")
+            // Ctrl-C is for the tests, not for who cleans up after them.
+            .process_group(0)
+            .spawn()?;
+        let held = child.stdin.take();
+        Ok(Self { child, held })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.held.take();
+        let _ = self.child.wait();
+    }
+}
+
+fn start() -> Result<Cluster> {
     let bin = newest_bin().context("PostgreSQL's initdb is not installed; run `make setup`")?;
-    let folder = tempfile::Builder::new().prefix("tram-pg-").tempdir()?.keep();
+    sweep();
+    let folder = tempfile::Builder::new().prefix(PREFIX).tempdir()?.keep();
+    let watch = Watch::over(&folder)?;
     // PostgreSQL refuses to run as root.
     let root = nix::unistd::geteuid().is_root();
     if root {
@@ -207,7 +280,7 @@ fn start() -> Result<PathBuf> {
         .args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync", "-D"])
         .arg(&data))?;
     serve(&bin, &folder)?;
-    Ok(folder)
+    Ok(Cluster { folder, _watch: watch })
 }
 
 /// A command that runs as PostgreSQL's own user.

@@ -46,3 +46,31 @@ async fn a_database_of_a_newer_version_is_refused_by_name() -> Result<()> {
     }
     Ok(())
 }
+
+/// Says where its cluster lies, and waits to be killed.
+const KILLED: &str = "TRAM_TEST_IS_KILLED";
+
+#[test]
+fn a_killed_test_leaves_no_cluster_behind() -> Result<()> {
+    use std::io::{BufRead, BufReader, Read};
+    use std::process::{Command, Stdio};
+    if std::env::var_os(KILLED).is_some() {
+        let cluster = db::Cluster::start()?;
+        println!("\n{}", cluster.url());
+        std::io::stdin().read_to_end(&mut Vec::new())?;
+        return Ok(());
+    }
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["--exact", "a_killed_test_leaves_no_cluster_behind", "--nocapture"])
+        .env(KILLED, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let lines = BufReader::new(child.stdout.take().ok_or_else(|| anyhow::anyhow!("no output"))?).lines();
+    let place = lines.map_while(Result::ok).find_map(|l| l.split_once("host=").map(|(_, folder)| folder.to_owned()));
+    let folder = std::path::PathBuf::from(place.ok_or_else(|| anyhow::anyhow!("no cluster"))?);
+    assert!(folder.join("data/postmaster.pid").exists());
+    child.kill()?;
+    child.wait()?;
+    tram_tests::screen::wait("its folder's end", || Ok((!folder.exists()).then_some(())))
+}
