@@ -165,7 +165,7 @@ pub async fn run<H: Host + Send + 'static>(
     let mut app = App {
         state: config.state.clone(),
         to: identity.controller.parse()?,
-        orders: Orders::new(&config.state, &config.deny, identity.endpoint_id),
+        orders: Orders::new(&config.state, &config.deny, identity.endpoint_id).answered_within(config.answer),
         resend: Arc::default(),
         upgrade: Upgrade::new(config.upgrade_again),
         findings: Vec::new(),

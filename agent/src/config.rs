@@ -3,12 +3,15 @@
 //! Every key has a default; an absent file is an empty one. A key this version doesn't know is a fault,
 //! because a misspelt limit that does nothing is worse than an agent that says so.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tram_wire::diagnosis::ANSWER_S;
 
 /// Where the file is looked for unless the command line says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/tram/agent.toml";
@@ -34,6 +37,8 @@ pub struct Config {
     pub desk: Desk,
     /// What remote diagnosis may not do here.
     pub deny: PathBuf,
+    /// How long the officer has to answer before it is a no.
+    pub answer: Duration,
     /// Where those listen that may do more than the agent.
     pub helpers: PathBuf,
     /// Where this computer's key is made.
@@ -80,10 +85,10 @@ impl KeyFile {
     fn validate(self) -> Result<TpmSettings, ConfigError> {
         let tcti = self.tcti.unwrap_or_else(|| TCTI.to_owned());
         if tcti.is_empty() || tcti.starts_with('-') || tcti.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            return Err(ConfigError::Value {
-                key: "key.tcti",
-                why: "write it as tpm2-tools name it, such as device:/dev/tpmrm0",
-            });
+            return Err(ConfigError::value(
+                "key.tcti",
+                "write it as tpm2-tools name it, such as device:/dev/tpmrm0",
+            ));
         }
         Ok(TpmSettings { tpm: self.tpm, tcti })
     }
@@ -159,6 +164,7 @@ struct LinkFile {
 #[serde(default, deny_unknown_fields)]
 struct DiagnosisFile {
     deny: Option<PathBuf>,
+    answer_s: Option<u16>,
     helpers: Option<PathBuf>,
 }
 
@@ -173,7 +179,7 @@ struct ProxyFile {
 
 impl ProxyFile {
     fn validate(self) -> Result<Proxy, ConfigError> {
-        let fault = |key, why| Err(ConfigError::Value { key, why });
+        let fault = |key, why| Err(ConfigError::value(key, why));
         if self.url.as_ref().is_some_and(|u| !u.starts_with("http://") || u.contains('@')) {
             return fault("proxy.url", "write http://name:port; name and password have keys of their own");
         }
@@ -198,11 +204,15 @@ struct DeskFile {
     port: u16,
 }
 
-fn absolute(key: &'static str, path: Option<PathBuf>, usual: &str) -> Result<PathBuf, ConfigError> {
+/// A path from the root, or the usual one.
+///
+/// # Errors
+/// [`ConfigError::Value`].
+pub fn absolute(key: &'static str, path: Option<PathBuf>, usual: &str) -> Result<PathBuf, ConfigError> {
     match path {
         None => Ok(PathBuf::from(usual)),
         Some(path) if path.is_absolute() => Ok(path),
-        Some(_) => Err(ConfigError::Value { key, why: "write the whole path, from /" }),
+        Some(_) => Err(ConfigError::value(key, "write the whole path, from /")),
     }
 }
 
@@ -210,7 +220,7 @@ impl DeskFile {
     fn validate(self) -> Result<Desk, ConfigError> {
         let browser = self.browser.unwrap_or_else(|| BROWSER.map(str::to_owned).to_vec());
         if browser.first().is_some_and(|program| !program.starts_with('/')) {
-            return Err(ConfigError::Value { key: "desk.browser", why: "write the program's whole path, from /" });
+            return Err(ConfigError::value("desk.browser", "write the program's whole path, from /"));
         }
         Ok(Desk {
             browser,
@@ -245,37 +255,51 @@ pub enum ConfigError {
         /// The key.
         key: &'static str,
         /// What is wrong and what would be right.
-        why: &'static str,
+        why: Cow<'static, str>,
     },
     /// The controller's address.
     #[error("`{0}` is not a controller address; write https://name:port")]
     Address(String),
 }
 
+impl ConfigError {
+    /// A value that makes no sense.
+    pub fn value(key: &'static str, why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Value { key, why: why.into() }
+    }
+}
+
+/// A file as it is written. Without `file` it is `usual`, and nothing is written if that is not there.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn read<F: DeserializeOwned + Default>(file: Option<&Path>, usual: &str) -> Result<F, ConfigError> {
+    let path = file.unwrap_or(Path::new(usual));
+    match std::fs::read_to_string(path) {
+        Ok(text) => toml::from_str(&text).map_err(|e| ConfigError::Parse(path.into(), e)),
+        Err(e) if file.is_none() && e.kind() == std::io::ErrorKind::NotFound => Ok(F::default()),
+        Err(e) => Err(ConfigError::Read(path.into(), e)),
+    }
+}
+
 impl Config {
     /// Reads and validates. Without `file` the default one is read if it exists.
     pub fn load(file: Option<&Path>, state: Option<&Path>) -> Result<Self, ConfigError> {
-        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
-        let parsed = match std::fs::read_to_string(path) {
-            Ok(text) => toml::from_str(&text).map_err(|e| ConfigError::Parse(path.into(), e))?,
-            Err(e) if file.is_none() && e.kind() == std::io::ErrorKind::NotFound => File::default(),
-            Err(e) => return Err(ConfigError::Read(path.into(), e)),
-        };
-        Self::validate(parsed, state)
+        Self::validate(read(file, DEFAULT_FILE)?, state)
     }
 
     fn validate(file: File, state: Option<&Path>) -> Result<Self, ConfigError> {
         let falling = |key, value: Option<[u64; 2]>, default| match value {
             None => Ok(default),
             Some([warn, crit]) if crit <= warn && warn < 100 => Ok((warn, crit)),
-            Some(_) => Err(ConfigError::Value { key, why: "write [warn, crit] in per cent, the second not larger" }),
+            Some(_) => Err(ConfigError::value(key, "write [warn, crit] in per cent, the second not larger")),
         };
         let celsius = match file.checks.celsius {
             None => (85.0, 95.0),
             Some([warn, crit]) if 0.0 < warn && warn <= crit && crit < 150.0 => (warn, crit),
             Some(_) => {
                 let why = "write [warn, crit] in degrees, the second not smaller";
-                return Err(ConfigError::Value { key: "checks.celsius", why });
+                return Err(ConfigError::value("checks.celsius", why));
             }
         };
         Ok(Self {
@@ -285,6 +309,11 @@ impl Config {
             celsius,
             desk: file.desk.validate()?,
             deny: absolute("diagnosis.deny", file.diagnosis.deny, DEFAULT_DENY)?,
+            answer: match file.diagnosis.answer_s.unwrap_or(ANSWER_S) {
+                // The controller waits no longer than that.
+                s @ 1..=ANSWER_S => Duration::from_secs(s.into()),
+                _ => return Err(ConfigError::value("diagnosis.answer_s", "write 1 to 30 seconds")),
+            },
             helpers: absolute("diagnosis.helpers", file.diagnosis.helpers, tram_wire::helper::FOLDER)?,
             key: file.key.validate()?,
             proxy: file.proxy.map(ProxyFile::validate).transpose()?,
@@ -292,7 +321,7 @@ impl Config {
                 None => Duration::from_secs(1800),
                 Some(s @ 1..=86_400) => Duration::from_secs(s),
                 Some(_) => {
-                    return Err(ConfigError::Value { key: "link.upgrade_again_s", why: "write 1 to 86400 seconds" });
+                    return Err(ConfigError::value("link.upgrade_again_s", "write 1 to 86400 seconds"));
                 }
             },
         })
@@ -373,6 +402,7 @@ mod tests {
             ("[desk]\nremote_viewer = \"viewer\"", "desk.remote_viewer"),
             ("[diagnosis]\ndeny = \"deny\"", "diagnosis.deny"),
             ("[diagnosis]\nhelpers = \"run\"", "diagnosis.helpers"),
+            ("[diagnosis]\nanswer_s = 31", "diagnosis.answer_s"),
             ("[desk]\ngateways = [\"gw1\"]", "gw1"),
             ("[key]\ntpm = \"maybe\"", "tpm"),
             ("[key]\ntcti = \"-x\"", "key.tcti"),

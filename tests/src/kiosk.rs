@@ -8,7 +8,8 @@ use std::process::Child;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
 use tram_controller::domain::session::Policy;
 use tram_controller::identity::secret::Secret;
 use tram_controller::store::Store;
@@ -45,10 +46,22 @@ impl Desk {
     /// # Errors
     /// If the screen or the agent can't be started.
     pub fn start(story: &'static str, state: &Path, folder: &Path) -> Result<Self> {
+        Self::start_with(story, state, folder, &[])
+    }
+
+    /// The same with a page that can be read: see [`Desk::reads`].
+    ///
+    /// # Errors
+    /// If the screen or the agent can't be started.
+    pub fn start_readable(story: &'static str, state: &Path, folder: &Path) -> Result<Self> {
+        Self::start_with(story, state, folder, &["--remote-debugging-port=0"])
+    }
+
+    fn start_with(story: &'static str, state: &Path, folder: &Path, more: &[&str]) -> Result<Self> {
         let screen = Screen::start()?;
         let config = folder.join("agent.toml");
         let flags = ["--kiosk", "--no-sandbox", "--incognito", "--no-first-run", "--noerrdialogs", "--disable-gpu"];
-        let words: Vec<String> = ["/usr/bin/chromium"].iter().chain(&flags).map(|w| format!("\"{w}\"")).collect();
+        let words: Vec<String> = ["/usr/bin/chromium"].iter().chain(&flags).chain(more).map(|w| format!("\"{w}\"")).collect();
         fs::write(&config, format!("[desk]\nbrowser = [{}]\n", words.join(", ")))?;
         let log = fs::File::create(folder.join("agent.log"))?;
         let agent = screen
@@ -145,6 +158,42 @@ impl Desk {
             Ok((so(cause) && last["version"] == last["drawn"]).then_some(()))
         })
         .with_context(|| last.to_string())
+    }
+
+    /// What an element of the page shows, as the browser has laid it out; empty if it is hidden. Only of a desk that was
+    /// started for this.
+    ///
+    /// # Errors
+    /// If the browser can't be asked, or has no such element.
+    pub fn reads(&self, element: &str) -> Result<String> {
+        let port = fs::read_to_string(self.folder.join("tram-desk/browser/DevToolsActivePort"))?;
+        let (port, path) = port.trim().split_once('\n').context("a port and a path")?;
+        let stream = TcpStream::connect(("127.0.0.1", port.parse::<u16>()?))?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let mut browser = Asked { socket: client(format!("ws://127.0.0.1:{port}{path}"), stream)?.0, n: 0 };
+        let all = browser.ask("Target.getTargets", None, &json!({}))?;
+        let page = all["targetInfos"].as_array().into_iter().flatten().find(|t| t["title"] == "Tram desk");
+        let page = json!({"targetId": page.context("no page")?["targetId"], "flatten": true});
+        let session = browser.ask("Target.attachToTarget", None, &page)?["sessionId"].take();
+        // What is hidden has its text all the same.
+        let shown = format!("((e) => e.checkVisibility() ? e.innerText : '')(document.querySelector({}))", json!(element));
+        let question = json!({"expression": shown});
+        let said = browser.ask("Runtime.evaluate", Some(&session), &question)?;
+        Ok(said["result"]["value"].as_str().with_context(|| said.to_string())?.to_owned())
+    }
+
+    /// Waits until an element of the page says this.
+    ///
+    /// # Errors
+    /// If it never does.
+    pub fn until_reads(&self, element: &str, words: &str) -> Result<()> {
+        let mut last = String::new();
+        wait(words, || {
+            // The page may be on its way to the screen.
+            last = self.reads(element).unwrap_or_else(|e| e.to_string());
+            Ok(last.contains(words).then_some(()))
+        })
+        .with_context(|| last)
     }
 
     /// Keeps a picture of the screen.
@@ -269,6 +318,32 @@ impl Desk {
             secrets.iter().find(|s| holds(&bytes, s)).map(|s| format!("{} holds {s}", place.display()))
         };
         places.iter().filter_map(found).collect()
+    }
+}
+
+/// A browser's own way to be asked things.
+struct Asked {
+    socket: WebSocket<TcpStream>,
+    n: u64,
+}
+
+impl Asked {
+    fn ask(&mut self, method: &str, session: Option<&Value>, params: &Value) -> Result<Value> {
+        self.n += 1;
+        let mut question = json!({"id": self.n, "method": method, "params": params});
+        if let Some(session) = session {
+            question["sessionId"] = session.clone();
+        }
+        self.socket.send(Message::text(question.to_string()))?;
+        loop {
+            // What it tells unasked comes in between.
+            let Message::Text(text) = self.socket.read()? else { continue };
+            let mut answer: Value = serde_json::from_str(&text)?;
+            if answer["id"] == self.n {
+                anyhow::ensure!(answer["error"].is_null(), "{method}: {answer}");
+                return Ok(answer["result"].take());
+            }
+        }
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) enum Said {
 }
 
 /// Asks, or tells, as the order's class wants it.
-pub(super) async fn officer(order: &Order, socket: &Path) -> Said {
+pub(super) async fn officer(order: &Order, socket: &Path, answer: Duration) -> Said {
     let consent = order.work.class().consent();
     if consent == Consent::None {
         return Said::Yes;
@@ -62,9 +62,9 @@ pub(super) async fn officer(order: &Order, socket: &Path) -> Said {
         action: order.work.name().to_owned(),
         who: order.by.clone(),
         why: order.why.clone(),
-        left_s: ANSWER_S,
+        left_s: u16::try_from(answer.as_secs()).unwrap_or(ANSWER_S),
     };
-    let within = if question.ask { Duration::from_secs(ANSWER_S.into()) + SLACK } else { SLACK };
+    let within = if question.ask { answer + SLACK } else { SLACK };
     let answer = timeout(within, put(&question, socket)).await.ok().flatten();
     match (question.ask, answer) {
         // Told, or nobody there to be told: nothing is lost by that, the ledger has it.

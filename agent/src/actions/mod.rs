@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tram_wire::bandwidth::Arrived;
 use tram_wire::check::{CheckState, Finding};
-use tram_wire::diagnosis::{AT_ONCE, Action, News, Order, OrderNews, Refused, SignedOrder};
+use tram_wire::diagnosis::{ANSWER_S, AT_ONCE, Action, News, Order, OrderNews, Refused, SignedOrder};
 use tram_wire::ids::{EndpointId, OrderId};
 
 pub use consent::{Answer, Question, SOCKET};
@@ -214,6 +214,8 @@ pub struct Orders {
     send: mpsc::Sender<OrderNews>,
     news: mpsc::Receiver<OrderNews>,
     socket: std::path::PathBuf,
+    /// How long the officer has.
+    answer: Duration,
 }
 
 impl Orders {
@@ -222,7 +224,13 @@ impl Orders {
     pub fn new(state: &std::path::Path, deny: &std::path::Path, endpoint: EndpointId) -> Self {
         let (send, news) = mpsc::channel(64);
         let gate = Gate::open(state, deny, endpoint);
-        Self { gate, running: Vec::new(), alive: Arc::default(), send, news, socket: state.join(SOCKET) }
+        Self { gate, running: Vec::new(), alive: Arc::default(), send, news, socket: state.join(SOCKET), answer: Duration::from_secs(ANSWER_S.into()) }
+    }
+
+    /// With less time for the officer than the usual half minute.
+    #[must_use]
+    pub fn answered_within(self, answer: Duration) -> Self {
+        Self { answer, ..self }
     }
 
     /// Takes over what proves orders.
@@ -282,6 +290,7 @@ impl Orders {
             alive: self.alive.clone(),
             send: self.send.clone(),
             socket: self.socket.clone(),
+            answer: self.answer,
         };
         let task = tokio::spawn(job.run());
         self.running.push(Running { id, cancel, task });

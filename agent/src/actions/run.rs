@@ -32,6 +32,8 @@ pub(super) struct Job<H> {
     pub(super) alive: Arc<AtomicUsize>,
     pub(super) send: mpsc::Sender<OrderNews>,
     pub(super) socket: PathBuf,
+    /// How long the officer has.
+    pub(super) answer: Duration,
 }
 
 enum Heard {
@@ -97,7 +99,7 @@ impl<H: Host + Send + 'static> Job<H> {
             tell.tell(News::Asking).await;
         }
         let said = tokio::select! {
-            said = consent::officer(&self.order, &self.socket) => said,
+            said = consent::officer(&self.order, &self.socket, self.answer) => said,
             () = self.cancel.notified() => {
                 return tell.tell(News::Ended { outcome: Outcome::Cancelled }).await;
             }

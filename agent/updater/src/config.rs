@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use tram_agent::config::{ConfigError, absolute, read};
 
 use crate::proof::Keys;
 
@@ -47,48 +48,24 @@ pub struct Config {
     pub keep_port: u16,
 }
 
-/// Why a configuration can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file can't be read.
-    #[error("{0} can't be read: {1}")]
-    Read(PathBuf, std::io::Error),
-    /// It isn't TOML, or has a key or value that is not known.
-    #[error("{0}: {1}")]
-    Parse(PathBuf, toml::de::Error),
-    /// A value makes no sense.
-    #[error("{0}: {1}")]
-    Value(&'static str, String),
-}
-
 impl Config {
     /// Reads and validates. Without `file` the default one is read if it exists.
     ///
     /// # Errors
     /// [`ConfigError`].
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::of(toml::from_str(&text).map_err(|e| ConfigError::Parse(path.into(), e))?),
-            Err(e) if file.is_none() && e.kind() == std::io::ErrorKind::NotFound => Self::of(File::default()),
-            Err(e) => Err(ConfigError::Read(path.into(), e)),
-        }
+        Self::of(read(file, DEFAULT_FILE)?)
     }
 
     fn of(f: File) -> Result<Self, ConfigError> {
         let seconds = |key, value: Option<u64>, usual: u64, most: u64| match value.unwrap_or(usual) {
             n if (1..=most).contains(&n) => Ok(Duration::from_secs(n)),
-            _ => Err(ConfigError::Value(key, format!("give 1 to {most} seconds"))),
+            _ => Err(ConfigError::value(key, format!("give 1 to {most} seconds"))),
         };
-        let whole = |key, path: Option<PathBuf>, usual: &str| {
-            let path = path.unwrap_or_else(|| usual.into());
-            let why = || ConfigError::Value(key, "write the whole path, from /".to_owned());
-            path.is_absolute().then_some(path).ok_or_else(why)
-        };
-        let keys = Keys::new(&f.keys, f.signatures.unwrap_or(2)).map_err(|why| ConfigError::Value("keys", why))?;
+        let keys = Keys::new(&f.keys, f.signatures.unwrap_or(2)).map_err(|why| ConfigError::value("keys", why))?;
         Ok(Self {
-            state: whole("state", f.state, DEFAULT_STATE)?,
-            packaged: whole("packaged", f.packaged, DEFAULT_PACKAGED)?,
+            state: absolute("state", f.state, DEFAULT_STATE)?,
+            packaged: absolute("packaged", f.packaged, DEFAULT_PACKAGED)?,
             keys,
             start_within: seconds("start_seconds", f.start_seconds, 45, 3600)?,
             report_within: seconds("report_seconds", f.report_seconds, 1800, 86_400)?,
@@ -103,13 +80,13 @@ impl Config {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Config, String> {
+    fn parsed(text: &str) -> Result<Config, String> {
         Config::of(toml::from_str(text).map_err(|e| e.to_string())?).map_err(|e| e.to_string())
     }
 
     #[test]
     fn nothing_written_trusts_nobody() {
-        let c = read("").unwrap();
+        let c = parsed("").unwrap();
         assert_eq!((c.state.to_str(), c.keep_port), (Some(DEFAULT_STATE), 7445));
         assert!(!c.keys.can_prove());
     }
@@ -124,7 +101,7 @@ mod tests {
         let shown = taken_in.collect::<Vec<_>>().join("\n");
         assert!(shown.contains("\nkeep_port = "), "{shown}");
         for text in [shipped, &shown] {
-            assert_eq!(format!("{:?}", read(text).unwrap()), format!("{:?}", read("").unwrap()));
+            assert_eq!(format!("{:?}", parsed(text).unwrap()), format!("{:?}", parsed("").unwrap()));
         }
     }
 
@@ -140,7 +117,7 @@ mod tests {
             ("start_seconds = 0".to_owned(), "start_seconds"),
             ("stat = 1".to_owned(), "stat"),
         ] {
-            let why = read(&bad).unwrap_err();
+            let why = parsed(&bad).unwrap_err();
             assert!(why.contains(names), "{bad}: {why}");
         }
     }

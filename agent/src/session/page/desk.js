@@ -16,6 +16,9 @@ let language = localStorage.getItem("language") === "en" ? "en" : "vi";
 let news = { version: -1, view: { phase: "signing", cause: "looking" } };
 let lostSince = 0;
 let answerBy = 0;
+let orderBy = 0;
+// Where the keyboard stood before the question came.
+let cameFrom = null;
 let phaseShown = "";
 // The code that was hidden by the officer.
 let hidden = "";
@@ -152,14 +155,21 @@ function enrolling(view) {
 function ordered(view) {
   const o = view.order;
   const before = $("order").hidden;
+  // Who typed when it came goes on where they were.
+  if (!o && $("order").contains(document.activeElement)) (cameFrom?.isConnected ? cameFrom : $("title")).focus();
   $("order").hidden = !o;
   if (!o) return;
   const what = text(`order_${o.action}`) ?? text("order_other", { action: o.action });
   show("order-title", text(o.ask ? "order_asks" : "order_does", { who: o.who, what }));
   show("order-why", text("asked_why", { why: o.why }));
+  const left = Math.max(0, Math.round((orderBy - Date.now()) / 1000));
+  show("order-left", o.ask ? text("order_left", { time: duration(left) }) : "");
   $("order-allow").hidden = $("order-refuse").hidden = !o.ask;
   // On the sentence, never on a button: who types would press it.
-  if (before && o.ask) $("order-title").focus();
+  if (before && o.ask) {
+    cameFrom = document.activeElement;
+    $("order-title").focus();
+  }
 }
 
 const phaseTitle = (view) => (view.phase === "lost" && view.gateway_lost ? "phase_gateway_lost" : `phase_${view.phase}`);
@@ -246,11 +256,13 @@ $("call-hide").addEventListener("click", () => {
 
 // One key says no and leads back to the desktop: who types will not say yes by it.
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && news.view.phase === "asked") send("/api/action", { do: "refuse" }).catch(() => {});
+  if (event.key !== "Escape") return;
+  if (news.view.order?.ask) send("/api/action", { do: "order_refuse" }).catch(() => {});
+  else if (news.view.phase === "asked") send("/api/action", { do: "refuse" }).catch(() => {});
 });
 
 setInterval(() => {
-  if (["lost", "asked"].includes(news.view.phase)) render();
+  if (["lost", "asked"].includes(news.view.phase) || news.view.order?.ask) render();
 }, 1000);
 
 async function follow() {
@@ -259,7 +271,11 @@ async function follow() {
       const answer = await fetch(`/api/view?after=${news.version}`, { headers: { "x-tram-desk": secret } });
       if (!answer.ok) throw new Error(String(answer.status));
       const before = news.view.phase;
+      const asked = JSON.stringify(news.view.order);
       news = await answer.json();
+      const { order } = news.view;
+      // Told once, when it begins; the same question may come again.
+      if (order?.ask && (JSON.stringify(order) !== asked || orderBy < Date.now())) orderBy = Date.now() + order.left_s * 1000;
       if (news.view.phase === "asked") answerBy = Date.now() + news.view.assist.left_s * 1000;
       if (news.view.phase === "lost" && before !== "lost") lostSince = Date.now();
       if (news.view.phase === "waiting" && before !== "waiting") $("username").value = "";
