@@ -42,11 +42,18 @@ impl Office {
         self.world.until("it is linked", |_| Ok(device.link()?["state"] == "up"))
     }
 
-    fn ask(&self, why: &str) -> Result<String> {
+    /// As soon as the computer is taken for linked.
+    fn ask(&mut self, why: &str) -> Result<String> {
         let body = json!({"action": "reset_viewer", "arguments": {}, "reason": why});
-        let (status, d) = self.support.post(&format!("/api/v1/endpoints/{}/diagnoses", self.id), &body)?;
-        ensure!(status == 200, "{status} {d}");
-        Ok(d["id"].as_str().context("an id")?.to_owned())
+        let (support, path) = (&self.support, format!("/api/v1/endpoints/{}/diagnoses", self.id));
+        let mut asked = Value::Null;
+        self.world.until("it may be asked", |_| {
+            let (status, d) = support.post(&path, &body)?;
+            ensure!(status == 200 || d["code"] == "Q-104", "{status} {d}");
+            asked = d;
+            Ok(status == 200)
+        })?;
+        Ok(asked["id"].as_str().context("an id")?.to_owned())
     }
 
     fn until(&mut self, id: &str, state: &str) -> Result<Value> {

@@ -18,7 +18,11 @@ startI18n()
 
 const client = new QueryClient({
   defaultOptions: {
+    // Without a line everything waits in silence otherwise, and is sent when nobody expects it any more.
+    mutations: { networkMode: 'always' },
     queries: {
+      networkMode: 'always',
+      refetchOnReconnect: true,
       staleTime: 30_000,
       // A refusal will not change by asking again; a lost line may.
       retry: (count, error) => count < 2 && !(error instanceof Problem && error.status >= 400 && error.status < 500),

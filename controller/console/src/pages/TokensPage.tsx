@@ -22,6 +22,7 @@ export function TokensPage() {
   const { t } = useTranslation()
   const format = useFormat()
   const [creating, setCreating] = useState(false)
+  const [shown, setShown] = useState(false)
   const query = useQuery({ queryKey: keys.tokens, queryFn: calls.tokens })
   const columns = useMemo<ColumnDef<Token>[]>(
     () => [
@@ -75,7 +76,10 @@ export function TokensPage() {
       title={t('nav.tokens')}
       lead={t('token.lead')}
       actions={
-        <Button leftSection={<Icon name="plus" />} onClick={() => setCreating(true)}>
+        <Button leftSection={<Icon name="plus" />} onClick={() => {
+            setShown(false)
+            setCreating(true)
+          }}>
           {t('token.create')}
         </Button>
       }
@@ -99,17 +103,18 @@ export function TokensPage() {
         opened={creating}
         onClose={() => setCreating(false)}
         title={t('token.create')}
-        // The token is shown once: a stray click beside it must not throw it away.
+        // The token is shown once: neither a stray click beside it nor a stray key must throw it away.
         closeOnClickOutside={false}
+        closeOnEscape={!shown}
         closeButtonProps={{ 'aria-label': t('common.close') }}
       >
-        <TokenForm onClose={() => setCreating(false)} />
+        <TokenForm onShown={setShown} onClose={() => setCreating(false)} />
       </Modal>
     </Page>
   )
 }
 
-function TokenForm({ onClose }: { onClose: () => void }) {
+function TokenForm({ onShown, onClose }: { onShown: (shown: boolean) => void; onClose: () => void }) {
   const { t } = useTranslation()
   const client = useQueryClient()
   const form = useForm({
@@ -129,7 +134,10 @@ function TokenForm({ onClose }: { onClose: () => void }) {
   })
   const create = useMutation({
     mutationFn: calls.createToken,
-    onSuccess: () => void client.invalidateQueries({ queryKey: keys.tokens }),
+    onSuccess: () => {
+      onShown(true)
+      void client.invalidateQueries({ queryKey: keys.tokens })
+    },
     onError: (error) => form.setErrors(fieldErrors(t, asProblem(error))),
   })
   if (create.data) return <Created token={create.data} onClose={onClose} />
@@ -155,8 +163,8 @@ function TokenForm({ onClose }: { onClose: () => void }) {
           error={form.errors.site_code}
         />
         <SimpleGrid cols={2}>
-          <NumberInput label={t('token.count')} min={1} max={500} clampBehavior="none" {...form.getInputProps('count')} />
-          <NumberInput label={t('token.hours')} min={1} max={720} clampBehavior="none" {...form.getInputProps('ttl_hours')} />
+          <NumberInput label={t('token.count')} min={1} max={500} clampBehavior="none" allowDecimal={false} {...form.getInputProps('count')} />
+          <NumberInput label={t('token.hours')} min={1} max={720} clampBehavior="none" allowDecimal={false} {...form.getInputProps('ttl_hours')} />
         </SimpleGrid>
         <Select
           label={t('token.approval')}

@@ -11,6 +11,10 @@ export function ErrorPanel({ error, onRetry, title }: { error: unknown; onRetry?
   const { t } = useTranslation()
   const phone = useSupportPhone()
   const problem = asProblem(error)
+  const said = useNamed()
+  // One fault that says no more than the sentence above it.
+  const [first, ...more] = problem.faults
+  const same = first !== undefined && more.length === 0 && first.code === problem.code && !said(first)
   return (
     <Alert
       role="alert"
@@ -25,7 +29,7 @@ export function ErrorPanel({ error, onRetry, title }: { error: unknown; onRetry?
     >
       <Stack gap="xs" align="flex-start">
         <Text size="sm">{problemText(t, error)}</Text>
-        {problem.faults.length > 0 && <FaultList error={error} />}
+        {first && !same && <FaultList error={error} />}
         <Group gap="sm">
           {onRetry && (
             <Button size="compact-sm" variant="default" onClick={onRetry}>
@@ -42,11 +46,16 @@ export function ErrorPanel({ error, onRetry, title }: { error: unknown; onRetry?
   )
 }
 
+/** Whether a fault has a sentence of its own for its field, which then says what the field is. */
+function useNamed() {
+  const { i18n } = useTranslation()
+  return (fault: Fault) => i18n.exists(`errors.${fault.code}_${fault.at}`)
+}
+
 export function FaultList({ error }: { error: unknown }) {
-  const { t, i18n } = useTranslation()
+  const { t } = useTranslation()
+  const named = useNamed()
   const faults = asProblem(error).faults
-  // A sentence of its own says what the field is, too.
-  const named = (fault: Fault) => i18n.exists(`errors.${fault.code}_${fault.at}`)
   return (
     <div
       tabIndex={0}
