@@ -85,10 +85,7 @@ impl KeyFile {
     fn validate(self) -> Result<TpmSettings, ConfigError> {
         let tcti = self.tcti.unwrap_or_else(|| TCTI.to_owned());
         if tcti.is_empty() || tcti.starts_with('-') || tcti.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            return Err(ConfigError::value(
-                "key.tcti",
-                "write it as tpm2-tools name it, such as device:/dev/tpmrm0",
-            ));
+            return Err(ConfigError::value("key.tcti", "write it as tpm2-tools name it, such as device:/dev/tpmrm0"));
         }
         Ok(TpmSettings { tpm: self.tpm, tcti })
     }

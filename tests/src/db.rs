@@ -3,8 +3,8 @@
 //! PostgreSQL is the real server: one cluster per test process, made by `initdb` in a temporary folder,
 //! one database per test. It ends with the process, and its folder goes then, however the process ended.
 
-use std::path::{Path, PathBuf};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -215,7 +215,8 @@ fn sweep() {
     for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
         let folder = entry.path();
         let ours = entry.file_name().to_str().is_some_and(|n| n.starts_with(PREFIX));
-        let runs = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.trim() == "postgres");
+        let runs =
+            |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.trim() == "postgres");
         let age = entry.metadata().ok().and_then(|m| m.modified().ok()?.elapsed().ok());
         if ours && !postmaster(&folder).is_some_and(runs) && age.is_some_and(|a| a > FRESH) {
             // Another process may be at it, too.

@@ -61,7 +61,8 @@ impl Desk {
         let screen = Screen::start()?;
         let config = folder.join("agent.toml");
         let flags = ["--kiosk", "--no-sandbox", "--incognito", "--no-first-run", "--noerrdialogs", "--disable-gpu"];
-        let words: Vec<String> = ["/usr/bin/chromium"].iter().chain(&flags).chain(more).map(|w| format!("\"{w}\"")).collect();
+        let words: Vec<String> =
+            ["/usr/bin/chromium"].iter().chain(&flags).chain(more).map(|w| format!("\"{w}\"")).collect();
         fs::write(&config, format!("[desk]\nbrowser = [{}]\n", words.join(", ")))?;
         let log = fs::File::create(folder.join("agent.log"))?;
         let agent = screen
@@ -176,7 +177,8 @@ impl Desk {
         let page = json!({"targetId": page.context("no page")?["targetId"], "flatten": true});
         let session = browser.ask("Target.attachToTarget", None, &page)?["sessionId"].take();
         // What is hidden has its text all the same.
-        let shown = format!("((e) => e.checkVisibility() ? e.innerText : '')(document.querySelector({}))", json!(element));
+        let shown =
+            format!("((e) => e.checkVisibility() ? e.innerText : '')(document.querySelector({}))", json!(element));
         let question = json!({"expression": shown});
         let said = browser.ask("Runtime.evaluate", Some(&session), &question)?;
         Ok(said["result"]["value"].as_str().with_context(|| said.to_string())?.to_owned())

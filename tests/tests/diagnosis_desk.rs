@@ -78,7 +78,9 @@ fn asked(desk: &Desk, why: &str) -> Result<()> {
     desk.until_reads("#order-title", "support (bộ phận hỗ trợ) xin phép: đặt lại chương trình xem máy ảo")?;
     desk.until_front("Tram desk")?;
     let said = desk.reads("#order")?;
-    for words in [&format!("Lý do: {why}"), "giây để trả lời", "Không trả lời là không đồng ý", "Đồng ý", "Không đồng ý"] {
+    for words in
+        [&format!("Lý do: {why}"), "giây để trả lời", "Không trả lời là không đồng ý", "Đồng ý", "Không đồng ý"]
+    {
         ensure!(said.contains(words), "{words}: {said}");
     }
     Ok(())

@@ -224,7 +224,15 @@ impl Orders {
     pub fn new(state: &std::path::Path, deny: &std::path::Path, endpoint: EndpointId) -> Self {
         let (send, news) = mpsc::channel(64);
         let gate = Gate::open(state, deny, endpoint);
-        Self { gate, running: Vec::new(), alive: Arc::default(), send, news, socket: state.join(SOCKET), answer: Duration::from_secs(ANSWER_S.into()) }
+        Self {
+            gate,
+            running: Vec::new(),
+            alive: Arc::default(),
+            send,
+            news,
+            socket: state.join(SOCKET),
+            answer: Duration::from_secs(ANSWER_S.into()),
+        }
     }
 
     /// With less time for the officer than the usual half minute.

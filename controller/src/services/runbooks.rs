@@ -15,8 +15,8 @@ use crate::domain::access::Role;
 use crate::domain::endpoint::EndpointState;
 use crate::domain::runbook::{self, RunState};
 use crate::domain::time::Time;
-use crate::nudge::Kind;
 use crate::identity::shelf::{Book, Refused};
+use crate::nudge::Kind;
 use crate::store::runbooks::{Given, Run};
 use crate::store::{StoreError, Tx};
 
