@@ -11,7 +11,7 @@ use tram_controller::domain::rings::{Rings, RolloutState, UpdateRing};
 use tram_controller::identity::papers::{PaperKey, Purpose, public_keys};
 use tram_controller::identity::releases::Signers;
 use tram_controller::services::updates::{self, Wish};
-use tram_controller::services::{App, Ctx, Error};
+use tram_controller::services::{App, Ctx, Error, endpoints};
 use tram_controller::store::endpoints::Endpoint;
 use tram_tests::db;
 use tram_tests::http::{COMMUNE, ELSEWHERE, TestApi};
@@ -181,6 +181,20 @@ async fn the_next_ring_is_let_in_when_the_one_before_is_well() -> Result<()> {
         // Who comes later gets it, too.
         let late = endpoint(&w.app, "desk-9", ELSEWHERE).await?;
         assert!(w.ask(&late, None).await?.offer.is_some());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn where_the_line_is_paid_by_the_byte_updaters_ask_seldom() -> Result<()> {
+    for db in db::both().await? {
+        let w = World::on(&db).await?;
+        let usual = w.ask(&w.lab, None).await?.again_s;
+        assert_eq!(u64::from(usual), w.app.rings.again.as_secs());
+        endpoints::set_metered(&w.app, &w.ctx(), w.lab.id, Some(true)).await?;
+        let (metered, _) = endpoints::get(&w.app, &w.ctx(), w.lab.id).await?;
+        assert_eq!(w.ask(&metered, None).await?.again_s, usual * 16);
+        assert_eq!(w.ask(&w.other, None).await?.again_s, usual, "another one's line is its own");
     }
     Ok(())
 }

@@ -87,8 +87,9 @@ fn band(name: &str, value: f32) -> f32 {
     match name {
         "cpu" => 10.0,
         "mem_used" | "charge" | "temp" | "wifi_dbm" => 5.0,
-        "load1" => 1.0,
-        "psi_cpu" | "psi_mem" | "psi_io" => 5.0,
+        // Of a busy computer by a share: every minute of it is another one.
+        "load1" => (value.abs() / 4.0).max(1.0),
+        "psi_cpu" | "psi_mem" | "psi_io" => (value.abs() / 4.0).max(5.0),
         "skew_ms" => 1000.0,
         "oom_kills" | "flaps" => 1.0,
         "errors" => 10.0,

@@ -26,6 +26,9 @@ use crate::store::updates::{Member, Release, Told};
 const SILENT: Duration = Duration::from_secs(24 * 3600);
 /// A computer that keeps a copy and was heard within this time is asked first.
 const KEEPER_SEEN: Duration = Duration::from_secs(1800);
+/// Where the line is paid by the byte, computers ask so many times less often: a question costs more than what they
+/// report in a quarter of an hour.
+const METERED_TIMES: u32 = 16;
 /// While a site's copy is on its way, its computers ask again so often.
 const SOON_S: u32 = 60;
 /// Longest reason of an operator, and longest word of an endpoint.
@@ -285,7 +288,7 @@ pub async fn answer(app: &App, at: &Endpoint, ask: &Ask, now: Time) -> Result<An
     }
     let rings = &app.rings;
     let keep = app.store.keeps_for_site(&at.site_code, at.id).await?;
-    let again_s = u32::try_from(rings.again.as_secs()).unwrap_or(u32::MAX).max(1);
+    let again_s = u32::try_from(again(app, at).as_secs()).unwrap_or(u32::MAX).max(1);
     let none = Answer { offer: None, again_s, keep };
     let Some(release) = app.store.release_for(&ask.arch).await? else { return Ok(none) };
     if !matches!(release.state, RolloutState::Running | RolloutState::Done) || release.expires_at <= now.micros() {
@@ -316,6 +319,11 @@ pub async fn answer(app: &App, at: &Endpoint, ask: &Ask, now: Time) -> Result<An
         Peers::At(at) => vec![at],
     };
     Ok(Answer { offer: Some(offer(Some(wait.as_secs()), peers)), ..none })
+}
+
+/// How often this computer's updater asks.
+fn again(app: &App, at: &Endpoint) -> Duration {
+    if at.metered { app.rings.again * METERED_TIMES } else { app.rings.again }
 }
 
 /// Writes down what an updater said; whether a failure was news.
@@ -367,7 +375,7 @@ enum Peers {
 async fn peers(app: &App, at: &Endpoint, release: &Release, now: Time) -> Result<Peers> {
     let Some(keeper) = app.store.keeper_of(&at.site_code, at.id).await? else { return Ok(Peers::None) };
     let seen = now.since(Time::from_micros(keeper.seen_at));
-    let Some(address) = keeper.keeps_at.filter(|_| seen < KEEPER_SEEN.max(app.rings.again * 3)) else {
+    let Some(address) = keeper.keeps_at.filter(|_| seen < KEEPER_SEEN.max(again(app, at) * 3)) else {
         return Ok(Peers::None);
     };
     Ok(if keeper.keeps.as_deref() == Some(release.sha256.as_str()) { Peers::At(address) } else { Peers::Soon })

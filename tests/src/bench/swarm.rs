@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -38,10 +38,14 @@ const ARRIVAL: Duration = Duration::from_secs(25);
 /// Longest wait for all of them.
 const PATIENCE: Duration = Duration::from_secs(240);
 const STEADY: Duration = Duration::from_secs(30);
-const ROWS: [(&str, &str, &str); 3] = [
+/// Between two reports of what changed, and how long the controller is watched while they come.
+const DELTA: Duration = Duration::from_secs(60);
+const REPORTING: Duration = Duration::from_secs(120);
+const ROWS: [(&str, &str, &str); 4] = [
     ("swarm.kib_per_agent", "KiB", "<= 32 KiB"),
     ("swarm.reconnect_10k_s", "s", "<= 60 s, peak/mean < 3"),
     ("silence.noticed_s", "s", "<= 80 s"),
+    ("swarm.cpu_10k", "% core", "<= 50 % of a core"),
 ];
 
 /// The rows whose names are wanted.
@@ -62,6 +66,8 @@ struct Seen {
     welcomes: Mutex<Vec<Instant>>,
     refused: AtomicUsize,
     kept: AtomicUsize,
+    /// They report what changed, too.
+    reports: AtomicBool,
 }
 
 fn own(row: usize, ours: f64, ok: bool, how: String) -> Row {
@@ -97,6 +103,8 @@ async fn measure() -> Result<Vec<Row>> {
     let kib = (rss(pid)? - rss0) / many as f64;
     let memory = format!("{many} links, their reports kept; {load:.1} % of a core while they beat");
 
+    let reporting = reporting(&seen, pid, many).await?;
+
     // The controller dies and is started again at once.
     seen.welcomes.lock().await.clear();
     let before = seen.refused.load(Ordering::Relaxed);
@@ -116,6 +124,7 @@ async fn measure() -> Result<Vec<Row>> {
     let rows = vec![
         own(0, kib, kib <= 32.0 && many == MANY, memory),
         own(1, took, took <= 60.0 && uneven < 3.0 && refused == 0 && many == MANY, back),
+        reporting,
     ];
 
     // All lines end without a word.
@@ -136,6 +145,25 @@ async fn measure() -> Result<Vec<Row>> {
     let noticed = ended.elapsed().as_secs_f64();
     let how = format!("the last of {many} that fell silent at once, after its end");
     Ok(rows.into_iter().chain([own(2, noticed, noticed <= 80.0, how)]).collect())
+}
+
+/// What a minute of reports and beats takes of the controller, as a share of a core.
+async fn reporting(seen: &Seen, pid: u32, many: usize) -> Result<Row> {
+    seen.reports.store(true, Ordering::Relaxed);
+    // Each has its own second of the minute.
+    tokio::time::sleep(DELTA).await;
+    let (cpu0, kept0, began) = (cpu(pid)?, seen.kept.load(Ordering::Relaxed), Instant::now());
+    tokio::time::sleep(REPORTING).await;
+    let took = began.elapsed().as_secs_f64();
+    let (load, kept) = ((cpu(pid)? - cpu0) / took * 100.0, seen.kept.load(Ordering::Relaxed) - kept0);
+    seen.reports.store(false, Ordering::Relaxed);
+    let a_second = kept as f64 / took;
+    // As many must have been kept as there are members, each minute.
+    let all = kept as f64 >= 0.95 * many as f64 * took / DELTA.as_secs_f64();
+    let how = format!(
+        "{many} links, a beat each half minute, a packed delta each minute; {a_second:.0} reports a second kept"
+    );
+    Ok(own(3, load, load <= 50.0 && all && many == MANY, how))
 }
 
 /// Puts endpoints into the controller's database and makes their certificates.
@@ -196,7 +224,19 @@ async fn member(id: EndpointId, to: &Address, config: Arc<rustls::ClientConfig>,
     let mut machine = Machine::new(Duration::ZERO, id.0.as_u128() as u64);
     let mut link: Option<Link> = None;
     let mut batch = 0;
+    let (mut dictionary, mut delta) = (0, begun + DELTA.mul_f64(f64::from(id.0.as_u128() as u16) / 65_536.0));
     loop {
+        if Instant::now() >= delta {
+            delta += DELTA;
+            if let Some(l) = link.as_mut().filter(|_| seen.reports.load(Ordering::Relaxed)) {
+                batch += 1;
+                let message = AgentMessage::Report(Box::new(changed(batch)));
+                if l.send_packed(&message, dictionary).await.is_err() {
+                    link = None;
+                    machine.lost(begun.elapsed());
+                }
+            }
+        }
         while let Some(due) = machine.due(begun.elapsed()) {
             let sent = match (due, &mut link) {
                 (Due::Open, _) => {
@@ -222,7 +262,7 @@ async fn member(id: EndpointId, to: &Address, config: Arc<rustls::ClientConfig>,
                 machine.lost(begun.elapsed());
             }
         }
-        let wake = begun + machine.wake();
+        let wake = delta.min(begun + machine.wake());
         let message = async {
             match &mut link {
                 Some(l) => l.next().await,
@@ -244,7 +284,8 @@ async fn member(id: EndpointId, to: &Address, config: Arc<rustls::ClientConfig>,
                 seen.refused.fetch_add(1, Ordering::Relaxed);
                 link = None;
             }
-            Heard::Plan(_) => {
+            Heard::Plan(plan) => {
+                dictionary = plan.dictionary;
                 batch += 1;
                 let report = AgentMessage::Report(Box::new(keyframe(batch)));
                 if let Some(l) = &mut link
@@ -305,6 +346,13 @@ pub(super) fn keyframe(seq: u64) -> Report {
         checks: (0..36).map(check).collect(),
         ..Record::default()
     };
+    Report { batch: seq, boot: "b".into(), mono_ms: Some(seq), at_ms: wall(), records: vec![record] }
+}
+
+/// What it says each minute: what left its dead band.
+fn changed(seq: u64) -> Report {
+    let gauge = |n: u8| (format!("gauge_{n}"), Some(f32::from(n) + (seq % 7) as f32));
+    let record = Record { seq, mono_ms: seq, at_ms: wall(), gauges: (0..10).map(gauge).collect(), ..Record::default() };
     Report { batch: seq, boot: "b".into(), mono_ms: Some(seq), at_ms: wall(), records: vec![record] }
 }
 

@@ -125,7 +125,23 @@ impl Pc {
     /// # Errors
     /// If it can't be started.
     pub fn start_agent(&mut self) -> Result<()> {
-        self.agent = Some(quiet(Command::new(self.program()).arg("run").arg("--state").arg(self.state()))?);
+        self.start_agent_by(&[])
+    }
+
+    /// Starts the agent by other programs, of which each replaces itself by the next.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn start_agent_by(&mut self, by: &[&str]) -> Result<()> {
+        let mut command = match by.split_first() {
+            None => Command::new(self.program()),
+            Some((first, rest)) => {
+                let mut c = Command::new(first);
+                c.args(rest).arg(self.program());
+                c
+            }
+        };
+        self.agent = Some(quiet(command.arg("run").arg("--state").arg(self.state()))?);
         Ok(())
     }
 
@@ -185,23 +201,30 @@ impl Pc {
         self.json("status.json").is_some_and(|s| s["reported"] == true && s["pid"].as_u64() == pid.map(u64::from))
     }
 
-    /// From the start of the agent until its first report is acknowledged, milliseconds: the middle of nine.
+    /// From the start of the agent until its first report is acknowledged, and of it until it begins to connect,
+    /// milliseconds: the middle of nine.
     ///
     /// # Errors
     /// If none is.
-    pub fn first_report_ms(&mut self) -> Result<f64> {
-        let mut all = Vec::new();
+    pub fn first_report_ms(&mut self) -> Result<(f64, f64)> {
+        let (mut all, mut waits) = (Vec::new(), Vec::new());
         for _ in 0..9 {
-            let begun = Instant::now();
+            let (begun, silent) = (Instant::now(), self.line.bytes());
             self.start_agent()?;
+            let mut connects = None;
             while !self.reported() {
                 ensure!(begun.elapsed() < PATIENCE, "no report: {:?}", self.json("status.json"));
                 std::thread::sleep(Duration::from_millis(1));
+                if connects.is_none() && self.line.bytes() > silent {
+                    connects = Some(begun.elapsed());
+                }
             }
-            all.push(begun.elapsed().as_secs_f64() * 1e3);
+            let took = begun.elapsed();
+            all.push(took.as_secs_f64() * 1e3);
+            waits.push(connects.unwrap_or(took).as_secs_f64() * 1e3);
             self.stop_agent()?;
         }
-        Ok(crate::bench::median(all))
+        Ok((crate::bench::median(all), crate::bench::median(waits)))
     }
 
     fn json(&self, file: &str) -> Option<Value> {

@@ -1,6 +1,7 @@
 //! The known agents: each in the foreground with a folder of its own, and with the far end that it is made for. What they
 //! collect is about what Tram's agent does; how often is as they come, so every one of them is as its makers mean it.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -106,9 +107,16 @@ pub fn all(folder: &Path) -> (Vec<Rival>, Vec<String>) {
     (there, missing)
 }
 
-/// What such a program prints is of no use, and pipes fill up.
+/// Starts a program whose words nobody reads.
 pub fn quiet(command: &mut Command) -> Result<Guard> {
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    Ok(Guard(child.with_context(|| format!("{} can't be started", command.get_program().to_string_lossy()))?))
+}
+
+/// Starts a program whose words are kept for the case that it ends.
+fn kept(command: &mut Command, folder: &Path) -> Result<Guard> {
+    let log = File::create(folder.join("said"))?;
+    let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
     Ok(Guard(child.with_context(|| format!("{} can't be started", command.get_program().to_string_lossy()))?))
 }
 
@@ -138,8 +146,8 @@ fn zabbix_agent(folder: &Path) -> Result<Rival> {
         "LogType=console\nPidFile={at}/pid\nControlSocket={at}/control\nHostname=bench\nServer=127.0.0.1\n\
          ServerActive={server}\nListenIP=127.0.0.1\nListenPort={port}\n"
     );
-    let mut process = quiet(Command::new(PROGRAM).arg("-c").arg(write(&folder, &text)?).arg("-f"))?;
-    heard("zabbix-agent2", &mut process, || values.load(Ordering::Relaxed))?;
+    let mut process = kept(Command::new(PROGRAM).arg("-c").arg(write(&folder, &text)?).arg("-f"), &folder)?;
+    heard(&folder, &mut process, || values.load(Ordering::Relaxed))?;
     let (name, how) = ("zabbix-agent2", "36 items every 60 s, active");
     Ok(Rival { name, how, process, wire, program, parts: 0, _scraper: None })
 }
@@ -162,8 +170,8 @@ fn collectd(folder: &Path, copy: &str, how: &'static str, seconds: u32) -> Resul
     );
     COLLECTD.iter().for_each(|part| text += &format!("LoadPlugin {part}\n"));
     text += &format!("<Plugin network>\n Server \"{}\" \"{}\"\n</Plugin>\n", server.ip(), server.port());
-    let mut process = quiet(Command::new(own).arg("-f").arg("-C").arg(write(&folder, &text)?))?;
-    heard("collectd", &mut process, || wire.bytes())?;
+    let mut process = kept(Command::new(own).arg("-f").arg("-C").arg(write(&folder, &text)?), &folder)?;
+    heard(&folder, &mut process, || wire.bytes())?;
     Ok(Rival { name: "collectd", how, process, wire, program, parts, _scraper: None })
 }
 
@@ -208,13 +216,14 @@ fn write(folder: &Path, text: &str) -> Result<PathBuf> {
 }
 
 /// Waits for its first word: a rival that says nothing would win everything.
-fn heard(name: &str, process: &mut Guard, words: impl Fn() -> u64) -> Result<()> {
+fn heard(folder: &Path, process: &mut Guard, words: impl Fn() -> u64) -> Result<()> {
     let until = Instant::now() + PATIENCE;
     while words() == 0 {
         if let Some(status) = process.0.try_wait()? {
-            anyhow::bail!("{name} ended: {status}");
+            let said = std::fs::read_to_string(folder.join("said")).unwrap_or_default();
+            anyhow::bail!("{status}: {}", said.lines().last().unwrap_or_default());
         }
-        ensure!(Instant::now() < until, "{name} reports nothing");
+        ensure!(Instant::now() < until, "it reports nothing");
         std::thread::sleep(Duration::from_millis(200));
     }
     Ok(())

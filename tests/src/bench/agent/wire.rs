@@ -2,9 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -16,32 +16,72 @@ const UDP: u64 = 28;
 const SEGMENT: u64 = 1448;
 /// Packets without payload that open and close a connection.
 const OPENING_AND_END: u64 = 7;
+/// How long TCP waits for something to send along with an acknowledgement.
+const DELAYED_ACK: Duration = Duration::from_millis(40);
 /// Longest wait for somebody who is asked.
 const WITHIN: Duration = Duration::from_secs(10);
 
 /// What went over a line, both ways.
 #[derive(Clone, Debug, Default)]
-pub struct Count(Arc<AtomicU64>);
+pub struct Count {
+    all: Arc<AtomicU64>,
+    payload: Arc<AtomicU64>,
+}
 
 impl Count {
     /// So far.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.all.load(Ordering::Relaxed)
     }
 
-    /// Payload in packets, and the acknowledgements that come back.
+    /// Of these, without the headers of IP, TCP and UDP and without acknowledgements.
+    #[must_use]
+    pub fn payload(&self) -> u64 {
+        self.payload.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, payload: usize, headers: u64) {
+        self.payload.fetch_add(payload as u64, Ordering::Relaxed);
+        self.all.fetch_add(payload as u64 + headers, Ordering::Relaxed);
+    }
+
+    /// Payload in packets.
     fn tcp(&self, payload: usize) {
-        let payload = payload as u64;
-        self.0.fetch_add(payload + 2 * TCP * payload.div_ceil(SEGMENT), Ordering::Relaxed);
+        self.add(payload, TCP * (payload as u64).div_ceil(SEGMENT));
+    }
+
+    fn acknowledgement(&self) {
+        self.add(0, TCP);
     }
 
     fn udp(&self, payload: usize) {
-        self.0.fetch_add(payload as u64 + UDP, Ordering::Relaxed);
+        self.add(payload, UDP);
     }
 
     fn connection(&self) {
-        self.0.fetch_add(OPENING_AND_END * TCP, Ordering::Relaxed);
+        self.add(0, OPENING_AND_END * TCP);
+    }
+}
+
+/// Acknowledgements of one connection, as TCP sends them: with what goes the other way soon, else after a while alone;
+/// at the latest for the second packet.
+#[derive(Default)]
+struct Acknowledgements {
+    /// Of what came up, and of what came down: since when it is owed.
+    owed: [Option<Instant>; 2],
+}
+
+impl Acknowledgements {
+    /// Something goes up (0) or down (1); how many go alone because of it or did before it.
+    fn passes(&mut self, way: usize, now: Instant) -> u64 {
+        let back = self.owed[1 - way].take();
+        let late = back.is_some_and(|since| now.duration_since(since) > DELAYED_ACK);
+        let second = self.owed[way].take();
+        if second.is_none_or(|since| now.duration_since(since) > DELAYED_ACK) {
+            self.owed[way] = Some(now);
+        }
+        u64::from(late) + u64::from(second.is_some())
     }
 }
 
@@ -56,15 +96,19 @@ pub fn relay(to: SocketAddr, count: &Count) -> Result<SocketAddr> {
         for near in listener.incoming().flatten() {
             let Ok(far) = TcpStream::connect(to) else { continue };
             count.connection();
-            for (mut from, mut to) in [(near.try_clone(), far.try_clone()), (Ok(far), Ok(near))]
+            let owed = Arc::<Mutex<Acknowledgements>>::default();
+            for (way, (mut from, mut to)) in [(near.try_clone(), far.try_clone()), (Ok(far), Ok(near))]
                 .into_iter()
                 .filter_map(|(f, t)| Some((f.ok()?, t.ok()?)))
+                .enumerate()
             {
-                let count = count.clone();
+                let (count, owed) = (count.clone(), owed.clone());
                 std::thread::spawn(move || {
                     let mut buffer = [0; 16_384];
                     while let Ok(n @ 1..) = from.read(&mut buffer) {
                         count.tcp(n);
+                        let alone = owed.lock().map_or(0, |mut o| o.passes(way, Instant::now()));
+                        (0..alone).for_each(|_| count.acknowledgement());
                         if to.write_all(&buffer[..n]).is_err() {
                             break;
                         }
@@ -151,6 +195,7 @@ fn answer(mut stream: TcpStream, items: &[&str], count: &Count) -> Result<u64> {
     packet.extend(body.as_bytes());
     stream.write_all(&packet)?;
     count.tcp(packet.len());
+    count.acknowledgement();
     Ok(values as u64)
 }
 
@@ -202,4 +247,22 @@ fn scrape(at: SocketAddr, path: &str) -> Result<()> {
     let head = page.split(|b| *b == b'\r').next().context("no answer")?;
     ensure!(head.ends_with(b"200 OK") && page.len() > 1000, "{}", String::from_utf8_lossy(head));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_comes_at_once_acknowledges() {
+        let (mut a, t) = (Acknowledgements::default(), Instant::now());
+        let at = |ms| t + Duration::from_millis(ms);
+        assert_eq!(a.passes(0, at(0)), 0);
+        assert_eq!(a.passes(1, at(5)), 0, "with the answer");
+        assert_eq!(a.passes(0, at(30_000)), 1, "the answer's own went alone");
+        assert_eq!(a.passes(0, at(30_001)), 1, "the second packet is acknowledged at once");
+        assert_eq!(a.passes(1, at(30_002)), 0);
+        assert_eq!(a.passes(0, at(60_000)), 1);
+        assert_eq!(a.passes(1, at(60_100)), 1, "too late to go along");
+    }
 }
