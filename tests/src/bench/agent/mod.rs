@@ -136,7 +136,7 @@ fn measure() -> Result<Vec<Row>> {
     }
     watch(&mut all)?;
     table(&all);
-    missing.iter().for_each(|why| println!("not measured: {why}"));
+    missing.iter().for_each(|(name, why)| println!("not measured: {name}: {why}"));
     let per_hour = hourly(&pc, question);
     let mut rows = compared(&all, &missing, per_hour);
     let first = format!(
@@ -226,12 +226,12 @@ fn hourly(pc: &Pc, question: u64) -> (f64, String) {
 }
 
 /// Rows with the best of the rivals beside ours.
-fn compared(all: &[Party<'_>], missing: &[String], (more_kb_h, of_it): (f64, String)) -> Vec<Row> {
+fn compared(all: &[Party<'_>], missing: &[(&str, String)], (more_kb_h, of_it): (f64, String)) -> Vec<Row> {
     let (ours, prober) = (&all[0], &all[1]);
     let row = |(row, unit, goal, most): Goal, mine: f64, of: &dyn Fn(&Party<'_>) -> f64, how: String| {
         let best = all[2..].iter().map(|p| (of(p), &p.name)).min_by(|a, b| a.0.total_cmp(&b.0));
         let anchor = best.as_ref().map(|b| b.0);
-        let without = if missing.is_empty() { String::new() } else { format!("; without {} rivals", missing.len()) };
+        let without: String = missing.iter().map(|(name, _)| format!("; without {name}")).collect();
         let best = best.map_or("no rival".to_owned(), |(_, name)| format!("the best of all: {name}"));
         Row {
             row,

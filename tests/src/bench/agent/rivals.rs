@@ -2,7 +2,7 @@
 //! collect is about what Tram's agent does; how often is as they come, so every one of them is as its makers mean it.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
@@ -88,8 +88,8 @@ pub struct Rival {
     _scraper: Option<Scraper>,
 }
 
-/// Starts all; those that could not be, with the reason.
-pub fn all(folder: &Path) -> (Vec<Rival>, Vec<String>) {
+/// Starts all; those that could not be, each with the reason.
+pub fn all(folder: &Path) -> (Vec<Rival>, Vec<(&'static str, String)>) {
     let tries: [(&'static str, Result<Rival>); 5] = [
         ("prometheus-node-exporter", node_exporter()),
         ("zabbix-agent2", zabbix_agent(folder)),
@@ -101,7 +101,7 @@ pub fn all(folder: &Path) -> (Vec<Rival>, Vec<String>) {
     for (name, tried) in tries {
         match tried {
             Ok(rival) => there.push(rival),
-            Err(e) => missing.push(format!("{name}: {e:#}")),
+            Err(e) => missing.push((name, format!("{e:#}"))),
         }
     }
     (there, missing)
@@ -140,7 +140,9 @@ fn zabbix_agent(folder: &Path) -> Result<Rival> {
     const PROGRAM: &str = "/usr/sbin/zabbix_agent2";
     let (program, wire, folder) = (installed(PROGRAM)?, Count::default(), place(folder, "zabbix")?);
     let (server, values) = zabbix(&ITEMS, &wire)?;
-    let port = free_address()?.port();
+    // Of the ports it takes, one that nobody has.
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = (10_050..32_767).find(free).context("no port below 32767 is free")?;
     let at = folder.display();
     let text = format!(
         "LogType=console\nPidFile={at}/pid\nControlSocket={at}/control\nHostname=bench\nServer=127.0.0.1\n\
