@@ -20,7 +20,7 @@ use crate::actions::Orders;
 use crate::collect::collectors;
 use crate::collect::keeper::Keeper;
 use crate::collect::line::Line;
-use crate::config::{Address, Config, ConfigError};
+use crate::config::{Address, Config, ConfigError, Intercepted};
 use crate::host::{Burst, Host};
 use crate::identity::{self, Identity, IdentityError, Request};
 use crate::ledger::Ledger;
@@ -132,6 +132,10 @@ struct App<H> {
     /// Set by an order that wants everything told anew.
     resend: Arc<AtomicBool>,
     upgrade: Upgrade,
+    /// What becomes of a link where somebody opens TLS on the way.
+    intercepted: Intercepted,
+    /// Answers that were not the controller's, and that nobody was told of yet.
+    forged: u64,
 }
 
 /// What the loop woke up for.
@@ -144,7 +148,7 @@ enum Woke {
     Looked(bool),
     Measured(SocketAddr, Option<Burst>),
     Ordered(OrderNews),
-    /// Whether a WebSocket gets through by now.
+    /// Whether a better way gets through by now.
     Upgrades(bool),
     Stop(GoodbyeReason),
 }
@@ -168,6 +172,8 @@ pub async fn run<H: Host + Send + 'static>(
         orders: Orders::new(&config.state, &config.deny, identity.endpoint_id).answered_within(config.answer),
         resend: Arc::default(),
         upgrade: Upgrade::new(config.upgrade_again),
+        intercepted: config.intercepted,
+        forged: 0,
         findings: Vec::new(),
         tls: tls::link(&identity).map_err(RunError::Tls)?,
         identity,
@@ -213,7 +219,7 @@ pub async fn run<H: Host + Send + 'static>(
         match woke {
             Woke::Timer => {}
             Woke::Opened(opened) => app.opened(opened),
-            Woke::Message(Err(e)) => app.lost(&e.to_string()),
+            Woke::Message(Err(e)) => app.broke(&e),
             Woke::Message(Ok(message)) => app.heard(message),
             Woke::Reported(said) => app.reported(said).await,
             Woke::Looked(new) => app.looked(new),

@@ -45,8 +45,21 @@ pub struct Config {
     pub key: TpmSettings,
     /// How the controller is reached; absent: as the environment says.
     pub proxy: Option<Proxy>,
-    /// How often a WebSocket is tried again where none got through.
+    /// How often the better way is tried again, where no WebSocket got through or TLS was opened on the way.
     pub upgrade_again: Duration,
+    /// What becomes of the link where somebody opens TLS on the way.
+    pub intercepted: Intercepted,
+}
+
+/// What becomes of the link where somebody opens TLS on the way to the controller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Intercepted {
+    /// There is none: nothing is told to whoever it is.
+    #[default]
+    Refuse,
+    /// Requests that are signed at both ends carry it. Whoever opens TLS can read this computer's reports.
+    Signed,
 }
 
 /// Whether the key is in a TPM.
@@ -155,6 +168,7 @@ struct File {
 #[serde(default, deny_unknown_fields)]
 struct LinkFile {
     upgrade_again_s: Option<u64>,
+    intercepted: Intercepted,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -314,6 +328,7 @@ impl Config {
             helpers: absolute("diagnosis.helpers", file.diagnosis.helpers, tram_wire::helper::FOLDER)?,
             key: file.key.validate()?,
             proxy: file.proxy.map(ProxyFile::validate).transpose()?,
+            intercepted: file.link.intercepted,
             upgrade_again: match file.link.upgrade_again_s {
                 None => Duration::from_secs(1800),
                 Some(s @ 1..=86_400) => Duration::from_secs(s),
@@ -384,6 +399,8 @@ mod tests {
         assert_eq!((c.state.to_str(), c.disk_free_percent), (Some(DEFAULT_STATE), (10, 3)));
         assert_eq!(c.desk.remote_viewer.to_str(), Some("/usr/bin/remote-viewer"));
         assert_eq!(parse("[desk]\nbrowser = []").unwrap().desk.browser, [""; 0]);
+        assert_eq!(c.intercepted, Intercepted::Refuse);
+        assert_eq!(parse("[link]\nintercepted = \"signed\"").unwrap().intercepted, Intercepted::Signed);
     }
 
     #[test]
@@ -403,6 +420,8 @@ mod tests {
             ("[desk]\ngateways = [\"gw1\"]", "gw1"),
             ("[key]\ntpm = \"maybe\"", "tpm"),
             ("[key]\ntcti = \"-x\"", "key.tcti"),
+            ("[link]\nintercepted = \"allow\"", "intercepted"),
+            ("[link]\nupgrade_again_s = 0", "link.upgrade_again_s"),
             ("[proxy]\nurl = \"http://a:b@p:1\"", "proxy.url"),
             ("[proxy]\nurl = \"http://p:1\"\nuser = \"a\"", "proxy.user"),
             ("[proxy]\nuser = \"a\"\npassword_file = \"x\"", "proxy.password_file"),

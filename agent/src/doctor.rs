@@ -101,8 +101,12 @@ async fn judge<H: Host + Send + 'static>(
         (facts.rtt, facts.controller) = (rtt, reach);
         // How the running agent gets there only it knows.
         let status = Status::load(&config.state).ok().map(|s| s.link);
-        if facts.controller == Reach::Answers && matches!(status, Some(LinkStatus::Up { by: Some(_), .. })) {
-            facts.controller = Reach::Polled;
+        if let Some(LinkStatus::Up { by: Some(by), .. }) = status {
+            facts.controller = match facts.controller {
+                Reach::Answers if by == "requests" => Reach::Polled,
+                Reach::Blocked("tls_intercepted") if by == "signed" => Reach::Signed,
+                other => other,
+            };
         }
     }
     let mut reporter = Reporter::new(host, config.into());

@@ -338,6 +338,9 @@ fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     println!("controller  {}", status.controller);
     match &status.link {
         LinkStatus::Up { by: None, .. } => println!("link        up"),
+        LinkStatus::Up { by: Some(by), .. } if by == "signed" => {
+            println!("link        up, by signed requests: somebody on the way opens TLS and can read them");
+        }
         LinkStatus::Up { .. } => {
             println!("link        up, by requests: something on the way lets no WebSocket through")
         }

@@ -34,7 +34,7 @@ pub enum LinkStatus {
     Up {
         /// Since when.
         since_ms: i64,
-        /// What carries it, if it is no WebSocket: `requests`.
+        /// What carries it, if it is no WebSocket: `requests`, or `signed` where somebody opens TLS on the way.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<String>,
     },

@@ -159,7 +159,7 @@ async fn serve(
 }
 
 /// A head, byte by byte: nothing behind it is touched.
-async fn head(from: &mut (impl AsyncRead + Unpin)) -> Result<String> {
+pub(crate) async fn head(from: &mut (impl AsyncRead + Unpin)) -> Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(from.read_u8().await?);
@@ -168,7 +168,7 @@ async fn head(from: &mut (impl AsyncRead + Unpin)) -> Result<String> {
     Ok(String::from_utf8(head)?)
 }
 
-fn length(head: &str) -> u64 {
+pub(crate) fn length(head: &str) -> u64 {
     let lower = head.to_lowercase();
     let line = lower.lines().find_map(|l| l.strip_prefix("content-length:").and_then(|n| n.trim().parse().ok()));
     line.unwrap_or(0)

@@ -10,6 +10,7 @@ pub mod gate;
 pub mod gateways;
 pub mod guest;
 pub mod http;
+pub mod inspector;
 pub mod kiosk;
 pub mod links;
 pub mod node;

@@ -1,5 +1,6 @@
 //! The real agent behind proxies of the test's own: one that wants a password, one that wants something else, one that
-//! refuses, one that opens TLS; and before a front that takes the switch to WebSocket away.
+//! refuses, one that opens TLS; before a front that takes the switch to WebSocket away; and where signed requests get through
+//! what opens TLS, whatever it tries.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,8 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use tram_agent::identity::Identity;
 use tram_agent::link::tls;
@@ -17,6 +19,7 @@ use tram_controller::domain::time::Time;
 use tram_controller::identity::ca::DeviceCa;
 use tram_tests::device::{Console, Device, token};
 use tram_tests::front::{Front, Meddling};
+use tram_tests::inspector::{Doing, Inspector};
 use tram_tests::world::World;
 use tram_wire::SERVER_NAME;
 
@@ -283,7 +286,11 @@ fn behind(world: &World, mode: Meddling, config: &str) -> Result<(Device, String
 /// Waits until the link is up, by this.
 fn linked(world: &mut World, device: &Device, console: &Console, id: &str, by: Option<&str>) -> Result<()> {
     let mut last = (Value::Null, Value::Null);
-    let way = if by.is_some() { "poll" } else { "websocket" };
+    let way = match by {
+        None => "websocket",
+        Some("signed") => "signed",
+        Some(_) => "poll",
+    };
     let seen = world.until(&format!("it is linked by {way}"), |_| {
         last = (device.link()?, console.get(&format!("/api/v1/endpoints/{id}"))?.1["link"].clone());
         Ok(last.0["state"] == "up" && last.0["by"].as_str() == by && last.1 == way)
@@ -341,6 +348,137 @@ fn a_front_that_eats_pings_does_not_end_the_link() -> Result<()> {
     })?;
     let now = device.link()?;
     ensure!(now["state"] == "up" && now["since_ms"] == since, "{now}\n{}", device.log());
+    Ok(())
+}
+
+/// An endpoint whose TLS is opened on the way, and who opens it.
+fn inspected(world: &World) -> Result<(Device, String, Inspector)> {
+    let (device, id) = Device::enrolled(world)?;
+    let mut roots = RootCertStore::empty();
+    let mut identity = device.identity()?;
+    let ca = identity["ca_pem"].as_str().context("no authority")?;
+    roots.add(CertificateDer::from_pem_slice(ca.as_bytes())?)?;
+    let client = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let inspector = Inspector::start(firewall()?, world.agents, Arc::new(client))?;
+    identity["controller"] = format!("https://{}", inspector.at).into();
+    device.set_identity(&identity)?;
+    Ok((device, id, inspector))
+}
+
+/// A world that hears endpoints often, and somebody of support.
+fn attentive() -> Result<(World, Console)> {
+    let mut world = World::new()?;
+    world.start_with(&[("TRAM_HEALTH_BEAT_SECONDS", "2"), ("TRAM_HEALTH_REPORT_SECONDS", "3")])?;
+    world.listening()?;
+    let console = Console::sign_in(&world, "support")?;
+    Ok((world, console))
+}
+
+/// How often the controller refused signed requests for this reason.
+fn refusals(world: &World, reason: &str) -> Result<u64> {
+    let mut curl = std::process::Command::new("curl");
+    curl.args(["-sS", "--cacert"]).arg(world.path().join("tls/ca.pem")).arg(format!("https://{}/metrics", world.web));
+    let all = String::from_utf8(curl.output()?.stdout)?;
+    let name = format!("agent_signed_refusals_total{{reason=\"{reason}\"}} ");
+    all.lines().find_map(|l| l.strip_prefix(&name)).map_or(Ok(0), |n| Ok(n.parse()?))
+}
+
+const SIGNED: &str = "[link]\nintercepted = \"signed\"\nupgrade_again_s = 2\n";
+
+#[test]
+fn where_tls_is_opened_signed_requests_carry_the_link_if_that_is_wanted() -> Result<()> {
+    let (mut world, console) = attentive()?;
+    let (mut device, id, inspector) = inspected(&world)?;
+    // Nobody wants it unless somebody said so.
+    device.start()?;
+    let reason = down(&mut world, &device, "tls_intercepted")?;
+    ensure!(reason.contains("Office Firewall CA"), "{reason}");
+    assert_eq!(doctor(&device)?, "tls_intercepted");
+    assert_eq!(inspector.requests(), 0, "something was said to whoever opens TLS");
+    device.kill9()?;
+
+    device.configure(SIGNED)?;
+    device.start()?;
+    linked(&mut world, &device, &console, &id, Some("signed"))?;
+    assert_eq!(doctor(&device)?, "tls_intercepted", "the cause keeps being named");
+    let health = format!("/api/v1/endpoints/{id}/health");
+    world.until("it reports, and warns", |_| {
+        let seen = console.get(&health)?.1;
+        let warned = seen["checks"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|f| f["check"] == "controller" && f["text_code"] == "tls_intercepted" && f["state"] == "warn");
+        Ok(seen["gauges"]["cpu"].is_number() && warned)
+    })?;
+    let diagnosis = |console: &Console, work: Value| -> Result<String> {
+        let (status, asked) = console.post(&format!("/api/v1/endpoints/{id}/diagnoses"), &work)?;
+        ensure!(status == 200, "{asked}");
+        Ok(format!("/api/v1/diagnoses/{}", asked["id"].as_str().context("id")?))
+    };
+    let path = diagnosis(&console, json!({"action": "line"}))?;
+    world.until("it is done", |_| Ok(console.get(&path)?.1["state"] == "ended"))?;
+    assert_eq!(console.get(&path)?.1["outcome"], "done");
+    // What is in a journal is nobody's business on the way.
+    let path = diagnosis(&console, json!({"action": "journal", "arguments": {"unit": "cups", "lines": 10}}))?;
+    world.until("it is refused", |_| Ok(console.get(&path)?.1["state"] == "ended"))?;
+    let refused = console.get(&path)?.1;
+    assert_eq!((&refused["outcome"], &refused["code"]), (&json!("refused"), &json!("inspected")), "{refused}");
+
+    // The controller was excepted: the endpoint finds out by itself, and nobody reads along any more.
+    inspector.does(Doing::Nothing);
+    linked(&mut world, &device, &console, &id, None)?;
+    assert_eq!(doctor(&device)?, "controller_ok");
+    // And it ends; then the endpoint is withdrawn, which it is told by signed requests, too.
+    inspector.does(Doing::Reads);
+    inspector.cut();
+    linked(&mut world, &device, &console, &id, Some("signed"))?;
+    world.cli(&["admin", "endpoint", "revoke", &id, "--reason", "thay máy"])?;
+    world.until("it is refused", |_| Ok(device.link()?["code"] == "revoked"))?;
+    Ok(())
+}
+
+#[test]
+fn whoever_opens_tls_can_change_replay_exchange_and_make_up_nothing() -> Result<()> {
+    let (mut world, console) = attentive()?;
+    let (mut device, id, inspector) = inspected(&world)?;
+    device.configure(SIGNED)?;
+    device.start()?;
+    linked(&mut world, &device, &console, &id, Some("signed"))?;
+
+    // Said again: the controller has heard it, and the endpoint goes on.
+    inspector.does(Doing::Replays);
+    world.until("requests are said again", |_| Ok(inspector.answered().len() >= 3))?;
+    let answered = inspector.answered();
+    ensure!(answered.iter().all(|s| *s == 409), "a replay was taken: {answered:?}");
+    ensure!(refusals(&world, "replayed")? >= 3);
+
+    // Changed by a bit: it is not the endpoint's word any more.
+    inspector.does(Doing::Flips);
+    world.until("requests are changed", |_| Ok(inspector.answered().len() >= 2))?;
+    let answered = inspector.answered();
+    ensure!(answered.iter().all(|s| *s == 403), "a changed request was taken: {answered:?}");
+    ensure!(refusals(&world, "signature")? >= 2);
+
+    // Exchanged, or made up: the endpoint believes nothing of it.
+    for doing in [Doing::Swaps, Doing::Answers] {
+        inspector.does(Doing::Reads);
+        linked(&mut world, &device, &console, &id, Some("signed"))?;
+        let before = device.log().matches("an answer was not the controller's").count();
+        inspector.does(doing);
+        world.until(&format!("{doing:?} is found out"), |_| {
+            Ok(inspector.lies() > 0 && device.log().matches("an answer was not the controller's").count() > before)
+        })?;
+    }
+    inspector.does(Doing::Reads);
+    linked(&mut world, &device, &console, &id, Some("signed"))?;
+    world.until("it is told", |_| {
+        let (_, points) = console.get(&format!("/api/v1/endpoints/{id}/samples"))?;
+        Ok(points["items"].as_array().into_iter().flatten().any(|p| p["notes"].to_string().contains("answers_forged")))
+    })?;
     Ok(())
 }
 

@@ -52,6 +52,8 @@ pub struct Here {
     pub skew_ms: Option<i64>,
     /// What the checks found last.
     pub findings: Vec<Finding>,
+    /// Somebody on the way can read what is answered.
+    pub read_along: bool,
     /// Set by an order to send everything anew.
     pub resend: Arc<AtomicBool>,
     /// Measures the line to the controller.
@@ -267,7 +269,12 @@ impl Orders {
         let server_ms = now_ms.saturating_sub(here.skew_ms.unwrap_or(0));
         let order = self.gate.prove(signed, server_ms).and_then(|order| {
             let busy = self.running.len() >= AT_ONCE || self.alive.load(Ordering::Relaxed) >= THREADS;
-            if busy { Err((Some(Box::new(order)), Refused::Busy)) } else { Ok(order) }
+            let private = here.read_along && order.work.actions().iter().any(Action::is_private);
+            match (private, busy) {
+                (true, _) => Err((Some(Box::new(order)), Refused::Inspected)),
+                (_, true) => Err((Some(Box::new(order)), Refused::Busy)),
+                _ => Ok(order),
+            }
         });
         match order {
             Ok(order) => {

@@ -3,9 +3,11 @@
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use tram_wire::diagnosis::OrderNews;
 use tram_wire::enrol::Issued;
 use tram_wire::heartbeat::{Goodbye, GoodbyeReason};
@@ -14,10 +16,13 @@ use tram_wire::{AgentMessage, ControllerMessage, Refusal};
 use super::{App, note, standing};
 use crate::actions::Here;
 use crate::checks::Reach;
+use crate::config::Intercepted;
 use crate::host::Host;
 use crate::identity::Request;
 use crate::link::machine::Heard;
-use crate::link::{Link, LinkError, time, tls, way};
+use crate::link::signed::Signer;
+use crate::link::way::Blocked;
+use crate::link::{Link, LinkError, Way, time, tls, way};
 use crate::report::LinkFacts;
 use crate::status::{LinkStatus, Status};
 use crate::trusted;
@@ -44,14 +49,18 @@ impl<H: Host + Send + 'static> App<H> {
         if let Err(e) = self.identity.save(&self.state) {
             note(&format!("the connection count can't be saved: {e}"));
         }
-        let (to, tls) = (self.to.clone(), self.tls.clone());
+        let (to, tls, signer) = (self.to.clone(), self.tls.clone(), self.signer());
         let (ca, floor) = (self.identity.issued.ca_pem.clone(), self.identity.issued.issued_ms);
         let ended = std::mem::take(&mut self.ended);
         self.opening = Some(Box::pin(async move {
             if ended {
                 return standing::renew_ended(&to, tls).await;
             }
-            match Link::open(&to, tls.clone()).await {
+            let open = async |tls: Arc<ClientConfig>| match signer.clone() {
+                Some(signer) => Link::open_or_sign(&to, tls, signer).await,
+                None => Link::open(&to, tls).await,
+            };
+            match open(tls.clone()).await {
                 // This computer's clock says so. The controller's may not.
                 Err(LinkError::Connect(e)) if time::is_about_dates(&e) => {
                     let trust = tls::Trust::Ca(ca);
@@ -60,11 +69,19 @@ impl<H: Host + Send + 'static> App<H> {
                             "this computer's clock can't be right, and the controller's time is not known: {e}"
                         ));
                     }
-                    Link::open(&to, tls).await.map_or_else(Opened::Failed, Opened::Link)
+                    open(tls).await.map_or_else(Opened::Failed, Opened::Link)
                 }
                 other => other.map_or_else(Opened::Failed, Opened::Link),
             }
         }));
+    }
+
+    /// What proves both ends where somebody opens TLS on the way, if that is put up with here.
+    fn signer(&self) -> Option<Arc<Signer>> {
+        if self.intercepted == Intercepted::Refuse {
+            return None;
+        }
+        Signer::new(&self.identity).inspect_err(|e| note(&format!("this computer can't sign requests: {e}"))).ok()
     }
 
     pub(super) fn opened(&mut self, opened: Opened) {
@@ -72,7 +89,7 @@ impl<H: Host + Send + 'static> App<H> {
             Opened::Link(link) => {
                 self.peer = link.peer();
                 self.blocked = None;
-                self.upgrade.linked(self.now(), link.is_by_requests());
+                self.upgrade.linked(self.now(), link.way());
                 self.link = Some(link);
                 self.machine.opened(self.now());
             }
@@ -86,11 +103,15 @@ impl<H: Host + Send + 'static> App<H> {
                 self.machine.rest(self.now(), &refusal);
                 self.refused(&refusal);
             }
-            Opened::Failed(e) => {
-                self.blocked = e.code();
-                self.lost(&e.to_string());
-            }
+            Opened::Failed(e) => self.broke(&e),
         }
+    }
+
+    /// A link failed, or could not be opened.
+    pub(super) fn broke(&mut self, e: &LinkError) {
+        self.blocked = e.code();
+        self.forged += u64::from(self.blocked == Some(Blocked::Forged.code()));
+        self.lost(&e.to_string());
     }
 
     pub(super) fn refused(&mut self, refusal: &Refusal) {
@@ -105,8 +126,11 @@ impl<H: Host + Send + 'static> App<H> {
 
     pub(super) fn facts(&self) -> LinkFacts {
         let controller = match self.blocked {
-            _ if self.machine.is_up() && self.is_polled() => Reach::Polled,
-            _ if self.machine.is_up() => Reach::Linked,
+            _ if self.machine.is_up() => match self.way() {
+                Way::Socket => Reach::Linked,
+                Way::Requests => Reach::Polled,
+                Way::Signed => Reach::Signed,
+            },
             Some(code) => Reach::Blocked(code),
             None => Reach::Silent,
         };
@@ -134,7 +158,7 @@ impl<H: Host + Send + 'static> App<H> {
         match self.machine.heard(now, wall, message) {
             Heard::Welcome => {
                 note(&format!("linked to {}", self.to));
-                let by = self.is_polled().then(|| "requests".to_owned());
+                let by = self.way().word().map(str::to_owned);
                 self.status = LinkStatus::Up { since_ms: wall, by };
                 self.up = Some((now, false));
                 self.links += 1;
@@ -184,6 +208,7 @@ impl<H: Host + Send + 'static> App<H> {
             rtt: self.machine.rtt(),
             skew_ms: self.machine.skew_ms(),
             findings: self.findings.clone(),
+            read_along: self.way() == Way::Signed,
             resend: self.resend.clone(),
             bandwidth: Some(standing::measure(self.to.clone(), self.tls.clone())),
             reread_proxy: Some(way::reread),
@@ -218,7 +243,7 @@ impl<H: Host + Send + 'static> App<H> {
         // A peer that reads nothing must not hold the loop; the machine's deadlines do the rest.
         match tokio::time::timeout(Duration::from_secs(10), sending).await {
             Ok(Ok(())) => {}
-            Ok(Err(e)) => self.lost(&e.to_string()),
+            Ok(Err(e)) => self.broke(&e),
             Err(_) => self.lost("the line takes no data"),
         }
     }

@@ -110,6 +110,11 @@ impl<H: Host + Send + 'static> App<H> {
             let params = [("bytes".to_owned(), damaged.to_string())].into();
             notes.push(Note { code: "queue_damaged".to_owned(), params });
         }
+        let forged = std::mem::take(&mut self.forged);
+        if forged > 0 {
+            let params = [("count".to_owned(), forged.to_string())].into();
+            notes.push(Note { code: "answers_forged".to_owned(), params });
+        }
         Gathered { inventory: self.keeper.inventory(), events: self.keeper.events(), notes, off: self.keeper.off() }
     }
 

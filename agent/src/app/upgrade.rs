@@ -1,4 +1,5 @@
-//! Where no WebSocket got through, one is tried again now and then: whatever took it away may be mended.
+//! Where no WebSocket got through, or TLS was opened on the way, the better way is tried again now and then: whatever stood
+//! there may be mended.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 use super::{App, note};
 use crate::host::Host;
-use crate::link::Link;
+use crate::link::{Link, Way};
 
 type Asking = Pin<Box<dyn Future<Output = bool>>>;
 
@@ -23,8 +24,8 @@ impl Upgrade {
     }
 
     /// A link is open.
-    pub(super) fn linked(&mut self, now: Duration, by_requests: bool) {
-        (self.next, self.asking) = (by_requests.then_some(now + self.every), None);
+    pub(super) fn linked(&mut self, now: Duration, by: Way) {
+        (self.next, self.asking) = ((by != Way::Socket).then_some(now + self.every), None);
     }
 
     /// There is no link: the next one begins with a try.
@@ -50,9 +51,9 @@ impl Upgrade {
 }
 
 impl<H: Host + Send + 'static> App<H> {
-    /// The link is carried by requests.
-    pub(super) fn is_polled(&self) -> bool {
-        self.link.as_ref().is_some_and(Link::is_by_requests)
+    /// What carries the link.
+    pub(super) fn way(&self) -> Way {
+        self.link.as_ref().map_or(Way::Socket, Link::way)
     }
 
     /// Tries, if it is time. The link goes on meanwhile.
@@ -63,15 +64,19 @@ impl<H: Host + Send + 'static> App<H> {
         }
         self.upgrade.next = Some(now + self.upgrade.every);
         if self.upgrade.asking.is_none() {
-            let (to, tls) = (self.to.clone(), self.tls.clone());
-            self.upgrade.asking = Some(Box::pin(async move { Link::upgrades(&to, tls).await }));
+            let (to, tls, from) = (self.to.clone(), self.tls.clone(), self.way());
+            self.upgrade.asking = Some(Box::pin(async move { Link::upgrades(&to, tls, from).await }));
         }
     }
 
     pub(super) fn upgraded(&mut self, through: bool) {
         if through {
-            note("a WebSocket gets through again");
-            self.lost("a WebSocket gets through again");
+            let news = match self.way() {
+                Way::Signed => "nobody opens TLS on the way any more",
+                Way::Socket | Way::Requests => "a WebSocket gets through again",
+            };
+            note(news);
+            self.lost(news);
             self.machine.hurry(self.now());
         }
     }

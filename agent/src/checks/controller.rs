@@ -18,6 +18,8 @@ impl Check for Controller {
             (Reach::Silent, _) => Outcome::crit("controller_silent"),
             (Reach::Blocked(code), _) => Outcome::crit(code),
             (Reach::Refused(code), _) => Outcome::crit("controller_refused").with("reason", code),
+            // The link is up, and the cause stays: desktops can't be opened from here before it is mended.
+            (Reach::Signed, _) => Outcome::warn("tls_intercepted"),
             (Reach::Polled, _) => Outcome::warn("controller_polled"),
             (_, Some(ms)) if ms >= SLOW_MS => Outcome::warn("controller_slow").with("ms", ms.round()),
             (_, Some(ms)) => Outcome::ok("controller_ok").with("ms", ms),

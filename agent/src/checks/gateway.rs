@@ -1,6 +1,6 @@
 //! The office's own router.
 
-use super::{Check, Facts, Outcome};
+use super::{Check, Facts, Outcome, Reach};
 
 pub(super) struct Gateway;
 
@@ -16,7 +16,7 @@ impl Check for Gateway {
         let Some(gateway) = &facts.network.gateway else { return Outcome::warn("gateway_none") };
         let outcome = match facts.network.gateway_rtt_ms {
             // Some routers answer nothing at all; with the link up that is their habit, not a fault.
-            None if matches!(facts.controller, super::Reach::Linked | super::Reach::Polled) => {
+            None if matches!(facts.controller, Reach::Linked | Reach::Polled | Reach::Signed) => {
                 Outcome::unknown("gateway_mute")
             }
             None => Outcome::crit("gateway_silent"),

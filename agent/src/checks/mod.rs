@@ -63,6 +63,8 @@ pub enum Reach {
     Linked,
     /// It is, by requests: no WebSocket gets through.
     Polled,
+    /// It is, by signed requests: somebody on the way reads along.
+    Signed,
     /// Its port answers; whether it accepts this endpoint isn't known here.
     Answers,
     /// It doesn't answer.

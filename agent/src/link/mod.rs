@@ -1,5 +1,5 @@
-//! The link: one outbound WebSocket over mutual TLS, or [`poll`] where that does not get through. [`machine`] decides,
-//! this carries.
+//! The link: one outbound WebSocket over mutual TLS, or [`poll`] where that does not get through, or [`signed`] where somebody
+//! opens TLS on the way and that is put up with. [`machine`] decides, this carries.
 
 pub mod bandwidth;
 mod der;
@@ -8,6 +8,7 @@ pub mod http;
 pub mod machine;
 pub mod poll;
 pub mod renew;
+pub mod signed;
 pub mod time;
 pub mod tls;
 pub mod way;
@@ -46,6 +47,9 @@ pub enum LinkError {
     /// A frame that isn't ours.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// TLS is opened on the way, and signed requests don't get through either.
+    #[error("{0}; signed requests don't get through either: {1}")]
+    Inspected(io::Error, Box<LinkError>),
 }
 
 impl LinkError {
@@ -54,6 +58,8 @@ impl LinkError {
     pub fn code(&self) -> Option<&'static str> {
         match self {
             Self::Connect(e) => way::Blocked::within(e).map(way::Blocked::code),
+            // What is made up is worse than what is read.
+            Self::Inspected(by, e) => e.code().or_else(|| way::Blocked::within(by).map(way::Blocked::code)),
             Self::Socket(_) | Self::Closed | Self::Wire(_) => None,
         }
     }
@@ -72,10 +78,33 @@ impl From<tungstenite::Error> for LinkError {
 /// way that lets no upgrade through.
 const UPGRADE: Duration = Duration::from_secs(8);
 
-/// What carries it.
 enum By {
     Socket(Box<WebSocketStream<TlsStream<TcpStream>>>),
     Requests(poll::Poll),
+    Signed(poll::Poll),
+}
+
+/// What carries a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A WebSocket.
+    Socket,
+    /// Requests: no WebSocket gets through.
+    Requests,
+    /// Requests signed at both ends: somebody opens TLS on the way, and can read them.
+    Signed,
+}
+
+impl Way {
+    /// The word for it in the status; none for the usual one.
+    #[must_use]
+    pub fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Socket => None,
+            Self::Requests => Some("requests"),
+            Self::Signed => Some("signed"),
+        }
+    }
 }
 
 /// An open link.
@@ -99,9 +128,33 @@ impl Link {
         }
     }
 
-    /// Whether an upgrade gets through by now.
-    pub async fn upgrades(to: &Address, config: Arc<ClientConfig>) -> bool {
+    /// As [`Link::open`]; where somebody opens TLS on the way, by signed requests.
+    ///
+    /// # Errors
+    /// [`LinkError`]; whoever opens TLS is named.
+    pub async fn open_or_sign(
+        to: &Address,
+        config: Arc<ClientConfig>,
+        signer: Arc<signed::Signer>,
+    ) -> Result<Self, LinkError> {
+        match Self::open(to, config).await {
+            Err(LinkError::Connect(e)) if matches!(way::Blocked::within(&e), Some(way::Blocked::Intercepted(_))) => {
+                match signed::open(to, signer).await {
+                    Ok(by) => Ok(Self { by: By::Signed(by), skipped: 0 }),
+                    Err(why) => Err(LinkError::Inspected(e, Box::new(why))),
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// Whether a better way than this one gets through by now.
+    pub async fn upgrades(to: &Address, config: Arc<ClientConfig>, from: Way) -> bool {
         let Ok(stream) = tls::connect(to, config).await else { return false };
+        if from == Way::Signed {
+            // The controller is proved: whatever carries the link then, nobody reads it.
+            return true;
+        }
         match Self::upgrade(stream).await {
             Ok(mut link) => {
                 let _ = timeout(UPGRADE, link.close()).await;
@@ -133,10 +186,14 @@ impl Link {
         }
     }
 
-    /// It is carried by requests: no WebSocket gets through.
+    /// What carries it.
     #[must_use]
-    pub fn is_by_requests(&self) -> bool {
-        matches!(self.by, By::Requests(_))
+    pub fn way(&self) -> Way {
+        match self.by {
+            By::Socket(_) => Way::Socket,
+            By::Requests(_) => Way::Requests,
+            By::Signed(_) => Way::Signed,
+        }
     }
 
     /// Whom it leads to.
@@ -144,7 +201,7 @@ impl Link {
     pub fn peer(&self) -> Option<std::net::SocketAddr> {
         match &self.by {
             By::Socket(socket) => socket.get_ref().get_ref().0.peer_addr().ok(),
-            By::Requests(poll) => poll.peer(),
+            By::Requests(poll) | By::Signed(poll) => poll.peer(),
         }
     }
 
@@ -166,7 +223,7 @@ impl Link {
 
     async fn put(&mut self, frame: Frame) -> Result<(), LinkError> {
         match (&mut self.by, frame) {
-            (By::Requests(poll), frame) => poll.send(frame).await,
+            (By::Requests(poll) | By::Signed(poll), frame) => poll.send(frame).await,
             (By::Socket(socket), Frame::Text(text)) => Ok(socket.send(Message::text(text)).await?),
             (By::Socket(socket), Frame::Binary(bytes)) => Ok(socket.send(Message::binary(bytes)).await?),
         }
@@ -176,7 +233,7 @@ impl Link {
     pub async fn next(&mut self) -> Result<ControllerMessage, LinkError> {
         loop {
             let message = match &mut self.by {
-                By::Requests(poll) => match poll.next().await? {
+                By::Requests(poll) | By::Signed(poll) => match poll.next().await? {
                     Frame::Text(text) => text_message(text.as_bytes())?,
                     Frame::Binary(bytes) => short_message(&bytes),
                 },
@@ -207,7 +264,7 @@ impl Link {
         match &mut self.by {
             // The other end may be gone already; nothing is lost by that.
             By::Socket(socket) => drop(socket.as_mut().close(None).await),
-            By::Requests(poll) => poll.close().await,
+            By::Requests(poll) | By::Signed(poll) => poll.close().await,
         }
     }
 }

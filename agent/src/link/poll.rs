@@ -15,16 +15,21 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::client::TlsStream;
 use tram_wire::SERVER_NAME;
 use tram_wire::poll::{Ask, Frame, MAX_BATCH, Opened, read};
+use tram_wire::signed::OVERHEAD;
 
+use super::signed::Lane;
+use super::way::Blocked;
 use super::{LinkError, tls};
 use crate::config::Address;
 
 /// Longest a request without a wait may take.
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 /// Frames on their way in either direction.
 const WAITING: usize = 32;
 /// Longest head of an answer.
 const HEAD: usize = 8 * 1024;
+/// Longest body of an answer.
+const BODY: usize = MAX_BATCH + OVERHEAD;
 
 /// A link by requests.
 pub struct Poll {
@@ -48,22 +53,29 @@ impl Poll {
     /// # Errors
     /// If the controller can't be reached like this, or is too old to know it.
     pub async fn open(to: &Address, config: Arc<ClientConfig>) -> Result<Self, LinkError> {
-        let mut requests = Requests { to: to.clone(), config: config.clone(), stream: None };
-        let (status, body) = requests.post(&Ask::Open.path(), &[], DEADLINE).await?;
+        let mut requests = Requests::new(to, config.clone(), None);
+        let (status, body) = requests.post(&Ask::Open, &[], DEADLINE).await?;
         if status != 200 {
             return Err(LinkError::Connect(io::Error::other(format!("no link by requests either: HTTP {status}"))));
         }
         let opened: Opened = serde_json::from_slice(&body).map_err(io::Error::other)?;
-        if opened.link.is_empty() || !opened.link.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
+        Self::begin(requests, Requests::new(to, config, None), opened.link, opened.hold_s)
+    }
+
+    /// Goes on with a link that began: what asks upward, and what asks downward.
+    ///
+    /// # Errors
+    /// If its name makes no sense.
+    pub(super) fn begin(requests: Requests, another: Requests, link: String, hold_s: u32) -> Result<Self, LinkError> {
+        if link.is_empty() || !link.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
             return Err(LinkError::Connect(io::Error::other("the controller's answer makes no sense")));
         }
         let peer = requests.stream.as_ref().and_then(|s| s.get_ref().0.peer_addr().ok());
         let (up, to_send) = mpsc::channel(WAITING);
         let (heard, down) = mpsc::channel(WAITING);
-        let hold = DEADLINE + Duration::from_secs(opened.hold_s.min(300).into());
-        let another = Requests { to: to.clone(), config, stream: None };
-        let listening = tokio::spawn(listen(another, opened.link.clone(), hold, heard.clone()));
-        let sending = tokio::spawn(send(requests, opened.link, to_send, heard));
+        let hold = DEADLINE + Duration::from_secs(hold_s.min(300).into());
+        let listening = tokio::spawn(listen(another, link.clone(), hold, heard.clone()));
+        let sending = tokio::spawn(send(requests, link, to_send, heard));
         Ok(Self { up: Some(up), down, peer, sending, listening })
     }
 
@@ -79,7 +91,12 @@ impl Poll {
     /// If the link is over.
     pub async fn send(&mut self, frame: Frame) -> Result<(), LinkError> {
         let up = self.up.as_ref().ok_or(LinkError::Closed)?;
-        up.send(frame).await.map_err(|_| LinkError::Closed)
+        if up.send(frame).await.is_ok() {
+            return Ok(());
+        }
+        // Why it is over may wait behind frames that nobody will ask for any more.
+        let over = std::iter::from_fn(|| self.down.try_recv().ok()).find_map(Result::err);
+        Err(over.unwrap_or(LinkError::Closed))
     }
 
     /// The next frame. Safe to drop half-way.
@@ -119,7 +136,7 @@ async fn send(
             frame.put(&mut batch);
         }
         n += 1;
-        let error = match requests.post(&Ask::Up(&link, n).path(), &batch, DEADLINE).await {
+        let error = match requests.post(&Ask::Up(&link, n), &batch, DEADLINE).await {
             Ok((204, _)) => continue,
             Ok((404 | 410, _)) => LinkError::Closed,
             Ok((status, _)) => unexpected(status),
@@ -135,7 +152,7 @@ async fn listen(mut requests: Requests, link: String, hold: Duration, tell: mpsc
     let mut n = 0;
     let error = loop {
         let asked = Instant::now();
-        let batch = match requests.post(&Ask::Down(&link, n).path(), &[], hold).await {
+        let batch = match requests.post(&Ask::Down(&link, n), &[], hold).await {
             Ok((204, _)) => {
                 // Somebody on the way who answers without waiting must not be asked without end.
                 sleep_until(asked + Duration::from_secs(1)).await;
@@ -162,26 +179,46 @@ fn unexpected(status: u16) -> LinkError {
 }
 
 /// Requests one after the other, on one connection as long as it is left open.
-struct Requests {
+pub(super) struct Requests {
     to: Address,
     config: Arc<ClientConfig>,
     stream: Option<TlsStream<TcpStream>>,
+    /// What signs them, where TLS proves nobody.
+    pub(super) lane: Option<Lane>,
 }
 
 impl Requests {
+    pub(super) fn new(to: &Address, config: Arc<ClientConfig>, lane: Option<Lane>) -> Self {
+        Self { to: to.clone(), config, stream: None, lane }
+    }
+
     /// Status and body. A connection that was left open may be gone by now, and an answer may be lost: then the request is
     /// sent again on a new one, once, which its number makes harmless.
-    async fn post(&mut self, path: &str, body: &[u8], within: Duration) -> io::Result<(u16, Vec<u8>)> {
+    async fn post(&mut self, ask: &Ask<'_>, body: &[u8], within: Duration) -> io::Result<(u16, Vec<u8>)> {
+        match self.try_once(ask, body, within).await {
+            Err(e) if e.kind() != io::ErrorKind::TimedOut && Blocked::within(&e).is_none() => {
+                self.try_once(ask, body, within).await
+            }
+            other => other,
+        }
+    }
+
+    async fn try_once(&mut self, ask: &Ask<'_>, body: &[u8], within: Duration) -> io::Result<(u16, Vec<u8>)> {
+        let Some(lane) = &mut self.lane else { return self.raw(&ask.path(), body, within).await };
+        let (path, sealed) = lane.request(ask, body).await?;
+        let answer = self.raw(&path, &sealed, within).await?;
+        self.lane.as_ref().ok_or_else(garbled)?.answer(&path, answer)
+    }
+
+    /// As it is, once.
+    pub(super) async fn raw(&mut self, path: &str, body: &[u8], within: Duration) -> io::Result<(u16, Vec<u8>)> {
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: {SERVER_NAME}\r\ncontent-type: application/octet-stream\r\n\
              content-length: {}\r\n\r\n",
             body.len()
         );
         let request = [head.as_bytes(), body].concat();
-        match self.once(&request, within).await {
-            Err(e) if e.kind() != io::ErrorKind::TimedOut => self.once(&request, within).await,
-            other => other,
-        }
+        self.once(&request, within).await
     }
 
     async fn once(&mut self, request: &[u8], within: Duration) -> io::Result<(u16, Vec<u8>)> {
@@ -229,10 +266,10 @@ async fn answer(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Answer> 
     };
     let mut rest = bytes.split_off(at);
     let body = match length {
-        Length::Bytes(n) if n > MAX_BATCH => return Err(garbled()),
+        Length::Bytes(n) if n > BODY => return Err(garbled()),
         Length::Bytes(n) => {
             while rest.len() < n {
-                more(stream, &mut rest, MAX_BATCH).await?;
+                more(stream, &mut rest, BODY).await?;
             }
             rest.truncate(n);
             rest
@@ -241,10 +278,10 @@ async fn answer(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Answer> 
             if let Some(body) = chunks(&rest)? {
                 break body;
             }
-            more(stream, &mut rest, 2 * MAX_BATCH).await?;
+            more(stream, &mut rest, 2 * BODY).await?;
         },
         Length::End => {
-            while more(stream, &mut rest, MAX_BATCH).await.is_ok() {}
+            while more(stream, &mut rest, BODY).await.is_ok() {}
             rest
         }
     };
@@ -302,7 +339,7 @@ fn chunks(mut bytes: &[u8]) -> io::Result<Option<Vec<u8>>> {
             Ok(httparse::Status::Partial) => return Ok(None),
             Err(_) => return Err(garbled()),
         };
-        let size = usize::try_from(size).ok().filter(|n| body.len() + n <= MAX_BATCH).ok_or_else(garbled)?;
+        let size = usize::try_from(size).ok().filter(|n| body.len() + n <= BODY).ok_or_else(garbled)?;
         let rest = &bytes[at..];
         if size == 0 {
             // Trailers are not asked for; an empty line ends it all.

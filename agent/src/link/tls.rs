@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring::sign::any_ecdsa_type;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
@@ -70,27 +71,51 @@ fn with_versions(
     identity: &Identity,
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> io::Result<Arc<ClientConfig>> {
-    let chain: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(identity.issued.certificate_pem.as_bytes())
-            .collect::<Result<_, _>>()
-            .map_err(invalid)?;
+    let chain = certificates(&identity.issued.certificate_pem)?;
     let builder = ClientConfig::builder_with_details(provider(), Arc::new(Trusted(identity.issued.issued_ms)))
         .with_protocol_versions(versions)
         .map_err(invalid)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Proof::new(&Trust::Ca(identity.issued.ca_pem.clone()), None)?));
-    let config = match TpmKey::read(&identity.key_pem) {
+    let (key, _) = key(identity)?;
+    let own = CertifiedKey::new(chain, key);
+    own.keys_match().map_err(invalid)?;
+    Ok(Arc::new(builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)))))
+}
+
+pub(super) fn certificates(pem: &str) -> io::Result<Vec<CertificateDer<'static>>> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(invalid)
+}
+
+/// The key of an identity, and whether it takes its time.
+pub(super) fn key(identity: &Identity) -> io::Result<(Arc<dyn SigningKey>, bool)> {
+    match TpmKey::read(&identity.key_pem) {
         None => {
             let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(invalid)?;
-            builder.with_client_auth_cert(chain, key).map_err(invalid)?
+            Ok((any_ecdsa_type(&key).map_err(invalid)?, false))
         }
-        Some(key) => {
-            let own = CertifiedKey::new(chain, Arc::new(ForTls::new(key.map_err(invalid)?)));
-            own.keys_match().map_err(invalid)?;
-            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)))
-        }
-    };
+        Some(key) => Ok((Arc::new(ForTls::new(key.map_err(invalid)?)), true)),
+    }
+}
+
+/// For signed requests: whoever is there, is not proved and may read.
+pub(super) fn unproved() -> io::Result<Arc<ClientConfig>> {
+    let provider = provider();
+    let config = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(invalid)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+/// Whether this is a controller's listener, as TLS would judge: of this authority, in its name, for servers, at this time.
+pub(super) fn is_controllers(certificate: &CertificateDer<'_>, ca_pem: &str, floor_ms: i64) -> io::Result<()> {
+    let name = ServerName::try_from(SERVER_NAME).map_err(invalid)?;
+    let now = Trusted(floor_ms).current_time().ok_or_else(|| io::Error::other("the time is not known"))?;
+    let verifier = by_roots(Arc::new(roots(ca_pem)?), &provider()).map_err(invalid)?;
+    verifier.verify_server_cert(certificate, &[], &name, &[], now).map(drop).map_err(invalid)
 }
 
 /// For enrolment: trusts the CA in `ca_pem` if given, else the CA the token pins.
@@ -179,6 +204,45 @@ impl Dates {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((from, to));
         let at = UnixTime::since_unix_epoch(Duration::from_secs(from + (to.saturating_sub(from)) / 2));
         verifier.verify_server_cert(end_entity, intermediates, server_name, &[], at)
+    }
+}
+
+/// Takes anybody's certificate. Whoever shows it has its key, so that at least nobody else reads along.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

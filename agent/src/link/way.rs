@@ -50,6 +50,9 @@ pub enum Blocked {
         "TLS is intercepted on the way: the certificate was issued by \"{0}\", not by the controller's authority; the controller must be excepted from inspection"
     )]
     Intercepted(String),
+    /// What came back for a signed request is not the controller's answer to it.
+    #[error("an answer was not the controller's: somebody on the way changed it, exchanged it or made it up")]
+    Forged,
     /// The controller, or who stands before it, does not switch to a WebSocket.
     #[error(
         "whoever answers for the controller does not switch to a WebSocket (HTTP {0}): a proxy before it removes the upgrade"
@@ -69,6 +72,7 @@ impl Blocked {
             Self::ProxyGarbled(_) => "proxy_garbled",
             Self::ProxySettings(_) => "proxy_settings",
             Self::Intercepted(_) => "tls_intercepted",
+            Self::Forged => "answer_forged",
             Self::Upgrade(_) => "upgrade_removed",
         }
     }

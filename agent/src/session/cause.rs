@@ -64,7 +64,8 @@ pub fn cause(findings: &[Finding]) -> Cause {
     if has("certificate_expired") {
         return Cause::Certificate;
     }
-    if has("tls_intercepted") {
+    // Also while signed requests carry the link: a desktop's line is nothing for others to read.
+    if has("tls_intercepted") || has("answer_forged") {
         return Cause::Intercepted;
     }
     if findings.iter().any(|f| f.check == "controller" && f.code.starts_with("proxy_")) {
@@ -120,6 +121,7 @@ mod tests {
         assert_eq!(judged(&["controller_slow"]), Cause::Slow);
         assert_eq!(judged(&["controller_refused"]), Cause::Refused);
         assert_eq!(judged(&["tls_intercepted", "gateway_ok", "dns_ok"]), Cause::Intercepted);
+        assert_eq!(judged(&["answer_forged", "gateway_ok", "dns_ok"]), Cause::Intercepted);
         assert_eq!(judged(&["upgrade_removed", "dns_ok"]), Cause::DataCentre);
         assert_eq!(judged(&["controller_not_enrolled", "cable_none"]), Cause::NotEnrolled);
         assert_eq!(judged(&["certificate_expired", "controller_ok"]), Cause::Certificate);

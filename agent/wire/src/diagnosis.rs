@@ -525,6 +525,13 @@ impl Class {
 }
 
 impl Action {
+    /// Whether what it finds is more than how a computer is: lines of a journal, packets of an office. That goes only where
+    /// nobody reads along.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        matches!(self, Self::Journal { .. } | Self::Capture { .. })
+    }
+
     /// Its word in the catalogue.
     #[must_use]
     pub fn name(&self) -> &'static str {

@@ -29,6 +29,7 @@
 //!                                  ←   reborn: it is an endpoint of its own from here on
 //!   goodbye                        →
 //!   POST /agent/v1/poll (mTLS)     →   the same talk by requests, where a WebSocket does not get through: [`poll`]
+//!   POST /agent/v1/signed          →   the same by requests signed at both ends, where TLS is opened on the way: [`signed`]
 //!   GET  /agent/v1/tunnel (mTLS)   →   streams of a session: [`tunnel`], [`session`]
 //!   GET, POST /agent/v1/bandwidth/… (mTLS)   under an order: [`bandwidth`]
 //!   POST /agent/v1/desk/… (mTLS)   →   an officer signs in and asks for a desktop: [`desk`]; a [`lease`] for outages;
@@ -59,6 +60,7 @@ pub mod refusal;
 pub mod report;
 pub mod session;
 pub mod short;
+pub mod signed;
 pub mod token;
 pub mod tunnel;
 pub mod update;

@@ -178,6 +178,8 @@ pub enum Refused {
     NobodyThere,
     /// What was refused can't be remembered or told here.
     Disk,
+    /// Somebody on the way reads along, and the answer would be none of their business.
+    Inspected,
     /// Made after this build.
     #[serde(other)]
     Other,
@@ -200,6 +202,7 @@ impl Refused {
             Self::Declined => "declined",
             Self::NobodyThere => "nobody_there",
             Self::Disk => "disk",
+            Self::Inspected => "inspected",
             Self::Other => "other",
         }
     }

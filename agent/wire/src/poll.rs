@@ -116,7 +116,13 @@ impl<'a> Ask<'a> {
     /// Reads a path.
     #[must_use]
     pub fn of(path: &'a str) -> Option<Self> {
-        let rest = path.strip_prefix(POLL_PATH)?;
+        Self::below(POLL_PATH, path)
+    }
+
+    /// Reads a path below another one.
+    #[must_use]
+    pub fn below(base: &str, path: &'a str) -> Option<Self> {
+        let rest = path.strip_prefix(base)?;
         if rest.is_empty() {
             return Some(Self::Open);
         }
@@ -132,10 +138,16 @@ impl<'a> Ask<'a> {
     /// As a path.
     #[must_use]
     pub fn path(&self) -> String {
+        self.path_below(POLL_PATH)
+    }
+
+    /// As a path below another one.
+    #[must_use]
+    pub fn path_below(&self, base: &str) -> String {
         match self {
-            Self::Open => POLL_PATH.to_owned(),
-            Self::Up(link, n) => format!("{POLL_PATH}/{link}/up/{n}"),
-            Self::Down(link, n) => format!("{POLL_PATH}/{link}/down/{n}"),
+            Self::Open => base.to_owned(),
+            Self::Up(link, n) => format!("{base}/{link}/up/{n}"),
+            Self::Down(link, n) => format!("{base}/{link}/down/{n}"),
         }
     }
 }
@@ -177,5 +189,7 @@ mod tests {
             assert_eq!(Ask::of(&format!("{POLL_PATH}{odd}")), None, "{odd}");
         }
         assert_eq!(Ask::of("/agent/v1/link"), None);
+        assert_eq!(Ask::below("/x", &Ask::Up("a", 1).path_below("/x")), Some(Ask::Up("a", 1)));
+        assert_eq!(Ask::below("/x", &Ask::Up("a", 1).path()), None);
     }
 }

@@ -256,7 +256,7 @@ impl From<CheckResult> for Finding {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Note {
-    /// What: `collector_off`, `collector_back`, `queue_damaged`, `queue_full`, `clock_step`.
+    /// What: `collector_off`, `collector_back`, `queue_damaged`, `queue_full`, `clock_step`, `answers_forged`.
     pub code: String,
     /// The particulars.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

@@ -23,9 +23,10 @@ use tram_wire::enrol::{EnrolRequest, Renew};
 use tram_wire::frame::MAX_FRAME;
 use tram_wire::poll::POLL_PATH;
 use tram_wire::refusal::Refusal;
+use tram_wire::signed::SIGNED_PATH;
 use tram_wire::{ENROL_PATH, LINK_PATH, RENEW_PATH, TIME_PATH, TUNNEL_PATH};
 
-use super::{Agents, bandwidth, conn, desk, poll, tunnel, updates};
+use super::{Agents, bandwidth, conn, desk, poll, signed, tunnel, updates};
 use crate::domain::endpoint::LinkWay;
 use crate::services::{endpoints, enrolments};
 
@@ -113,6 +114,7 @@ async fn answer(
         }
         (&Method::GET, LINK_PATH) => link(agents, certificate, peer, request),
         (&Method::POST, path) if path.starts_with(POLL_PATH) => poll::answer(agents, certificate, peer, request).await,
+        (&Method::POST, path) if path.starts_with(SIGNED_PATH) => signed::answer(agents, peer, request).await,
         (method, path) if updates::is_for(method, path) => {
             updates::answer(&agents, certificate.as_ref(), peer, request).await
         }

@@ -5,7 +5,7 @@
 //!                                         ├──► desk (POST, GET) ─► services::desk
 //!                                         ├──► updates (POST, GET) ─► services::updates
 //!                                         ├──► tunnel ──► the gateway, by the composition root
-//!                                         └──► conn (WebSocket, or poll) ──► registry (who is here, last heard)
+//!                                         └──► conn (WebSocket, poll or signed) ──► registry (who is here, last heard)
 //!                                                          └──────► ingest (one writer, batches)
 //! ```
 //! Beats touch memory only; [`ingest`] writes who was heard every few seconds in one statement.
@@ -29,6 +29,7 @@ mod limit;
 mod orders;
 mod poll;
 mod registry;
+mod signed;
 mod tls;
 mod tunnel;
 mod updates;
@@ -49,6 +50,8 @@ pub struct Agents {
     limits: limit::Limits,
     /// Links that are carried by requests.
     polls: poll::Polls,
+    /// What proves requests where TLS is opened on the way.
+    signing: Arc<signed::Signing>,
     lines: bandwidth::Lines,
     /// Who carries tunnels; without one there are none.
     carrier: Option<Carrier>,
@@ -118,7 +121,10 @@ fn prepare(
     carrier: Option<Carrier>,
     stop: &CancellationToken,
 ) -> Result<(Agents, Arc<rustls::ServerConfig>), Error> {
-    let config = tls::config(&ca, app.clock.now()).map_err(|e: CaError| Error::Internal(Box::new(e)))?;
+    let fault = |e: CaError| Error::Internal(Box::new(e));
+    let (chain, key) = ca.listener(app.clock.now()).map_err(fault)?;
+    let signing = signed::Signing::new(ca.fingerprint(), &chain, &key).map_err(fault)?;
+    let config = tls::config(chain, key).map_err(fault)?;
     let agents = Agents {
         app: app.clone(),
         ca: Arc::new(ca),
@@ -129,6 +135,7 @@ fn prepare(
         greetings: Arc::new(tokio::sync::Semaphore::new(GREETINGS)),
         limits: limit::Limits::default(),
         polls: poll::Polls::default(),
+        signing: Arc::new(signing),
         lines: bandwidth::Lines::default(),
         carrier,
         programs: updates::Programs::default(),

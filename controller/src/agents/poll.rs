@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{Request, Response, StatusCode, header};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{FutureExt, SinkExt, StreamExt};
@@ -26,12 +26,13 @@ use tokio_util::sync::CancellationToken;
 use tram_wire::poll::{Ask, Frame, MAX_BATCH, Opened, read};
 
 use super::accept::{json, status};
-use super::{Agents, conn};
+use super::{Agents, conn, signed};
 use crate::domain::endpoint::LinkWay;
 use crate::identity::secret::Secret;
 
 /// How long a request waits for something to answer with. Proxies give up after a minute or half of one.
-const HOLD: Duration = Duration::from_secs(25);
+pub(super) const HOLD_S: u32 = 25;
+const HOLD: Duration = Duration::from_secs(HOLD_S as u64);
 /// A link nobody asks after for so long is over.
 const IDLE: Duration = Duration::from_secs(70);
 /// A link that ended tells why to whoever asks within this time.
@@ -49,9 +50,11 @@ type Near = WebSocketStream<DuplexStream>;
 #[derive(Clone, Default)]
 pub(super) struct Polls(Arc<Mutex<HashMap<String, Arc<Link>>>>);
 
-struct Link {
+pub(super) struct Link {
     /// SHA-256 of the certificate it began with.
     certificate: [u8; 32],
+    /// What its requests are signed for, if TLS does not prove them.
+    signed: Option<signed::Lanes>,
     up: tokio::sync::Mutex<Up>,
     down: tokio::sync::Mutex<Down>,
     /// Ends the request that waits, for one that came after it.
@@ -82,23 +85,31 @@ impl Polls {
     }
 
     fn find(&self, name: &str, certificate: Option<&CertificateDer<'_>>) -> Option<Arc<Link>> {
-        let link = self.map().get(name).cloned()?;
+        let link = self.map().get(name).cloned().filter(|l| l.signed.is_none())?;
         // A name that leaked is worth nothing without the key.
         (Some(link.certificate) == certificate.map(digest)).then_some(link)
+    }
+
+    /// A link whose requests are signed. Nothing is done for one before it is proved.
+    pub(super) fn find_signed(&self, name: &str) -> Option<Arc<Link>> {
+        self.map().get(name).cloned().filter(|l| l.signed.is_some())
     }
 
     fn remove(&self, name: &str) {
         let mut map = self.map();
         map.remove(name);
-        count(map.len());
+        count(&map);
     }
 }
 
-fn count(links: usize) {
-    gauge!("agent_links_by_poll").set(f64::from(u32::try_from(links).unwrap_or(u32::MAX)));
+fn count(map: &HashMap<String, Arc<Link>>) {
+    let links = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+    let signed = map.values().filter(|l| l.signed.is_some()).count();
+    gauge!("agent_links_by_poll").set(links(map.len() - signed));
+    gauge!("agent_links_signed").set(links(signed));
 }
 
-fn digest(certificate: &CertificateDer<'_>) -> [u8; 32] {
+pub(super) fn digest(certificate: &CertificateDer<'_>) -> [u8; 32] {
     Sha256::digest(certificate).into()
 }
 
@@ -109,35 +120,66 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let path = request.uri().path().to_owned();
-    let mut response = match Ask::of(&path) {
-        Some(Ask::Open) => open(&agents, certificate, peer).await,
+    let response = match Ask::of(&path) {
+        Some(Ask::Open) => match certificate {
+            Some(certificate) => match open(&agents, certificate, peer, None).await {
+                Some(link) => json(StatusCode::OK, &Opened { link, hold_s: HOLD_S }),
+                None => status(StatusCode::SERVICE_UNAVAILABLE),
+            },
+            None => status(StatusCode::FORBIDDEN),
+        },
         Some(Ask::Up(name, n)) => match agents.polls.find(name, certificate.as_ref()) {
-            Some(link) => link.up(n, request).await,
+            Some(link) => {
+                link.touch();
+                match body(request, MAX_BATCH).await {
+                    Some(body) => status(link.up(n, &body).await),
+                    None => status(StatusCode::PAYLOAD_TOO_LARGE),
+                }
+            }
             None => status(StatusCode::NOT_FOUND),
         },
         Some(Ask::Down(name, n)) => match agents.polls.find(name, certificate.as_ref()) {
-            Some(link) => link.down(n).await,
+            Some(link) => match link.down(n).await {
+                (StatusCode::OK, frames) => bytes(frames),
+                (code, _) => status(code),
+            },
             None => status(StatusCode::NOT_FOUND),
         },
         None => status(StatusCode::NOT_FOUND),
     };
-    // Whatever is on the way must not answer in our place.
+    unkept(response)
+}
+
+/// Whatever is on the way must not answer in our place.
+pub(super) fn unkept(mut response: Response<Body>) -> Response<Body> {
     response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     response
 }
 
-/// Begins a link. Who it is, and whether that is good, is found out as on any other.
-async fn open(agents: &Agents, certificate: Option<CertificateDer<'static>>, peer: SocketAddr) -> Response<Body> {
-    let Some(certificate) = certificate else { return status(StatusCode::FORBIDDEN) };
+/// The body, if it is here in time and not too large.
+pub(super) async fn body(request: Request<Incoming>, most: usize) -> Option<Bytes> {
+    timeout(TAKEN, to_bytes(Body::new(request.into_body()), most)).await.ok()?.ok()
+}
+
+/// Begins a link; its name, or `None` if there are too many. Who it is, and whether that is good, is found out as on any
+/// other; that the other end has the certificate's key was proved.
+pub(super) async fn open(
+    agents: &Agents,
+    certificate: CertificateDer<'static>,
+    peer: SocketAddr,
+    signed: Option<signed::Lanes>,
+) -> Option<String> {
     if agents.polls.map().len() >= MOST {
         counter!("agent_refusals_total", "reason" => "overload").increment(1);
-        return status(StatusCode::SERVICE_UNAVAILABLE);
+        return None;
     }
+    let way = if signed.is_some() { LinkWay::Signed } else { LinkWay::Poll };
     let (near, far) = tokio::io::duplex(BUFFER);
     let near = WebSocketStream::from_raw_socket(near, Role::Client, Some(conn::limits())).await;
     let (sink, stream) = near.split();
     let link = Arc::new(Link {
         certificate: digest(&certificate),
+        signed,
         up: tokio::sync::Mutex::new(Up { n: 0, sink }),
         down: tokio::sync::Mutex::new(Down { n: 0, batch: Vec::new(), next: None, stream, over: false }),
         waiting: Mutex::default(),
@@ -147,11 +189,11 @@ async fn open(agents: &Agents, certificate: Option<CertificateDer<'static>>, pee
     {
         let mut map = agents.polls.map();
         map.insert(name.clone(), link.clone());
-        count(map.len());
+        count(&map);
     }
     let (agents, of) = (agents.clone(), name.clone());
     tokio::spawn(async move {
-        let mut talk = pin!(conn::run(agents.clone(), Some(certificate), peer, LinkWay::Poll, Box::new(far)));
+        let mut talk = pin!(conn::run(agents.clone(), Some(certificate), peer, way, Box::new(far)));
         let ended = tokio::select! {
             () = &mut talk => true,
             () = link.unused(IDLE) => false,
@@ -167,11 +209,17 @@ async fn open(agents: &Agents, certificate: Option<CertificateDer<'static>>, pee
             talk.await;
         }
     });
-    json(StatusCode::OK, &Opened { link: name, hold_s: u32::try_from(HOLD.as_secs()).unwrap_or(25) })
+    Some(name)
 }
 
 impl Link {
-    fn touch(&self) {
+    /// What its requests are signed for.
+    pub(super) fn lanes(&self) -> Option<&signed::Lanes> {
+        self.signed.as_ref()
+    }
+
+    /// Somebody asked for it who is proved.
+    pub(super) fn touch(&self) {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
@@ -187,18 +235,14 @@ impl Link {
     }
 
     /// Takes a batch of the agent's frames, once.
-    async fn up(&self, n: u64, request: Request<Incoming>) -> Response<Body> {
-        self.touch();
-        let Ok(Ok(body)) = timeout(TAKEN, to_bytes(Body::new(request.into_body()), MAX_BATCH)).await else {
-            return status(StatusCode::PAYLOAD_TOO_LARGE);
-        };
+    pub(super) async fn up(&self, n: u64, body: &[u8]) -> StatusCode {
         let mut up = self.up.lock().await;
         if n == up.n {
-            return status(StatusCode::NO_CONTENT);
+            return StatusCode::NO_CONTENT;
         }
-        let Ok(frames) = read(&body) else { return status(StatusCode::BAD_REQUEST) };
+        let Ok(frames) = read(body) else { return StatusCode::BAD_REQUEST };
         if n != up.n + 1 {
-            return status(StatusCode::CONFLICT);
+            return StatusCode::CONFLICT;
         }
         // Taken in part would be taken twice: from here on the batch counts, and a line that is stuck is over.
         up.n = n;
@@ -209,32 +253,33 @@ impl Link {
             up.sink.flush().await
         });
         match taken.await {
-            Ok(Ok(())) => status(StatusCode::NO_CONTENT),
-            Ok(Err(_)) | Err(_) => status(StatusCode::GONE),
+            Ok(Ok(())) => StatusCode::NO_CONTENT,
+            Ok(Err(_)) | Err(_) => StatusCode::GONE,
         }
     }
 
     /// Frames for the agent after batch `after`, as soon as there are any.
-    async fn down(&self, after: u64) -> Response<Body> {
+    pub(super) async fn down(&self, after: u64) -> (StatusCode, Vec<u8>) {
+        let empty = |code| (code, Vec::new());
         self.touch();
         let newer = CancellationToken::new();
         std::mem::replace(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner), newer.clone()).cancel();
         let mut down = self.down.lock().await;
         if after.checked_add(1) == Some(down.n) {
             // Its answer was lost on the way.
-            return batch(down.batch.clone());
+            return (StatusCode::OK, down.batch.clone());
         }
         if after != down.n {
-            return status(StatusCode::CONFLICT);
+            return empty(StatusCode::CONFLICT);
         }
         tokio::select! {
             first = down.first() => match first {
-                Some(frame) => batch(down.fill(frame)),
-                None => status(StatusCode::GONE),
+                Some(frame) => (StatusCode::OK, down.fill(frame)),
+                None => empty(StatusCode::GONE),
             },
             // Whoever waits here is not waiting any more: the one that came after it gets the frames.
-            () = newer.cancelled() => status(StatusCode::NO_CONTENT),
-            () = tokio::time::sleep(HOLD) => status(StatusCode::NO_CONTENT),
+            () = newer.cancelled() => empty(StatusCode::NO_CONTENT),
+            () = tokio::time::sleep(HOLD) => empty(StatusCode::NO_CONTENT),
         }
     }
 }
@@ -281,8 +326,8 @@ fn message(frame: Frame) -> Message {
     }
 }
 
-fn batch(frames: Vec<u8>) -> Response<Body> {
-    let mut response = Response::new(Body::from(frames));
+pub(super) fn bytes(body: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
     let kind = header::HeaderValue::from_static("application/octet-stream");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response

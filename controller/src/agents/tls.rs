@@ -8,16 +8,18 @@ use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
 
-use crate::domain::time::Time;
-use crate::identity::ca::{CaError, DeviceCa};
+use crate::identity::ca::CaError;
 
-pub(super) fn config(ca: &DeviceCa, now: Time) -> Result<Arc<ServerConfig>, CaError> {
+/// With what proves the listener.
+pub(super) fn config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<ServerConfig>, CaError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let (chain, key) = ca.listener(now)?;
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .and_then(|b| b.with_client_cert_verifier(Arc::new(ProvesItsKey(provider))).with_single_cert(chain, key))

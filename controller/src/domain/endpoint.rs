@@ -111,6 +111,8 @@ text_enum! {
         Socket = "websocket",
         /// Requests, because something on the way takes the upgrade away.
         Poll = "poll",
+        /// Requests signed at both ends, because somebody opens TLS on the way and can read them.
+        Signed = "signed",
     }
 }
 

@@ -2285,7 +2285,7 @@ export interface components {
             /** @description Where its private key is: `tpm` or `file`; absent: its agent says nothing of it. */
             key?: string | null;
             last_seen_at?: components["schemas"]["Time"] | null;
-            /** @description What carries its link, or did the last time: `poll` where something on the way lets no WebSocket through. */
+            /** @description What carries its link, or did the last time: `poll` where no WebSocket gets through, `signed` where somebody opens TLS on the way. */
             link: components["schemas"]["LinkWay"];
             /** @description Its line is paid by the byte: it says less, and a live view must be confirmed. */
             metered: boolean;
@@ -3016,7 +3016,7 @@ export interface components {
          * @description What carries an endpoint's link.
          * @enum {string}
          */
-        LinkWay: "websocket" | "poll";
+        LinkWay: "websocket" | "poll" | "signed";
         /** @description Until when an endpoint reports every second. */
         LiveView: {
             /** @description Until then. */
@@ -3664,7 +3664,7 @@ export interface components {
                 /** @description Where its private key is: `tpm` or `file`; absent: its agent says nothing of it. */
                 key?: string | null;
                 last_seen_at?: components["schemas"]["Time"] | null;
-                /** @description What carries its link, or did the last time: `poll` where something on the way lets no WebSocket through. */
+                /** @description What carries its link, or did the last time: `poll` where no WebSocket gets through, `signed` where somebody opens TLS on the way. */
                 link: components["schemas"]["LinkWay"];
                 /** @description Its line is paid by the byte: it says less, and a live view must be confirmed. */
                 metered: boolean;

@@ -64,7 +64,7 @@ pub struct Endpoint {
     pub vitals: Option<Vitals>,
     /// How its network is.
     pub network: Option<Network>,
-    /// What carries its link, or did the last time: `poll` where something on the way lets no WebSocket through.
+    /// What carries its link, or did the last time: `poll` where no WebSocket gets through, `signed` where somebody opens TLS on the way.
     pub link: LinkWay,
     /// Its line is paid by the byte: it says less, and a live view must be confirmed.
     pub metered: bool,
