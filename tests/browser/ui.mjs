@@ -347,6 +347,10 @@ const noSideways = async (page, name) => {
     await dialog.getByLabel('Tốc độ tải về').fill('12')
     await dialog.getByRole('button', { name: 'Lưu đường truyền' }).click()
     await dialog.getByText('Tốc độ đường truyền phải từ 64').waitFor()
+    // Too long for a number is not the same as nothing.
+    await dialog.getByLabel('Tốc độ tải về').fill('99999999999999999999')
+    await dialog.getByRole('button', { name: 'Lưu đường truyền' }).click()
+    await dialog.getByText('Tốc độ đường truyền phải từ 64').waitFor()
     await accessible(page, 'site line')
     await shoot(page, 'ui-site-line')
     await dialog.getByLabel('Tốc độ tải về').fill('20000')
@@ -696,7 +700,16 @@ const noSideways = async (page, name) => {
     const dialog = page.getByRole('dialog')
     await dialog.getByLabel('Đơn vị cấp xã').fill('van dinh')
     await page.getByRole('option', { name: /Vân Đình/ }).click()
+    // Without a line nothing is kept for later: it is said at once.
+    await browser.context.setOffline(true)
     await dialog.getByRole('button', { name: 'Tạo mã đăng ký' }).click()
+    await dialog.getByText('Mã lỗi: K-102').waitFor()
+    await browser.context.setOffline(false)
+    await dialog.getByRole('button', { name: 'Tạo mã đăng ký' }).dblclick()
+    await dialog.getByTestId('token').waitFor()
+    // A stray key does not throw it away, and a second click makes no second one.
+    await page.keyboard.press('Escape')
+    check(world.tokens.length === 1, `${world.tokens.length} codes were made`)
     const token = await dialog.getByTestId('token').innerText()
     check(token.startsWith('tram1-'), `token is ${token}`)
     await dialog.getByRole('img', { name: 'Mã QR của mã đăng ký' }).waitFor()

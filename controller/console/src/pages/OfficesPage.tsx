@@ -231,7 +231,7 @@ function Services({ operator }: { operator: boolean }) {
               <TextInput label={t('offices.serviceName')} maxLength={60} value={name} onChange={(e) => setName(e.currentTarget.value)} />
               <Select label={t('offices.kind')} data={[...KINDS]} value={kind} onChange={(v) => v && setKind(v)} allowDeselect={false} w={110} />
               <TextInput label={t('offices.host')} value={host} onChange={(e) => setHost(e.currentTarget.value)} />
-              <NumberInput label={t('offices.port')} min={1} max={65535} value={port} onChange={(v) => setPort(v === '' ? '' : Number(v))} w={110} />
+              <NumberInput label={t('offices.port')} min={1} max={65535} clampBehavior="none" allowDecimal={false} value={port} onChange={(v) => setPort(v === '' ? '' : Number(v))} w={110} />
               <TextInput label={t('offices.path')} value={path} onChange={(e) => setPath(e.currentTarget.value)} />
               <Button type="submit" disabled={!name || !host}>
                 {t('offices.addService')}

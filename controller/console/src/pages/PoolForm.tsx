@@ -10,7 +10,8 @@ import { fieldErrors } from '../ui/errors'
 import { ErrorPanel } from '../ui/feedback'
 import { SiteSelect } from '../ui/SiteSelect'
 
-const MOST = 5000
+/** As many desktops as a pool may have. */
+export const MOST = 5000
 
 /** Asks for a new pool; what the controller refuses shows at its field. */
 export function PoolForm({ opened, onClose, onCreated }: { opened: boolean; onClose: () => void; onCreated: (pool: Pool) => void }) {

@@ -9,10 +9,12 @@ import type { Desktop, Pool } from '../api/types'
 import { useFormat } from '../i18n/useFormat'
 import { Confirm } from '../ui/confirm'
 import { Answer, Empty, ErrorPanel } from '../ui/feedback'
+import { typed } from '../ui/number'
 import { Facts, Page } from '../ui/page'
 import { StatePill } from '../ui/state'
 import { Exact } from '../ui/time'
 import { DesktopTable } from './DesktopTable'
+import { MOST } from './PoolForm'
 import { PolicyForm } from './PoolPolicy'
 
 export function PoolPage() {
@@ -172,14 +174,18 @@ function Resize({ pool, opened, onClose }: { pool: Pool; opened: boolean; onClos
   const [size, setSize] = useState<number | string>(pool.size)
   const [error, setError] = useState<unknown>()
   const [busy, setBusy] = useState(false)
-  const shrink = typeof size === 'number' && size < pool.size
+  const wanted = typed(size)
+  const wrong = wanted === undefined || !Number.isInteger(wanted) || wanted < 0 || wanted > MOST
+  const [tried, setTried] = useState(false)
+  const shrink = !wrong && wanted < pool.size
   const submit = async (event: FormEvent) => {
     event.preventDefault()
-    if (typeof size !== 'number') return
+    setTried(true)
+    if (wrong) return
     setBusy(true)
     setError(undefined)
     try {
-      const fresh = await calls.resizePool(pool.id, size)
+      const fresh = await calls.resizePool(pool.id, wanted)
       if (fresh) client.setQueryData(keys.pool(pool.id), fresh)
       void client.invalidateQueries({ queryKey: keys.pools })
       onClose()
@@ -193,10 +199,10 @@ function Resize({ pool, opened, onClose }: { pool: Pool; opened: boolean; onClos
     <Modal opened={opened} onClose={onClose} title={t('pool.resize')} closeButtonProps={{ 'aria-label': t('common.close') }}>
       <form onSubmit={(event) => void submit(event)}>
         <Stack>
-          <NumberInput label={t('pool.size')} value={size} onChange={setSize} min={0} max={5000} allowDecimal={false} data-autofocus />
+          <NumberInput label={t('pool.size')} value={size} onChange={setSize} min={0} max={MOST} clampBehavior="none" allowDecimal={false} error={tried && wrong ? t('pool.badSize', { most: MOST }) : undefined} data-autofocus />
           {shrink && (
             <Text size="sm" fw={600}>
-              {t('pool.shrink', { count: pool.size - Number(size) })}
+              {t('pool.shrink', { count: pool.size - Number(wanted) })}
             </Text>
           )}
           {error !== undefined && <ErrorPanel error={error} />}

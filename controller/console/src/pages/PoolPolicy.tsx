@@ -9,6 +9,7 @@ import type { Pool, PoolPolicy } from '../api/types'
 import { ErrorPanel } from '../ui/feedback'
 import { fieldErrors } from '../ui/errors'
 import { done } from '../ui/notify'
+import { typed } from '../ui/number'
 
 const NUMBERS = [
   ['idle_minutes', 'idle'],
@@ -53,8 +54,9 @@ export function PolicyForm({ pool, opened, onClose }: { pool: Pool; opened: bool
                 label={t(`pool.policy.${label}`)}
                 placeholder={t('pool.policy.usual')}
                 value={policy[field] ?? ''}
-                onChange={(value) => setPolicy({ ...policy, [field]: typeof value === 'number' ? value : undefined })}
+                onChange={(value) => setPolicy({ ...policy, [field]: typed(value) })}
                 min={1}
+                clampBehavior="none"
                 allowDecimal={false}
                 error={faults[field]}
               />

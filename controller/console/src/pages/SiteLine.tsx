@@ -9,7 +9,12 @@ import { useFormat } from '../i18n/useFormat'
 import { fieldErrors } from '../ui/errors'
 import { ErrorPanel } from '../ui/feedback'
 import { done } from '../ui/notify'
+import { typed } from '../ui/number'
 import { Facts } from '../ui/page'
+
+/** What a line may carry, kbit/s. */
+const LEAST = 64
+const MOST = 10_000_000
 
 /** kbit/s as people say it. */
 export function useRate() {
@@ -48,17 +53,22 @@ export function SiteLineModal({ site, operator, onClose }: { site: Site; operato
   const { t } = useTranslation()
   const client = useQueryClient()
   const rate = useRate()
-  const [kbit, setKbit] = useState<number | null>(site.line.down_kbit ?? null)
+  const [down, setDown] = useState<number | string>(site.line.down_kbit ?? '')
   const [metered, setMetered] = useState(site.line.metered)
   const [error, setError] = useState<unknown>()
   const [busy, setBusy] = useState(false)
+  const [tried, setTried] = useState(false)
+  const kbit = typed(down)
+  const wrong = kbit !== undefined && !(Number.isInteger(kbit) && kbit >= LEAST && kbit <= MOST)
   const faults = error === undefined ? {} : fieldErrors(t, asProblem(error))
   const submit = async (event: FormEvent) => {
     event.preventDefault()
+    setTried(true)
+    if (wrong) return
     setBusy(true)
     setError(undefined)
     try {
-      await calls.setSiteLine(site.code, kbit, metered)
+      await calls.setSiteLine(site.code, kbit ?? null, metered)
       await client.invalidateQueries({ queryKey: ['sites'] })
       done(t('site.line.saved'))
       onClose()
@@ -86,13 +96,13 @@ export function SiteLineModal({ site, operator, onClose }: { site: Site; operato
               placeholder={t('site.line.unknown')}
               suffix=" kbit/s"
               thousandSeparator=" "
-              value={kbit ?? ''}
-              onChange={(value) => setKbit(typeof value === 'number' ? value : null)}
-              min={64}
-              max={10_000_000}
+              value={down}
+              onChange={setDown}
+              min={LEAST}
+              max={MOST}
               clampBehavior="none"
               allowDecimal={false}
-              error={faults.down_kbit}
+              error={tried && wrong ? t('errors.S-213') : faults.down_kbit}
             />
           )}
           {operator ? (

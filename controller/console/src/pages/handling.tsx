@@ -32,6 +32,8 @@ export function PartyFields(props: {
         label={t('incident.answerMinutes')}
         min={1}
         max={20160}
+        clampBehavior="none"
+        allowDecimal={false}
         value={props.minutes}
         onChange={(value) => props.onMinutes(Number(value))}
       />
