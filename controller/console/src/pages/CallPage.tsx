@@ -11,6 +11,7 @@ import { SAFETY_MS } from '../live/events'
 import { problemText } from '../ui/errors'
 import { Answer, ErrorPanel } from '../ui/feedback'
 import { refused } from '../ui/notify'
+import { useOnce } from '../ui/once'
 import { Facts, Page, Section } from '../ui/page'
 import { sentence } from '../ui/sentence'
 import { StatePill } from '../ui/state'
@@ -226,6 +227,7 @@ function Steps({ call }: { call: CallDetail }) {
   const { t } = useTranslation()
   const [asked, setAsked] = useState<'hand_over' | 'solve' | 'close'>()
   const client = useQueryClient()
+  const [busy, once] = useOnce()
   const take = async () => {
     try {
       await calls.stepCall(call.id, { do: 'take' })
@@ -238,7 +240,7 @@ function Steps({ call }: { call: CallDetail }) {
   const solved = call.state === 'solved'
   return (
     <>
-      {call.state !== 'taken' && <Button onClick={() => void take()}>{t(solved ? 'call.takeAgain' : 'call.take')}</Button>}
+      {call.state !== 'taken' && <Button loading={busy} onClick={() => void once(take)}>{t(solved ? 'call.takeAgain' : 'call.take')}</Button>}
       {!solved && (
         <>
           <Button variant={call.state === 'taken' ? 'filled' : 'default'} onClick={() => setAsked('solve')}>
@@ -264,6 +266,7 @@ function StepForm({ call, step, onClose }: { call: CallDetail; step: 'hand_over'
   const [minutes, setMinutes] = useState(240)
   const [text, setText] = useState('')
   const [error, setError] = useState<unknown>()
+  const [busy, once] = useOnce()
   const title = t(step === 'hand_over' ? 'incident.handOver' : `call.${step}`)
   const submit = async () => {
     const body: CallStep = step === 'hand_over' ? { do: step, party, answer_minutes: minutes, text } : { do: step, text }
@@ -280,7 +283,7 @@ function StepForm({ call, step, onClose }: { call: CallDetail; step: 'hand_over'
       <form
         onSubmit={(event) => {
           event.preventDefault()
-          void submit()
+          void once(submit)
         }}
       >
         <Stack gap="md">
@@ -299,7 +302,9 @@ function StepForm({ call, step, onClose }: { call: CallDetail; step: 'hand_over'
             <Button variant="default" onClick={onClose}>
               {t('common.cancel')}
             </Button>
-            <Button type="submit">{title}</Button>
+            <Button type="submit" loading={busy}>
+              {title}
+            </Button>
           </Group>
         </Stack>
       </form>

@@ -9,6 +9,7 @@ import { keys } from '../api/keys'
 import type { Call, CallsFound } from '../api/types'
 import { SAFETY_MS } from '../live/events'
 import { Answer, Empty, ErrorPanel } from '../ui/feedback'
+import { useOnce } from '../ui/once'
 import { Page, Section } from '../ui/page'
 import { StatePill } from '../ui/state'
 import { DataTable, Two } from '../ui/table'
@@ -114,6 +115,7 @@ function CodeBox() {
   const [code, setCode] = useState('')
   const [found, setFound] = useState<CallsFound>()
   const [error, setError] = useState<unknown>()
+  const [, once] = useOnce()
   const search = async () => {
     setError(undefined)
     setFound(undefined)
@@ -140,7 +142,7 @@ function CodeBox() {
       style={{ padding: 'var(--mantine-spacing-lg)' }}
       onSubmit={(event) => {
         event.preventDefault()
-        void search()
+        void once(search)
       }}
     >
       <Stack gap="sm">
@@ -162,7 +164,7 @@ function CodeBox() {
           </Button>
         </Group>
         {error !== undefined && <ErrorPanel error={error} />}
-        <div role="status">{found && <Found found={found} open={open} />}</div>
+        <div role="status">{found && <Found found={found} open={(endpoint) => once(() => open(endpoint))} />}</div>
       </Stack>
     </form>
   )

@@ -14,6 +14,7 @@ import { StatePill } from '../ui/state'
 import { Ago, Exact, useNow } from '../ui/time'
 import { language } from '../i18n'
 import { SAFETY_MS } from '../live/events'
+import { useOnce } from '../ui/once'
 import { NewNote, PartyFields } from './handling'
 import { useIncidentText } from './incidentText'
 import { Runbooks } from './Runbooks'
@@ -211,6 +212,7 @@ function Actions({ incident }: { incident: IncidentDetail }) {
   const { t } = useTranslation()
   const client = useQueryClient()
   const [handing, setHanding] = useState(false)
+  const [busy, once] = useOnce()
   if (!incident.open) return null
   const acknowledge = async () => {
     try {
@@ -223,7 +225,11 @@ function Actions({ incident }: { incident: IncidentDetail }) {
   }
   return (
     <>
-      {!incident.acknowledged_by && <Button onClick={() => void acknowledge()}>{t('incident.acknowledge')}</Button>}
+      {!incident.acknowledged_by && (
+        <Button loading={busy} onClick={() => void once(acknowledge)}>
+          {t('incident.acknowledge')}
+        </Button>
+      )}
       <Button variant="default" onClick={() => setHanding(true)}>
         {t('incident.handOver')}
       </Button>
@@ -239,6 +245,7 @@ function HandOver({ incident, opened, onClose }: { incident: IncidentDetail; ope
   const [minutes, setMinutes] = useState<number>(240)
   const [text, setText] = useState('')
   const [error, setError] = useState<unknown>()
+  const [busy, once] = useOnce()
   const submit = async () => {
     try {
       await calls.handOverIncident(incident.id, { party, answer_minutes: minutes, text })
@@ -254,7 +261,7 @@ function HandOver({ incident, opened, onClose }: { incident: IncidentDetail; ope
       <form
         onSubmit={(event) => {
           event.preventDefault()
-          void submit()
+          void once(submit)
         }}
       >
         <Stack gap="md">
@@ -265,7 +272,9 @@ function HandOver({ incident, opened, onClose }: { incident: IncidentDetail; ope
             <Button variant="default" onClick={onClose}>
               {t('common.cancel')}
             </Button>
-            <Button type="submit">{t('incident.handOver')}</Button>
+            <Button type="submit" loading={busy}>
+              {t('incident.handOver')}
+            </Button>
           </Group>
         </Stack>
       </form>

@@ -9,6 +9,7 @@ import { Answer, ErrorPanel } from '../ui/feedback'
 import { Page, Section } from '../ui/page'
 import { Rows } from '../ui/rows'
 import { SiteSelect } from '../ui/SiteSelect'
+import { useOnce } from '../ui/once'
 import { Exact } from '../ui/time'
 
 /** What the rules must know besides what computers tell: carriers, announced work, holidays, and what is probed. */
@@ -27,8 +28,8 @@ export function OfficesPage({ operator }: { operator: boolean }) {
 function useSubmit(work: () => Promise<unknown>, queryKey: readonly unknown[], after?: () => void) {
   const client = useQueryClient()
   const [error, setError] = useState<unknown>()
-  const submit = async (event?: FormEvent) => {
-    event?.preventDefault()
+  const [, once] = useOnce()
+  const send = async () => {
     try {
       await work()
       setError(undefined)
@@ -37,6 +38,10 @@ function useSubmit(work: () => Promise<unknown>, queryKey: readonly unknown[], a
       setError(failure)
     }
     await client.invalidateQueries({ queryKey })
+  }
+  const submit = (event?: FormEvent) => {
+    event?.preventDefault()
+    return once(send)
   }
   return { submit, panel: error === undefined ? null : <ErrorPanel error={error} /> }
 }

@@ -8,6 +8,7 @@ import type { RunbookInfo, RunbookRun } from '../api/types'
 import { language } from '../i18n'
 import { SAFETY_MS } from '../live/events'
 import { ErrorPanel } from '../ui/feedback'
+import { useOnce } from '../ui/once'
 import { Section } from '../ui/page'
 import { StatePill, type Tone } from '../ui/state'
 import { Exact } from '../ui/time'
@@ -24,6 +25,7 @@ export function Runbooks({ subject, causes, checks }: { subject: RunbookSubject;
   const books = useQuery({ queryKey: keys.runbooks, queryFn: calls.runbooks })
   const runs = useQuery({ queryKey: keys.runbookRuns(id), queryFn: () => calls.runbookRuns(subject), refetchInterval: SAFETY_MS })
   const [error, setError] = useState<unknown>()
+  const [starting, once] = useOnce()
   const again = () => client.invalidateQueries({ queryKey: keys.runbookRuns(id) })
   const start = async (runbook: string) => {
     try {
@@ -45,7 +47,7 @@ export function Runbooks({ subject, causes, checks }: { subject: RunbookSubject;
       {offered.length === 0 && (runs.data?.items.length ?? 0) === 0 && <Text size="sm">{t('runbook.none')}</Text>}
       <Group gap="sm">
         {offered.map((b) => (
-          <Button key={b.id} variant="default" size="sm" onClick={() => void start(b.id)}>
+          <Button key={b.id} variant="default" size="sm" disabled={starting} onClick={() => void once(() => start(b.id))}>
             {b.title[language()]}
             {b.used > 0 && <span className="quiet">&nbsp;{t('runbook.rate', { fixed: b.fixed, used: b.used })}</span>}
           </Button>
@@ -65,6 +67,7 @@ function Run({ run, again }: { run: RunbookRun; again: () => Promise<void> }) {
   const lang = language()
   const book = run.runbook
   const [error, setError] = useState<unknown>()
+  const [busy, once] = useOnce()
   const leave = async () => {
     try {
       await calls.leaveRunbook(run.id)
@@ -109,7 +112,7 @@ function Run({ run, again }: { run: RunbookRun; again: () => Promise<void> }) {
       {error !== undefined && <ErrorPanel error={error} />}
       {run.state === 'running' && (
         <Group justify="flex-end">
-          <Button variant="subtle" size="xs" onClick={() => void leave()}>
+          <Button variant="subtle" size="xs" loading={busy} onClick={() => void once(leave)}>
             {t('runbook.leave')}
           </Button>
         </Group>
@@ -126,6 +129,7 @@ function Question({ run, step, again }: { run: RunbookRun; step: RunbookRun['run
   const [answer, setAnswer] = useState('')
   const [note, setNote] = useState('')
   const [error, setError] = useState<unknown>()
+  const [busy, once] = useOnce()
   const send = async () => {
     try {
       await calls.answerRunbook(run.id, { step: step.id, answer, note })
@@ -139,7 +143,7 @@ function Question({ run, step, again }: { run: RunbookRun; step: RunbookRun['run
     <form
       onSubmit={(event) => {
         event.preventDefault()
-        void send()
+        void once(send)
       }}
     >
       <Stack gap="sm">
@@ -174,7 +178,7 @@ function Question({ run, step, again }: { run: RunbookRun; step: RunbookRun['run
         />
         {error !== undefined && <ErrorPanel error={error} />}
         <Group justify="flex-end">
-          <Button type="submit" disabled={answers.length > 0 ? !answer : !note.trim()}>
+          <Button type="submit" loading={busy} disabled={answers.length > 0 ? !answer : !note.trim()}>
             {t('runbook.next')}
           </Button>
         </Group>

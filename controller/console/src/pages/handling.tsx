@@ -5,6 +5,7 @@ import { useState } from 'react'
 import { useTranslation } from 'react-i18next'
 import type { Party } from '../api/types'
 import { ErrorPanel } from '../ui/feedback'
+import { useOnce } from '../ui/once'
 
 export const PARTIES: Party[] = ['site', 'carrier', 'data_centre', 'vdi', 'service_owner', 'support']
 
@@ -47,6 +48,7 @@ export function NewNote({ hint, save, shown }: { hint?: string; save: (text: str
   const client = useQueryClient()
   const [text, setText] = useState('')
   const [error, setError] = useState<unknown>()
+  const [busy, once] = useOnce()
   const submit = async () => {
     try {
       await save(text)
@@ -61,7 +63,7 @@ export function NewNote({ hint, save, shown }: { hint?: string; save: (text: str
     <form
       onSubmit={(event) => {
         event.preventDefault()
-        void submit()
+        void once(submit)
       }}
     >
       <Stack className="card" p="lg" gap="sm">
@@ -76,7 +78,7 @@ export function NewNote({ hint, save, shown }: { hint?: string; save: (text: str
         />
         {error !== undefined && <ErrorPanel error={error} />}
         <Group justify="flex-end">
-          <Button type="submit" variant="default" disabled={!text.trim()}>
+          <Button type="submit" variant="default" loading={busy} disabled={!text.trim()}>
             {t('incident.addNote')}
           </Button>
         </Group>
