@@ -8,6 +8,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tram_controller::domain::endpoint::{EndpointState, Verdict};
 use tram_controller::domain::health::{LIVE, Latest};
 use tram_controller::domain::time::Time;
+use tram_controller::services::health::{Arrival, keep_all};
 use tram_controller::services::{Error, endpoints, health};
 use tram_controller::store::endpoints::Filter;
 use tram_tests::links::{Line, World};
@@ -16,6 +17,7 @@ use tram_wire::ids::EndpointId;
 use tram_wire::plan::{Plan, Service};
 use tram_wire::report::*;
 use tram_wire::{AgentMessage, ControllerMessage, Refusal};
+use uuid::Uuid;
 
 const BOOT: &str = "7d0f3f0e-94f6-4f5e-8f1e-0d6b1a3a5a11";
 
@@ -68,6 +70,78 @@ async fn a_record_that_comes_twice_is_kept_once() -> Result<()> {
         assert_eq!(said, [(Some("crit"), "ok"), (None, "crit")], "{}", w.app.store.engine());
         let events = w.events(d.id).await?;
         assert_eq!(events.iter().filter(|e| *e == "attached").count(), 1, "{events:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_seldom_changes_is_left_where_it_is_by_what_moves_each_minute() -> Result<()> {
+    for w in World::all().await? {
+        let d = w.endpoint().await?;
+        let mut line = w.link(&d).await?;
+        let gauges = |v: f32| [("cpu".to_owned(), Some(v))].into();
+        // The first word may be a small one.
+        kept(&mut line, &report(1, vec![Record { seq: 1, gauges: gauges(1.0), ..Record::default() }])).await?;
+        let first = latest(&w, d.id).await?;
+        assert_eq!((first.gauges["cpu"], first.inventory.len(), first.checks.len()), (1.0, 0, 0));
+        let item = Item { id: "mot-cua".into(), kind: "printer".into(), ..Item::default() };
+        let key = Record {
+            key: true,
+            gauges: gauges(2.0),
+            inventory: [("printers".to_owned(), vec![item])].into(),
+            ..paper(2, CheckState::Warn)
+        };
+        kept(&mut line, &report(2, vec![key])).await?;
+        let told = w.row(d.id).await?.reported_at;
+        let probe = Probe { name: "portal".into(), ok: true, ..Probe::default() };
+        let small = vec![
+            Record { seq: 3, gauges: gauges(3.0), ..Record::default() },
+            Record { seq: 4, probes: vec![probe], ..Record::default() },
+            Record { seq: 5, gauges: gauges(5.0), ..Record::default() },
+        ];
+        kept(&mut line, &report(3, small)).await?;
+        let now = latest(&w, d.id).await?;
+        assert_eq!(
+            (now.seq, now.gauges["cpu"], now.inventory["printers"].len()),
+            (5, 5.0, 1),
+            "{}",
+            w.app.store.engine()
+        );
+        assert_eq!((now.checks[0].state, now.probes.len()), (CheckState::Warn, 1));
+        let row = w.row(d.id).await?;
+        assert_eq!(row.verdict, Verdict::Warn);
+        assert!(row.reported_at > told, "{:?} after {told:?}", row.reported_at);
+    }
+    Ok(())
+}
+
+/// Statements for many are cut into pieces; each row must come through, once.
+#[tokio::test]
+async fn a_batch_of_many_endpoints_is_kept_whole() -> Result<()> {
+    for w in World::all().await? {
+        let now = w.app.clock.now();
+        let ids: Vec<EndpointId> = (0..601).map(|_| EndpointId(Uuid::now_v7())).collect();
+        let mut tx = w.app.store.begin().await?;
+        for id in &ids {
+            tx.add_endpoint(*id, "pc", "00004", &serde_json::json!({}), now.plus(Duration::from_secs(9)), now).await?;
+        }
+        tx.commit().await?;
+        for seq in 1..=2 {
+            let record = Record { gauges: [("cpu".to_owned(), Some(7.0))].into(), ..paper(seq, CheckState::Crit) };
+            let report =
+                Report { batch: seq, boot: BOOT.into(), mono_ms: Some(1_000_000), at_ms: 0, records: vec![record] };
+            let all: Vec<_> = ids.iter().map(|id| Arrival { id: *id, report: &report, at: now }).collect();
+            let mut tx = w.app.store.begin().await?;
+            // The same twice in one batch, as after a line that was lost.
+            keep_all(&mut tx, &[all.clone(), all].concat()).await?;
+            tx.commit().await?;
+        }
+        for id in &ids {
+            let (health, turns) = (latest(&w, *id).await?, w.app.store.endpoint_transitions(*id, 10).await?);
+            assert_eq!((health.seq, health.gauges["cpu"], turns.len()), (2, 7.0, 1), "{}", w.app.store.engine());
+            let points = w.app.store.endpoint_samples(*id, Time::default(), now.plus(LIVE), 10).await?;
+            assert_eq!(points.len(), 2);
+        }
     }
     Ok(())
 }

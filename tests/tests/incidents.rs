@@ -14,6 +14,7 @@ use tram_controller::domain::time::Time;
 use tram_controller::services::health::{self, Arrival};
 use tram_controller::services::incidents::{self, Lookout};
 use tram_controller::store::endpoints::Heard;
+use tram_controller::store::health_batch::{News, Parts};
 use tram_tests::db::{self, TestDb};
 use tram_tests::http::{Browser, COMMUNE, DISTRICT, ELSEWHERE, TestApi};
 use tram_wire::check::CheckState;
@@ -89,7 +90,8 @@ impl World {
         let at = self.now();
         let made = probes.iter().map(|p| (p.name.clone(), Probed { at, probe: p.clone() })).collect();
         let mut tx = self.db.store.begin().await?;
-        tx.put_latest_health(id, &Latest { probes: made, at, ..Latest::default() }).await?;
+        let latest = Latest { probes: made, at, ..Latest::default() };
+        tx.put_latest_healths(&[News { id, latest: &latest, parts: Parts::ALL, arrived: at }]).await?;
         Ok(tx.commit().await?)
     }
 

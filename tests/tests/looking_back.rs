@@ -13,6 +13,7 @@ use tram_controller::domain::incident::{Cause, Confidence, Evidence, Judgement, 
 use tram_controller::domain::time::Time;
 use tram_controller::services::incidents::{self, Lookout};
 use tram_controller::services::{App, Ctx, sla};
+use tram_controller::store::health_batch::NewSample;
 use tram_tests::db::{self, TestDb};
 use tram_tests::http::{COMMUNE, DISTRICT, ELSEWHERE, TestApi};
 use tram_tests::world::program;
@@ -75,7 +76,7 @@ impl World {
 
     async fn record(&self, id: EndpointId, boot: &str, seq: i64, at: Time, arrived: Time) -> Result<()> {
         let mut tx = self.db.store.begin().await?;
-        tx.add_sample(id, (boot, seq), at, arrived, &Sample::default()).await?;
+        tx.add_samples(&[NewSample { id, boot, seq, at, arrived, body: Sample::default() }]).await?;
         Ok(tx.commit().await?)
     }
 
@@ -83,7 +84,7 @@ impl World {
         let to =
             CheckResult { check: "gateway".into(), state, code: "gateway_silent".into(), ..CheckResult::default() };
         let mut tx = self.db.store.begin().await?;
-        tx.add_transition(id, &Transition { at, from: None, to }, arrived).await?;
+        tx.add_transitions(&[(id, Transition { at, from: None, to }, arrived)]).await?;
         Ok(tx.commit().await?)
     }
 

@@ -20,9 +20,10 @@ const PLANS: u32 = 5;
 /// How often endpoints are counted.
 const ABOUT: u32 = 60;
 
-/// Endpoints that are, or soon were, heard.
+/// Endpoints that may come: also those that are silent, for after a cut they come first and are told how far to spread
+/// while the others are still on their way.
 fn about(rows: &[(String, String, i64)]) -> usize {
-    let n: i64 = rows.iter().filter(|(_, state, _)| state == "online").map(|(.., n)| n).sum();
+    let n: i64 = rows.iter().filter(|(_, state, _)| state != "revoked").map(|(.., n)| n).sum();
     usize::try_from(n).unwrap_or(0)
 }
 

@@ -90,11 +90,14 @@ pub(super) async fn run(
     line: Box<dyn Line>,
 ) {
     let mut socket = WebSocketStream::from_raw_socket(line, Role::Server, Some(limits())).await;
-    let end = match greet(&agents, certificate.as_ref(), peer, &mut socket).await {
+    // What is over after a moment, or seldom happens, stands apart: a link is mostly its task, and there are thousands.
+    let greeted = Box::pin(greet(&agents, certificate.as_ref(), peer, &mut socket)).await;
+    drop(certificate);
+    let end = match greeted {
         Ok(Greeted::Link(id, hello, known, metered)) => {
             linked(&agents, id, (&hello, way, metered), known, peer, &mut socket).await
         }
-        Ok(Greeted::Apart(id, who)) => apart::run(&agents, id, &who, peer, &mut socket).await,
+        Ok(Greeted::Apart(id, who)) => Box::pin(apart::run(&agents, id, &who, peer, &mut socket)).await,
         Err(end) => end,
     };
     if let End::Refused(refusal) = end {
@@ -266,7 +269,7 @@ async fn listen(agents: &Agents, id: EndpointId, peer: SocketAddr, seat: &Seat, 
             return End::Refused(Refusal::Malformed { detail });
         }
         let done = match message {
-            Said::Long(message) => heard(agents, id, peer, seat, socket, &keep, message).await,
+            Said::Long(message) => Box::pin(heard(agents, id, peer, seat, socket, &keep, message)).await,
             Said::Short(beat) => {
                 let ack = short::ack(&beaten(agents, seat, &beat));
                 transmit(socket, Message::binary(ack)).await

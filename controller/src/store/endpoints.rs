@@ -190,6 +190,15 @@ pub struct Report {
     pub findings: Option<(Value, Verdict)>,
 }
 
+impl Report {
+    /// Whether there is anything in it.
+    #[must_use]
+    pub fn says_anything(&self) -> bool {
+        let parts = [&self.hardware, &self.vitals, &self.network];
+        self.hello.is_some() || self.findings.is_some() || parts.into_iter().any(Option::is_some)
+    }
+}
+
 /// An endpoint was heard, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
@@ -203,7 +212,8 @@ pub struct Heard {
 
 const COLUMNS: &str = concat!(
     "e.id, e.name, e.site_code, s.name AS site_name, d.name AS district_name, e.state, e.verdict, e.findings, \
-    e.hello, e.hardware, e.vitals, e.network, e.skew_ms, e.last_seen_at, e.reported_at, e.enrolled_at, e.cert_not_after, COALESCE(e.linked_by, 'websocket') AS linked_by, e.renewed_from, e.revoked_at, \
+    e.hello, e.hardware, e.vitals, e.network, e.skew_ms, e.last_seen_at, \
+    COALESCE((SELECT n.arrived_at FROM endpoint_now n WHERE n.endpoint_id = e.id AND n.arrived_at > COALESCE(e.reported_at, 0)), e.reported_at) AS reported_at, e.enrolled_at, e.cert_not_after, COALESCE(e.linked_by, 'websocket') AS linked_by, e.renewed_from, e.revoked_at, \
     e.quarantined_at, e.suspicion, e.metered = 'yes' AS metered_here, ",
     metered!("e"),
     " AS metered"

@@ -9,19 +9,20 @@ use tram_wire::report::Item;
 use uuid::Uuid;
 
 use super::{Result, Store, Tx, exec_tx, on_read, on_tx};
-use crate::domain::health::{Kept, Latest, Probed, Sample, Transition};
+use crate::domain::health::{Kept, Latest, Probed, Sample};
 use crate::domain::time::Time;
-use crate::nudge::Kind;
 
+/// What is known of an endpoint, as queries bring it: the parts that seldom change are missing where they were not asked
+/// for, and where there are none.
 #[derive(sqlx::FromRow)]
 pub(super) struct LatestRow {
-    boot: String,
-    seq: i64,
-    at: i64,
-    gauges: Json<BTreeMap<String, f32>>,
-    inventory: Json<BTreeMap<String, Vec<Item>>>,
-    probes: Json<BTreeMap<String, Probed>>,
-    checks: Json<Vec<Kept>>,
+    pub(super) boot: String,
+    pub(super) seq: i64,
+    pub(super) at: i64,
+    pub(super) gauges: Json<BTreeMap<String, f32>>,
+    pub(super) inventory: Option<Json<BTreeMap<String, Vec<Item>>>>,
+    pub(super) probes: Option<Json<BTreeMap<String, Probed>>>,
+    pub(super) checks: Option<Json<Vec<Kept>>>,
 }
 
 impl From<LatestRow> for Latest {
@@ -31,9 +32,9 @@ impl From<LatestRow> for Latest {
             seq: r.seq,
             at: Time::from_micros(r.at),
             gauges: r.gauges.0,
-            inventory: r.inventory.0,
-            probes: r.probes.0,
-            checks: r.checks.0,
+            inventory: r.inventory.map(|j| j.0).unwrap_or_default(),
+            probes: r.probes.map(|j| j.0).unwrap_or_default(),
+            checks: r.checks.map(|j| j.0).unwrap_or_default(),
         }
     }
 }
@@ -98,10 +99,8 @@ impl From<ServiceRow> for ProbeService {
     }
 }
 
-/// Columns of what is known of an endpoint.
-pub(super) const LATEST_COLUMNS: &str = "boot, seq, at, gauges, inventory, probes, checks";
-const LATEST: &str =
-    "SELECT boot, seq, at, gauges, inventory, probes, checks FROM endpoint_health WHERE endpoint_id = $1";
+const LATEST: &str = "SELECT n.boot, n.seq, n.at, n.gauges, h.inventory, h.probes, h.checks FROM endpoint_now n \
+     LEFT JOIN endpoint_health h ON h.endpoint_id = n.endpoint_id WHERE n.endpoint_id = $1";
 
 impl Store {
     /// The newest that is known of an endpoint.
@@ -175,68 +174,6 @@ impl Store {
 }
 
 impl Tx {
-    /// The newest that is known of an endpoint. `None` if there is no such endpoint, or it is withdrawn.
-    ///
-    /// # Errors
-    /// Any [`super::StoreError`].
-    pub async fn latest_health(&mut self, id: EndpointId) -> Result<Option<Latest>> {
-        let there: Option<i64> = on_tx!(self, c => sqlx::query_scalar(
-            "SELECT enrolled_at FROM endpoints WHERE id = $1 AND state <> 'revoked'").bind(id.0).fetch_optional(c))?;
-        if there.is_none() {
-            return Ok(None);
-        }
-        let row: Option<LatestRow> = on_tx!(self, c => sqlx::query_as(LATEST).bind(id.0).fetch_optional(c))?;
-        Ok(Some(row.map(Latest::from).unwrap_or_default()))
-    }
-
-    /// Writes down the newest that is known of an endpoint.
-    ///
-    /// # Errors
-    /// Any [`super::StoreError`].
-    pub async fn put_latest_health(&mut self, id: EndpointId, l: &Latest) -> Result<()> {
-        exec_tx!(self, c => sqlx::query(
-            "INSERT INTO endpoint_health (endpoint_id, boot, seq, at, gauges, inventory, probes, checks) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (endpoint_id) DO UPDATE SET boot = excluded.boot, \
-             seq = excluded.seq, at = excluded.at, gauges = excluded.gauges, inventory = excluded.inventory, \
-             probes = excluded.probes, checks = excluded.checks")
-            .bind(id.0).bind(&l.boot).bind(l.seq).bind(l.at.micros()).bind(Json(&l.gauges)).bind(Json(&l.inventory))
-            .bind(Json(&l.probes)).bind(Json(&l.checks)).execute(c))?;
-        self.touch(Kind::Endpoint, id.0);
-        Ok(())
-    }
-
-    /// Keeps a record. `false` if it was kept before.
-    ///
-    /// # Errors
-    /// Any [`super::StoreError`].
-    pub async fn add_sample(
-        &mut self,
-        id: EndpointId,
-        (boot, seq): (&str, i64),
-        at: Time,
-        arrived: Time,
-        s: &Sample,
-    ) -> Result<bool> {
-        let rows = exec_tx!(self, c => sqlx::query(
-            "INSERT INTO endpoint_samples (endpoint_id, boot, seq, at, arrived_at, body) VALUES ($1, $2, $3, $4, $5, $6) \
-             ON CONFLICT (endpoint_id, boot, seq) DO NOTHING")
-            .bind(id.0).bind(boot).bind(seq).bind(at.micros()).bind(arrived.micros()).bind(Json(s)).execute(c))?;
-        Ok(rows == 1)
-    }
-
-    /// Keeps a change of a check.
-    ///
-    /// # Errors
-    /// Any [`super::StoreError`].
-    pub async fn add_transition(&mut self, id: EndpointId, t: &Transition, arrived: Time) -> Result<()> {
-        exec_tx!(self, c => sqlx::query(
-            "INSERT INTO endpoint_transitions (endpoint_id, at, arrived_at, check_id, from_state, to_state, code, params) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)")
-            .bind(id.0).bind(t.at.micros()).bind(arrived.micros()).bind(&t.to.check).bind(t.from.map(|s| s.as_str()))
-            .bind(t.to.state.as_str()).bind(&t.to.code).bind(Json(&t.to.params)).execute(c))?;
-        Ok(())
-    }
-
     /// Codes of what an endpoint's checks changed to since a time, heard only later.
     ///
     /// # Errors

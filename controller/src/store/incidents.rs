@@ -250,11 +250,12 @@ impl Store {
     /// Any [`super::StoreError`].
     pub async fn seen_endpoints(&self) -> Result<Vec<Seen>> {
         Ok(on_read!(self, c => sqlx::query_as(
-            "SELECT e.id, e.site_code, e.state = 'silent' AS silent, e.last_seen_at, e.network, e.vitals, h.probes, h.gauges, h.at AS told_at, e.reported_at, e.back_at, \
+            "SELECT e.id, e.site_code, e.state = 'silent' AS silent, e.last_seen_at, e.network, e.vitals, h.probes, n.gauges, n.at AS told_at, e.reported_at, e.back_at, \
              CASE WHEN e.verdict IN ('warn', 'crit') THEN e.findings END AS findings, \
              CASE WHEN e.state = 'silent' THEN (SELECT v.kind FROM endpoint_events v WHERE v.endpoint_id = e.id ORDER BY v.id DESC LIMIT 1) END AS last_event, \
              CASE WHEN e.state = 'silent' THEN (SELECT v.detail FROM endpoint_events v WHERE v.endpoint_id = e.id ORDER BY v.id DESC LIMIT 1) END AS last_detail \
-             FROM endpoints e LEFT JOIN endpoint_health h ON h.endpoint_id = e.id WHERE e.state IN ('online', 'silent') AND e.last_seen_at IS NOT NULL ORDER BY e.id")
+             FROM endpoints e LEFT JOIN endpoint_now n ON n.endpoint_id = e.id LEFT JOIN endpoint_health h ON h.endpoint_id = e.id \
+             WHERE e.state IN ('online', 'silent') AND e.last_seen_at IS NOT NULL ORDER BY e.id")
             .fetch_all(c))?)
     }
 

@@ -16,9 +16,14 @@ const PER_NOTE: usize = 100;
 
 /// Queues the changes for delivery at commit.
 pub(super) async fn notify(tx: &mut Transaction<'static, Postgres>, changes: &[Change]) -> Result<()> {
-    for chunk in changes.chunks(PER_NOTE) {
-        let text: Vec<String> = chunk.iter().map(|c| format!("{}:{}", c.kind.as_str(), c.id)).collect();
-        sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(text.join(",")).execute(&mut **tx).await?;
+    let note = |part: &[Change]| {
+        let text: Vec<String> = part.iter().map(|c| format!("{}:{}", c.kind.as_str(), c.id)).collect();
+        text.join(",")
+    };
+    let notes: Vec<String> = changes.chunks(PER_NOTE).map(note).collect();
+    if !notes.is_empty() {
+        let sql = "SELECT pg_notify($1, n) FROM UNNEST($2::text[]) AS n";
+        sqlx::query(sql).bind(CHANNEL).bind(notes).execute(&mut **tx).await?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 //!
 //! Writing happens in a [`Tx`]; what changed is remembered there and told to the [`Bus`] after the commit.
 
+use std::collections::HashSet;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::FromStr;
@@ -331,7 +332,7 @@ impl Store {
             Db::Sqlite { write, .. } => TxInner::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
             Db::Postgres(p) => TxInner::Postgres(p.begin().await?),
         };
-        Ok(Tx { inner, bus: self.bus.clone(), changes: Vec::new() })
+        Ok(Tx { inner, bus: self.bus.clone(), changes: Vec::new(), told: HashSet::new() })
     }
 
     /// Opens so many connections, and lets each learn the statements of a way in: the first officers of the morning
@@ -425,13 +426,15 @@ pub struct Tx {
     inner: TxInner,
     bus: Bus,
     changes: Vec<Change>,
+    /// The same, to be found.
+    told: HashSet<Change>,
 }
 
 impl Tx {
     /// Remembers that a row changed; told to the bus (and to other controllers) at commit.
     pub fn touch(&mut self, kind: Kind, id: Uuid) {
         let change = Change { kind, id };
-        if !self.changes.contains(&change) {
+        if self.told.insert(change) {
             self.changes.push(change);
         }
     }

@@ -17,6 +17,9 @@ use crate::db::{self, TestDb};
 const ENDPOINTS: usize = 10_000;
 /// As the writer's.
 const BATCH: usize = 1000;
+/// Records of each endpoint that are there already, over the three days that they are kept: what is written goes between
+/// them, not onto empty pages.
+const HISTORY: i64 = 100;
 const LENGTH: Duration = Duration::from_secs(15);
 const ROWS: [(&str, &str, f64); 2] = [
     ("ingest.sqlite_per_s", ">= 5000/s, p99 < 250 ms", 5000.0),
@@ -32,7 +35,7 @@ pub async fn rows(wanted: impl Fn(&str) -> bool) -> Vec<Row> {
         }
         let db = if n == 0 { db::sqlite().await } else { db::postgres().await };
         let measured = match db {
-            Ok(db) => measure(&db).await,
+            Ok(db) => measure(&db, n == 0).await,
             Err(e) => Err(e),
         };
         rows.push(match measured {
@@ -53,7 +56,7 @@ pub async fn rows(wanted: impl Fn(&str) -> bool) -> Vec<Row> {
 }
 
 /// Deltas of a fleet whose computers were all seen before.
-async fn measure(db: &TestDb) -> Result<(f64, Duration)> {
+async fn measure(db: &TestDb, sqlite: bool) -> Result<(f64, Duration)> {
     let clock = Clock::system();
     let now = clock.now();
     let mut ids: Vec<EndpointId> = (0..ENDPOINTS).map(|_| EndpointId(Uuid::now_v7())).collect();
@@ -71,6 +74,7 @@ async fn measure(db: &TestDb) -> Result<(f64, Duration)> {
         keep_all(&mut tx, &arrivals).await?;
         tx.commit().await?;
     }
+    db.raw(&history(clock.now().micros(), sqlite)).await?;
     let (began, mut took, mut seq) = (Instant::now(), Vec::new(), 1);
     while began.elapsed() < LENGTH {
         seq += 1;
@@ -89,6 +93,28 @@ async fn measure(db: &TestDb) -> Result<(f64, Duration)> {
     took.sort_unstable();
     let p99 = *took.get(took.len() * 99 / 100).context("no batch")?;
     Ok((per_s, p99))
+}
+
+/// SQL that makes the records of three days.
+fn history(now_us: i64, sqlite: bool) -> String {
+    let every = 3 * 86_400_000_000_i64 / HISTORY;
+    let (series, body, order) = if sqlite {
+        let series = format!(
+            "(WITH RECURSIVE s (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {HISTORY}) SELECT n FROM s)"
+        );
+        (series, "'{\"gauges\":{\"gauge_1\":1.0,\"gauge_2\":2.0}}'", "e.id, n")
+    } else {
+        (
+            format!("generate_series(1, {HISTORY}) n"),
+            "'{\"gauges\":{\"gauge_1\":1.0,\"gauge_2\":2.0}}'::jsonb",
+            "n, e.id",
+        )
+    };
+    let at = format!("{} + n * {every}", now_us - HISTORY * every - 1);
+    format!(
+        "INSERT INTO endpoint_samples (endpoint_id, boot, seq, at, arrived_at, body) \
+         SELECT e.id, 'before', n, {at}, {at}, {body} FROM endpoints e, {series} ORDER BY {order}"
+    )
 }
 
 /// What an office computer says each minute: a few gauges that moved.

@@ -120,6 +120,9 @@ async fn measure() -> Result<Vec<Row>> {
     let peak = a_second.values().copied().max().unwrap_or(0) as f64;
     let uneven = peak / (many as f64 / took.max(1.0));
     let refused = seen.refused.load(Ordering::Relaxed) - before;
+    let mut seconds: Vec<_> = a_second.into_iter().collect();
+    seconds.sort_unstable();
+    eprintln!("{seconds:?}");
     let back = format!("{many} links, most in a second {peak:.0}, peak/mean {uneven:.1}, refused {refused}");
     let rows = vec![
         own(0, kib, kib <= 32.0 && many == MANY, memory),

@@ -11,7 +11,7 @@ use crate::domain::health::{Latest, Sample, Transition, dated, late, sequence};
 use crate::domain::path::{self, Measured};
 use crate::domain::time::Time;
 use crate::services::endpoints::plain;
-use crate::store::health_batch::{Fresh, NewSample};
+use crate::store::health_batch::{NewSample, News, Parts};
 use crate::store::{StoreError, Tx, endpoints as rows};
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -31,7 +31,7 @@ pub struct Arrival<'a> {
 struct Fold {
     latest: Latest,
     before: Verdict,
-    fresh: Fresh,
+    fresh: Parts,
     changes: rows::Report,
     /// When its newest report came, if it brought news.
     news: Option<Time>,
@@ -47,8 +47,10 @@ pub async fn keep_all(tx: &mut Tx, all: &[Arrival<'_>]) -> Result<()> {
         return Ok(());
     }
     let ids: BTreeSet<EndpointId> = all.iter().map(|a| a.id).collect();
-    let mut folds: HashMap<EndpointId, Fold> =
-        tx.latest_healths(&ids).await?.into_iter().map(|(id, latest)| (id, Fold::new(latest))).collect();
+    // What seldom changes is read only where something of it came: it is most of what is known.
+    let whole = all.iter().filter(|a| a.report.records.iter().any(|r| parts_of(r).any())).map(|a| a.id).collect();
+    let latest = tx.latest_healths(&ids, &whole).await?;
+    let mut folds: HashMap<EndpointId, Fold> = latest.into_iter().map(|(id, l)| (id, Fold::new(l))).collect();
     let records: Vec<(&Arrival<'_>, &Record, Time)> = all
         .iter()
         .filter(|a| folds.contains_key(&a.id))
@@ -78,8 +80,10 @@ pub async fn keep_all(tx: &mut Tx, all: &[Arrival<'_>]) -> Result<()> {
 async fn write(tx: &mut Tx, folds: HashMap<EndpointId, Fold>) -> Result<()> {
     // One order for all writers: two controllers can't wait for each other.
     let mut folds: BTreeMap<EndpointId, Fold> = folds.into_iter().filter(|(_, f)| f.news.is_some()).collect();
-    let latest: Vec<_> = folds.iter().map(|(id, f)| (*id, &f.latest, f.fresh)).collect();
-    tx.put_latest_healths(&latest).await?;
+    let news = folds
+        .iter()
+        .filter_map(|(id, f)| f.news.map(|arrived| News { id: *id, latest: &f.latest, parts: f.fresh, arrived }));
+    tx.put_latest_healths(&news.collect::<Vec<_>>()).await?;
     let mut reports = Vec::new();
     for (id, f) in &mut folds {
         let Some(at) = f.news else { continue };
@@ -92,7 +96,9 @@ async fn write(tx: &mut Tx, folds: HashMap<EndpointId, Fold>) -> Result<()> {
                 tx.endpoint_event(*id, "verdict", &format!("{} -> {now}", f.before), at).await?;
             }
         }
-        reports.push((*id, changes, at));
+        if changes.says_anything() {
+            reports.push((*id, changes));
+        }
     }
     tx.put_endpoint_reports(&reports).await
 }
@@ -100,7 +106,7 @@ async fn write(tx: &mut Tx, folds: HashMap<EndpointId, Fold>) -> Result<()> {
 impl Fold {
     fn new(latest: Latest) -> Self {
         let before = verdict(&latest.findings());
-        Self { latest, before, fresh: Fresh::default(), changes: rows::Report::default(), news: None }
+        Self { latest, before, fresh: Parts::default(), changes: rows::Report::default(), news: None }
     }
 
     /// Takes a record in; what checks changed their mind.
@@ -113,10 +119,20 @@ impl Fold {
         changes.hardware = record.hardware.as_ref().and_then(|h| plain(h).ok()).or(changes.hardware.take());
         changes.vitals = record.vitals.as_ref().and_then(|v| plain(v).ok()).or(changes.vitals.take());
         changes.network = record.network.as_ref().and_then(|n| plain(n).ok()).or(changes.network.take());
-        self.fresh.inventory |= record.key || !record.inventory.is_empty();
-        self.fresh.probes |= !record.probes.is_empty();
-        self.fresh.checks |= !record.checks.is_empty();
+        let parts = parts_of(record);
+        self.fresh.inventory |= parts.inventory;
+        self.fresh.probes |= parts.probes;
+        self.fresh.checks |= parts.checks;
         self.latest.apply(&a.report.boot, record, at)
+    }
+}
+
+/// What a record says besides gauges.
+fn parts_of(record: &Record) -> Parts {
+    Parts {
+        inventory: record.key || !record.inventory.is_empty(),
+        probes: !record.probes.is_empty(),
+        checks: !record.checks.is_empty(),
     }
 }
 
