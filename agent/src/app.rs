@@ -321,7 +321,7 @@ impl<H: Host + Send + 'static> App<H> {
                 }
                 Due::Beat { seq, rtt_us } => {
                     let at_ms = self.wall_ms();
-                    self.send(&AgentMessage::Beat(Beat { seq, at_ms, rtt_us })).await;
+                    self.beat(Beat { seq, at_ms, rtt_us }).await;
                 }
                 Due::Snapshot if self.old_fashioned() => self.begin_report(true),
                 Due::Change if self.old_fashioned() => self.begin_report(false),

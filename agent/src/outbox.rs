@@ -1,7 +1,9 @@
 //! Records on their way: at least once, newest state first, and on disk while there is no line.
 //!
 //! One batch is in flight at a time; the controller's answer is what paces the next. Records of now go before the
-//! backlog, and the backlog goes no faster than a thin line bears.
+//! backlog, and the backlog goes no faster than a thin line bears. What only tells that gauges moved waits for the next
+//! beat and goes in its packet, and the answer comes with the beat's: on a line that is paid by the byte the headers of
+//! packets are most of what an endpoint costs.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -19,9 +21,23 @@ const PACE: Duration = Duration::from_secs(1);
 /// Records that may wait in memory for a controller that is slow to answer.
 const WAITING: usize = 128;
 
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// What may not wait for a beat.
+    Pressing,
+    /// A beat goes now; what waited for it goes along.
+    Beat,
+    /// Everything, each with an answer of its own: somebody looks on.
+    All,
+}
+
+#[derive(Clone, Copy)]
 enum Flight {
     /// So many of those made since the line is up.
     Fresh(usize),
+    /// The same, and its answer takes its time: what may not wait goes before it.
+    Rides(usize),
     /// So many of the backlog.
     Late(usize),
 }
@@ -89,16 +105,22 @@ impl Outbox {
         waits.then_some(self.next_late)
     }
 
-    /// The next batch, if it is time for one. `clock`: the running boot, its clock, and the calendar.
-    pub fn next(&mut self, now: Duration, (boot, mono_ms, at_ms): (&str, u64, i64)) -> Option<Report> {
-        if self.flight.is_some() {
-            return None;
+    /// The next batch, if it is time for one. `clock`: the running boot, its clock, and the calendar. `turn`: whether
+    /// what can wait for a beat goes now.
+    pub fn next(&mut self, now: Duration, (boot, mono_ms, at_ms): (&str, u64, i64), turn: Turn) -> Option<Report> {
+        let quiet = turn != Turn::All && self.fresh.iter().all(quiet) && self.late.is_none() && self.queue.is_empty();
+        match self.flight {
+            None if quiet && turn == Turn::Pressing => return None,
+            None => {}
+            // What is in it is sent again, before what is new; whoever has it already drops it.
+            Some((_, Flight::Rides(n))) if !quiet && self.fresh.len() > n => {}
+            Some(_) => return None,
         }
         let (records, flight, of) = if let Some(first) = self.fresh.front() {
             let of = first.boot.clone();
             let records = take(&self.fresh, &of);
             let n = records.len();
-            (records, Flight::Fresh(n), of)
+            (records, if quiet { Flight::Rides(n) } else { Flight::Fresh(n) }, of)
         } else {
             // Told first, the past would be taken for the present.
             if !self.told || now < self.next_late {
@@ -117,13 +139,16 @@ impl Outbox {
         self.batch += 1;
         self.flight = Some((self.batch, flight));
         let mono_ms = (of == boot).then_some(mono_ms);
-        Some(Report { batch: self.batch, boot: of, mono_ms, at_ms, records })
+        let rides = matches!(flight, Flight::Rides(_));
+        Some(Report { batch: self.batch, boot: of, mono_ms, at_ms, records, rides })
     }
 
     /// The controller has a batch.
     pub fn kept(&mut self, batch: u64) {
         match self.flight.take() {
-            Some((b, Flight::Fresh(n))) if b == batch => drop(self.fresh.drain(..n.min(self.fresh.len()))),
+            Some((b, Flight::Fresh(n) | Flight::Rides(n))) if b == batch => {
+                drop(self.fresh.drain(..n.min(self.fresh.len())))
+            }
             Some((b, Flight::Late(n))) if b == batch => {
                 let Some((number, rest)) = &mut self.late else { return };
                 rest.drain(..n.min(rest.len()));
@@ -137,6 +162,12 @@ impl Outbox {
             other => self.flight = other,
         }
     }
+}
+
+/// It tells that gauges moved, and nothing else.
+fn quiet(stored: &Stored) -> bool {
+    let Record { seq, mono_ms, at_ms, ref gauges, .. } = stored.record;
+    stored.record == Record { seq, mono_ms, at_ms, gauges: gauges.clone(), ..Record::default() }
 }
 
 /// The first records of one boot that fit a batch; at least one.
@@ -176,27 +207,61 @@ mod tests {
         let mut o = Outbox::open(dir.path());
         o.put("new", record(9), true);
         let clock = ("new", 70_000, 1_795_000_000_000);
-        let first = o.next(SECOND, clock).unwrap();
+        let first = o.next(SECOND, clock, Turn::All).unwrap();
         assert_eq!((seqs(&first), first.mono_ms), (vec![9], Some(70_000)));
-        assert!(o.next(SECOND, clock).is_none(), "one batch at a time");
+        assert!(o.next(SECOND, clock, Turn::All).is_none(), "one batch at a time");
         o.kept(first.batch);
-        let late = o.next(SECOND, clock).unwrap();
+        let late = o.next(SECOND, clock, Turn::All).unwrap();
         assert_eq!((seqs(&late), late.mono_ms, late.boot.as_str()), (vec![1, 2, 3], None, "old"));
         o.cut();
-        assert!(o.wake().is_none() && o.next(3 * SECOND, clock).is_none(), "the past waits for a word of now");
+        assert!(
+            o.wake().is_none() && o.next(3 * SECOND, clock, Turn::All).is_none(),
+            "the past waits for a word of now"
+        );
         o.put("new", record(10), true);
-        let now = o.next(3 * SECOND, clock).unwrap();
+        let now = o.next(3 * SECOND, clock, Turn::All).unwrap();
         assert_eq!(seqs(&now), [10]);
         o.kept(now.batch);
-        let again = o.next(3 * SECOND, clock).unwrap();
+        let again = o.next(3 * SECOND, clock, Turn::All).unwrap();
         assert_eq!(seqs(&again), [1, 2, 3], "not acknowledged, so sent again");
         o.kept(late.batch);
-        assert!(o.next(9 * SECOND, clock).is_none(), "an answer of the old line says nothing of the new one");
+        assert!(
+            o.next(9 * SECOND, clock, Turn::All).is_none(),
+            "an answer of the old line says nothing of the new one"
+        );
         o.kept(again.batch);
-        let rest = o.next(9 * SECOND, clock).unwrap();
+        let rest = o.next(9 * SECOND, clock, Turn::All).unwrap();
         assert_eq!((seqs(&rest), rest.mono_ms), (vec![1], Some(70_000)));
         o.kept(rest.batch);
-        assert!(o.wake().is_none() && o.next(99 * SECOND, clock).is_none());
+        assert!(o.wake().is_none() && o.next(99 * SECOND, clock, Turn::All).is_none());
+    }
+
+    #[test]
+    fn what_only_moved_goes_with_the_beat_and_what_presses_does_not_wait_for_its_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut o, clock) = (Outbox::open(dir.path()), ("b", 1, 1));
+        o.put("b", record(1), true);
+        assert!(o.next(SECOND, clock, Turn::Pressing).is_none(), "a gauge waits");
+        let first = o.next(SECOND, clock, Turn::Beat).unwrap();
+        assert!(first.rides && seqs(&first) == [1]);
+        o.put("b", record(2), true);
+        assert!(o.next(SECOND, clock, Turn::Beat).is_none(), "the answer comes with this beat's");
+        let plugged = Record { notes: vec![tram_wire::report::Note::default()], ..record(3) };
+        o.put("b", plugged, true);
+        let press = o.next(SECOND, clock, Turn::Pressing).unwrap();
+        assert!(!press.rides && seqs(&press) == [1, 2, 3], "{press:?}");
+        o.kept(first.batch);
+        assert!(o.next(SECOND, clock, Turn::Beat).is_none(), "the answer to the one before is not this one's");
+        o.kept(press.batch);
+        assert!(o.next(SECOND, clock, Turn::All).is_none(), "all is told");
+        o.put("b", record(4), true);
+        o.next(SECOND, clock, Turn::Beat).unwrap();
+        o.cut();
+        o.put("b", record(5), true);
+        let (now, past) = (o.next(SECOND, clock, Turn::Beat).unwrap(), Turn::Pressing);
+        assert!(!now.rides && seqs(&now) == [5], "where a backlog waits, answers pace it");
+        o.kept(now.batch);
+        assert_eq!(seqs(&o.next(SECOND, clock, past).unwrap()), [4], "it was not acknowledged");
     }
 
     #[test]
@@ -205,15 +270,15 @@ mod tests {
         let mut o = Outbox::open(dir.path());
         (0..500).for_each(|n| o.put("b", record(n), false));
         o.put("b", record(500), true);
-        let now = o.next(Duration::ZERO, ("b", 1, 1)).unwrap();
+        let now = o.next(Duration::ZERO, ("b", 1, 1), Turn::All).unwrap();
         o.kept(now.batch);
         let mut got = 0;
         for turn in 0..8 {
-            let r = o.next(turn * SECOND, ("b", 1, 1)).unwrap();
-            assert!(o.next(turn * SECOND, ("b", 1, 1)).is_none());
+            let r = o.next(turn * SECOND, ("b", 1, 1), Turn::All).unwrap();
+            assert!(o.next(turn * SECOND, ("b", 1, 1), Turn::All).is_none());
             got += r.records.len();
             o.kept(r.batch);
-            assert!(turn == 7 || o.next(turn * SECOND + SECOND / 2, ("b", 1, 1)).is_none(), "too fast");
+            assert!(turn == 7 || o.next(turn * SECOND + SECOND / 2, ("b", 1, 1), Turn::All).is_none(), "too fast");
         }
         assert_eq!(got, 500);
     }
@@ -223,12 +288,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut o = Outbox::open(dir.path());
         o.put("b", record(5), true);
-        o.next(SECOND, ("b", 1, 1)).unwrap();
+        o.next(SECOND, ("b", 1, 1), Turn::All).unwrap();
         o.cut();
         let mut o = Outbox::open(dir.path());
         o.put("b", record(6), true);
-        let now = o.next(SECOND, ("b", 1, 1)).unwrap();
+        let now = o.next(SECOND, ("b", 1, 1), Turn::All).unwrap();
         o.kept(now.batch);
-        assert_eq!(seqs(&o.next(SECOND, ("b", 1, 1)).unwrap()), [5]);
+        assert_eq!(seqs(&o.next(SECOND, ("b", 1, 1), Turn::All).unwrap()), [5]);
     }
 }

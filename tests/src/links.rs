@@ -270,6 +270,16 @@ impl Line {
         }
     }
 
+    /// The bytes of the next message, which is in its short form.
+    ///
+    /// # Errors
+    /// If it isn't so.
+    pub async fn binary(&mut self) -> Result<tokio_tungstenite::tungstenite::Bytes> {
+        let frame = tokio::time::timeout(Duration::from_secs(20), self.0.next()).await?.context("closed")??;
+        anyhow::ensure!(frame.is_binary(), "{frame:?}");
+        Ok(frame.into_data())
+    }
+
     /// The refusal that must come next.
     ///
     /// # Errors

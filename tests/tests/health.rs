@@ -22,7 +22,7 @@ use uuid::Uuid;
 const BOOT: &str = "7d0f3f0e-94f6-4f5e-8f1e-0d6b1a3a5a11";
 
 fn report(batch: u64, records: Vec<Record>) -> AgentMessage {
-    let report = Report { batch, boot: BOOT.into(), mono_ms: Some(1_000_000), at_ms: 0, records };
+    let report = Report { batch, boot: BOOT.into(), mono_ms: Some(1_000_000), at_ms: 0, records, rides: false };
     AgentMessage::Report(Box::new(report))
 }
 
@@ -128,8 +128,14 @@ async fn a_batch_of_many_endpoints_is_kept_whole() -> Result<()> {
         tx.commit().await?;
         for seq in 1..=2 {
             let record = Record { gauges: [("cpu".to_owned(), Some(7.0))].into(), ..paper(seq, CheckState::Crit) };
-            let report =
-                Report { batch: seq, boot: BOOT.into(), mono_ms: Some(1_000_000), at_ms: 0, records: vec![record] };
+            let report = Report {
+                batch: seq,
+                boot: BOOT.into(),
+                mono_ms: Some(1_000_000),
+                at_ms: 0,
+                records: vec![record],
+                rides: false,
+            };
             let all: Vec<_> = ids.iter().map(|id| Arrival { id: *id, report: &report, at: now }).collect();
             let mut tx = w.app.store.begin().await?;
             // The same twice in one batch, as after a line that was lost.

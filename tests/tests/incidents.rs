@@ -343,7 +343,14 @@ async fn a_line_is_judged_by_what_it_loses_and_by_what_is_usual_there() -> Resul
             seq += 1;
             let gauges = gauges.iter().map(|(n, v)| ((*n).to_owned(), Some(*v))).collect();
             let record = Record { seq, mono_ms: seq, key: true, gauges, ..Record::default() };
-            let report = Report { batch: seq, boot: "b".into(), mono_ms: Some(seq), at_ms: 0, records: vec![record] };
+            let report = Report {
+                batch: seq,
+                boot: "b".into(),
+                mono_ms: Some(seq),
+                at_ms: 0,
+                records: vec![record],
+                rides: false,
+            };
             let mut tx = w.db.store.begin().await?;
             health::keep_all(&mut tx, &[Arrival { id, report: &report, at: w.now() }]).await?;
             Ok(tx.commit().await?)
@@ -393,7 +400,14 @@ async fn what_was_measured_before_an_office_came_back_blames_nobody() -> Result<
             let state = if ok { CheckState::Ok } else { CheckState::Crit };
             let egov = Probe { name: "egov".into(), kind: "https".into(), state, ..Probe::default() };
             let record = Record { seq, mono_ms: seq, key: true, gauges, probes: vec![egov], ..Record::default() };
-            let report = Report { batch: seq, boot: "b".into(), mono_ms: Some(seq), at_ms: 0, records: vec![record] };
+            let report = Report {
+                batch: seq,
+                boot: "b".into(),
+                mono_ms: Some(seq),
+                at_ms: 0,
+                records: vec![record],
+                rides: false,
+            };
             let mut tx = w.db.store.begin().await?;
             health::keep_all(&mut tx, &[Arrival { id, report: &report, at: w.now() }]).await?;
             Ok(tx.commit().await?)

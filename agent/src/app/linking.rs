@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use tram_wire::diagnosis::OrderNews;
 use tram_wire::enrol::Issued;
-use tram_wire::heartbeat::{Goodbye, GoodbyeReason};
+use tram_wire::heartbeat::{Beat, Goodbye, GoodbyeReason};
 use tram_wire::{AgentMessage, ControllerMessage, Refusal};
 
 use super::{App, note, standing};
@@ -23,6 +23,7 @@ use crate::link::machine::Heard;
 use crate::link::signed::Signer;
 use crate::link::way::Blocked;
 use crate::link::{Link, LinkError, Way, time, tls, way};
+use crate::outbox::Turn;
 use crate::report::LinkFacts;
 use crate::status::{LinkStatus, Status};
 use crate::trusted;
@@ -222,22 +223,35 @@ impl<H: Host + Send + 'static> App<H> {
         self.send(&AgentMessage::OrderNews(news)).await;
     }
 
-    /// The certificate's times are the controller's, so the skew counts.
+    /// Sends a beat, and what waited for one.
+    pub(super) async fn beat(&mut self, beat: Beat) {
+        let along = if self.short() { self.batch(Turn::Beat) } else { None };
+        self.send_both(&AgentMessage::Beat(beat), along.as_ref()).await;
+    }
+
     pub(super) async fn send(&mut self, message: &AgentMessage) {
+        self.send_both(message, None).await;
+    }
+
+    /// Sends a message, and another one in the same packet.
+    async fn send_both(&mut self, message: &AgentMessage, along: Option<&AgentMessage>) {
         let wall = self.wall_ms();
-        let Some(link) = &mut self.link else { return };
-        if !matches!(message, AgentMessage::Beat(_))
-            && let Ok(text) = message.encode()
-        {
-            self.ledger.note(wall, "sent", &text);
-        }
         let plan = self.plan.as_ref().filter(|_| self.up.is_some_and(|(_, planned)| planned));
         let (binary, dictionary) = plan.map_or((false, 0), |p| (p.binary, p.dictionary));
+        let Some(link) = &mut self.link else { return };
+        for told in [Some(message), along].into_iter().flatten() {
+            if !matches!(told, AgentMessage::Beat(_))
+                && let Ok(text) = told.encode()
+            {
+                self.ledger.note(wall, "sent", &text);
+            }
+        }
         let sending = async {
-            match message {
-                AgentMessage::Beat(beat) if binary => link.beat(beat).await,
-                message if binary => link.send_packed(message, dictionary).await,
-                message => link.send(message).await,
+            match (message, along) {
+                (AgentMessage::Beat(beat), Some(report)) => link.beat_with(beat, report, dictionary).await,
+                (AgentMessage::Beat(beat), None) if binary => link.beat(beat).await,
+                (message, _) if binary => link.send_packed(message, dictionary).await,
+                (message, _) => link.send(message).await,
             }
         };
         // A peer that reads nothing must not hold the loop; the machine's deadlines do the rest.

@@ -10,6 +10,7 @@ use tram_wire::report::{Note, Record};
 use super::{App, Desk, note};
 use crate::collect::line;
 use crate::host::{Burst, Host};
+use crate::outbox::Turn;
 use crate::report::{Gathered, Reporter, Want};
 use crate::status::LinkStatus;
 
@@ -135,16 +136,27 @@ impl<H: Host + Send + 'static> App<H> {
         self.news |= new && self.keeper.settled();
     }
 
-    /// Sends what waits, one batch at a time.
+    /// Sends what waits and may not wait for the next beat, one batch at a time.
     pub(super) async fn ship(&mut self) {
+        let turn = if self.now() < self.live_until || !self.short() { Turn::All } else { Turn::Pressing };
+        if let Some(report) = self.batch(turn) {
+            self.send(&report).await;
+        }
+    }
+
+    /// The next batch, if there is one for this line.
+    pub(super) fn batch(&mut self, turn: Turn) -> Option<AgentMessage> {
         if !self.planned() || !self.machine.is_up() {
-            return;
+            return None;
         }
         let clock = (self.boot.clone(), self.host.boot_ms(), self.wall_ms());
-        let now = self.now();
-        if let Some(report) = self.outbox.next(now, (&clock.0, clock.1, clock.2)) {
-            self.send(&AgentMessage::Report(Box::new(report))).await;
-        }
+        let report = self.outbox.next(self.now(), (&clock.0, clock.1, clock.2), turn)?;
+        Some(AgentMessage::Report(Box::new(report)))
+    }
+
+    /// The controller reads and writes short forms.
+    pub(super) fn short(&self) -> bool {
+        self.planned() && self.plan.as_ref().is_some_and(|p| p.binary)
     }
 
     pub(super) fn plan(&mut self, plan: Plan) {

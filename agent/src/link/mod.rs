@@ -221,6 +221,18 @@ impl Link {
         self.put(packed::pack_with(&text, dictionary).map_or(Frame::Text(text), Frame::Binary)).await
     }
 
+    /// Sends a beat in its short form, and a report in the same packet.
+    pub async fn beat_with(&mut self, beat: &Beat, report: &AgentMessage, dictionary: u8) -> Result<(), LinkError> {
+        let text = report.encode()?;
+        let report = packed::pack_with(&text, dictionary).map_or(Frame::Text(text), Frame::Binary);
+        if let By::Socket(socket) = &mut self.by {
+            socket.feed(Message::binary(short::beat(beat))).await?;
+        } else {
+            self.put(Frame::Binary(short::beat(beat))).await?;
+        }
+        self.put(report).await
+    }
+
     async fn put(&mut self, frame: Frame) -> Result<(), LinkError> {
         match (&mut self.by, frame) {
             (By::Requests(poll) | By::Signed(poll), frame) => poll.send(frame).await,
@@ -277,5 +289,6 @@ fn text_message(text: &[u8]) -> Result<Option<ControllerMessage>, LinkError> {
 }
 
 fn short_message(bytes: &[u8]) -> Option<ControllerMessage> {
-    short::read_ack(bytes).map(ControllerMessage::BeatAck)
+    let kept = || short::read_kept(bytes).map(ControllerMessage::ReportAck);
+    short::read_ack(bytes).map(ControllerMessage::BeatAck).or_else(kept)
 }

@@ -53,6 +53,10 @@ pub struct Report {
     pub at_ms: i64,
     /// The records, oldest first.
     pub records: Vec<Record>,
+    /// Nothing waits for the answer: it may come with the answer to the next beat, in its short form
+    /// ([`crate::short::kept`]), instead of in a packet of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rides: bool,
 }
 
 /// The controller has kept the batch, or has had it before: the agent may forget it.

@@ -1,16 +1,20 @@
-//! Beats in their short form: a dozen bytes in a binary frame, where the JSON of one is a hundred.
+//! Beats, and answers that ride with them, in their short form: a dozen bytes in a binary frame, where the JSON of one is
+//! a hundred.
 //!
 //! ```text
-//! beat  01  seq  at_ms  rtt_us + 1 (0: not known)      ack  02  seq  server_ms
+//! beat  01  seq  at_ms  rtt_us + 1 (0: not known)      ack  02  seq  server_ms      kept  05  batch
 //! ```
 //! Numbers are little-endian base 128 (the highest bit says that more follows). An agent sends them only to a
 //! controller whose plan says that it reads them ([`crate::plan::Plan::binary`]), and whoever gets one answers
-//! alike. What is longer or shorter than told is no beat.
+//! alike. A batch is answered so only if it asked for that ([`crate::report::Report::rides`]). What is longer or shorter than told is no beat.
 
 use crate::heartbeat::{Beat, BeatAck};
+use crate::report::ReportAck;
 
 const BEAT: u8 = 1;
 const ACK: u8 = 2;
+// 3 and 4 are what is packed.
+const KEPT: u8 = 5;
 
 /// A beat's bytes.
 #[must_use]
@@ -38,6 +42,19 @@ pub fn ack(a: &BeatAck) -> Vec<u8> {
 pub fn read_ack(bytes: &[u8]) -> Option<BeatAck> {
     let [seq, server_ms] = read(ACK, bytes)?;
     Some(BeatAck { seq, server_ms: i64::try_from(server_ms).ok()? })
+}
+
+/// The bytes of an answer to a batch.
+#[must_use]
+pub fn kept(a: &ReportAck) -> Vec<u8> {
+    frame(KEPT, &[a.batch])
+}
+
+/// The answer to a batch of these bytes.
+#[must_use]
+pub fn read_kept(bytes: &[u8]) -> Option<ReportAck> {
+    let [batch] = read(KEPT, bytes)?;
+    Some(ReportAck { batch })
 }
 
 /// A clock from before 1970 is as wrong as one that stands at its beginning.
@@ -95,6 +112,9 @@ mod tests {
         assert_eq!(read_beat(&bytes), Some(b));
         let a = BeatAck { seq: 7, server_ms: 1_795_000_000_000 };
         assert_eq!((ack(&a).len(), read_ack(&ack(&a))), (8, Some(a)));
+        let k = ReportAck { batch: 300 };
+        assert_eq!((&kept(&k)[..], read_kept(&kept(&k))), (&[5, 0xac, 0x02][..], Some(k)));
+        assert_eq!((read_kept(&bytes), read_kept(&[5]), read_kept(&[5, 1, 1])), (None, None, None));
     }
 
     #[test]

@@ -235,6 +235,7 @@ fn report(batch: u64, at_ms: i64, records: Vec<Record>) -> Report {
         mono_ms: Some(u64::try_from(at_ms - 1_795_000_000_000).unwrap() + 86_400_000),
         at_ms,
         records,
+        rides: false,
     }
 }
 
@@ -344,7 +345,7 @@ fn a_backlog_of_an_earlier_boot_says_what_is_missing() {
     };
     let record = Record { seq: 40, mono_ms: 5000, at_ms: 1_794_900_000_000, gap: Some(gap), ..Record::default() };
     let boot = "11111111-94f6-4f5e-8f1e-0d6b1a3a5a11".to_owned();
-    let late = Report { batch: 3, boot, mono_ms: None, at_ms: 1_795_000_061_000, records: vec![record] };
+    let late = Report { batch: 3, boot, mono_ms: None, at_ms: 1_795_000_061_000, records: vec![record], rides: false };
     agent("report_backlog", AgentMessage::Report(Box::new(late)));
 }
 

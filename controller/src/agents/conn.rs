@@ -231,12 +231,18 @@ async fn linked(
 async fn listen(agents: &Agents, id: EndpointId, peer: SocketAddr, seat: &Seat, socket: &mut Socket) -> End {
     let (mut budget, mut news) = (Budget::new(BURST), Budget::new(NEWS_BURST));
     let (keep, mut kept) = mpsc::channel(BATCHES);
+    // The batch whose answer goes with the next beat's, and whether it is kept by now.
+    let mut rides: Option<(u64, bool)> = None;
     loop {
         let message = tokio::select! {
             biased;
             () = agents.stop.cancelled() => return End::Lost,
             refusal = seat.cut() => return End::Refused(refusal),
             Some(batch) = kept.recv() => {
+                if let Some((_, done)) = rides.as_mut().filter(|(waits, _)| *waits == batch) {
+                    *done = true;
+                    continue;
+                }
                 let ack = ControllerMessage::ReportAck(ReportAck { batch });
                 if let Err(end) = send(socket, &ack).await {
                     return end;
@@ -269,10 +275,19 @@ async fn listen(agents: &Agents, id: EndpointId, peer: SocketAddr, seat: &Seat, 
             return End::Refused(Refusal::Malformed { detail });
         }
         let done = match message {
+            Said::Long(AgentMessage::Report(r)) if r.rides => {
+                rides = Some((r.batch, false));
+                Box::pin(heard(agents, id, peer, seat, socket, &keep, AgentMessage::Report(r))).await
+            }
             Said::Long(message) => Box::pin(heard(agents, id, peer, seat, socket, &keep, message)).await,
             Said::Short(beat) => {
-                let ack = short::ack(&beaten(agents, seat, &beat));
-                transmit(socket, Message::binary(ack)).await
+                let ack = Message::binary(short::ack(&beaten(agents, seat, &beat)));
+                match rides.take_if(|(_, done)| *done) {
+                    Some((batch, _)) => {
+                        transmit_both(socket, ack, Message::binary(short::kept(&ReportAck { batch }))).await
+                    }
+                    None => transmit(socket, ack).await,
+                }
             }
         };
         if let Err(end) = done {
@@ -384,6 +399,14 @@ pub(super) async fn send(socket: &mut Socket, message: &ControllerMessage) -> Re
 pub(super) async fn transmit(socket: &mut Socket, message: Message) -> Result<(), End> {
     match tokio::time::timeout(SEND, socket.send(message)).await {
         Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(End::Lost),
+    }
+}
+
+/// Two messages in one packet.
+async fn transmit_both(socket: &mut Socket, first: Message, second: Message) -> Result<(), End> {
+    match tokio::time::timeout(SEND, socket.feed(first)).await {
+        Ok(Ok(())) => transmit(socket, second).await,
         Ok(Err(_)) | Err(_) => Err(End::Lost),
     }
 }

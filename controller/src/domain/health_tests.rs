@@ -5,7 +5,7 @@ fn at(s: i64) -> Time {
 }
 
 fn report(mono_ms: Option<u64>, at_ms: i64) -> Report {
-    Report { batch: 1, boot: "b".into(), mono_ms, at_ms, records: Vec::new() }
+    Report { batch: 1, boot: "b".into(), mono_ms, at_ms, records: Vec::new(), rides: false }
 }
 
 fn check(name: &str, state: CheckState, for_ms: u64) -> CheckResult {

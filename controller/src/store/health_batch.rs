@@ -134,11 +134,12 @@ impl Tx {
             TxInner::Sqlite(t) => {
                 for part in ids.chunks(ROWS) {
                     let mut query = QueryBuilder::<Sqlite>::new(sql);
-                    query.push("IN ").push_tuples([part], |mut row, part| {
-                        for id in part {
-                            row.push_bind(*id);
-                        }
-                    });
+                    query.push("IN (");
+                    let mut list = query.separated(", ");
+                    for id in part {
+                        list.push_bind(*id);
+                    }
+                    query.push(")");
                     all.extend(query.build_query_as().fetch_all(&mut **t).await?);
                 }
             }

@@ -128,5 +128,5 @@ fn delta(seq: u64) -> Report {
         gauges: gauges.into_iter().map(|(n, v)| (n.to_owned(), Some(v))).collect(),
         ..Record::default()
     };
-    Report { batch: seq, boot: "b".into(), mono_ms: Some(seq), at_ms: 1, records: vec![record] }
+    Report { batch: seq, boot: "b".into(), mono_ms: Some(seq), at_ms: 1, records: vec![record], rides: false }
 }

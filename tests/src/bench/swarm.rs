@@ -349,7 +349,7 @@ pub(super) fn keyframe(seq: u64) -> Report {
         checks: (0..36).map(check).collect(),
         ..Record::default()
     };
-    Report { batch: seq, boot: "b".into(), mono_ms: Some(seq), at_ms: wall(), records: vec![record] }
+    Report { batch: seq, boot: "b".into(), mono_ms: Some(seq), at_ms: wall(), records: vec![record], rides: false }
 }
 
 /// What it says each minute: what left its dead band.

@@ -74,7 +74,7 @@ impl Computer {
 
     fn report(&self, s: u64, boot: u64) -> Report {
         let mono_ms = (boot == self.boot).then(|| (s - self.boot_s) * 1000);
-        Report { batch: 0, boot: boot.to_string(), mono_ms, at_ms: self.wall_ms(s), records: Vec::new() }
+        Report { batch: 0, boot: boot.to_string(), mono_ms, at_ms: self.wall_ms(s), records: Vec::new(), rides: false }
     }
 }
 
