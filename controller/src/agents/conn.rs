@@ -53,10 +53,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Line for T {}
 
 pub(super) type Socket = WebSocketStream<Box<dyn Line>>;
 
-/// The library's default of 128 KiB each would be most of the memory of an endpoint.
+/// The library's default of 128 KiB each would be most of the memory of an endpoint, whose messages are mostly a dozen bytes.
 pub(super) fn limits() -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(4096)
+        .read_buffer_size(1024)
         .write_buffer_size(4096)
         .max_write_buffer_size(2 * MAX_FRAME)
         .max_message_size(Some(MAX_FRAME))

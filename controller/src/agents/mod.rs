@@ -40,7 +40,8 @@ pub use tunnel::{Arrival, Carrier};
 /// What the parts share.
 #[derive(Clone)]
 pub struct Agents {
-    app: App,
+    /// Shared: each of thousands of links holds it.
+    app: Arc<App>,
     ca: Arc<DeviceCa>,
     registry: Registry,
     ingest: ingest::Sender,
@@ -126,7 +127,7 @@ fn prepare(
     let signing = signed::Signing::new(ca.fingerprint(), &chain, &key).map_err(fault)?;
     let config = tls::config(chain, key).map_err(fault)?;
     let agents = Agents {
-        app: app.clone(),
+        app: Arc::new(app.clone()),
         ca: Arc::new(ca),
         registry,
         ingest,

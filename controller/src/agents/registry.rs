@@ -42,7 +42,8 @@ struct Live {
     metered: AtomicBool,
     cut: CancellationToken,
     why: Mutex<Option<Refusal>>,
-    orders: mpsc::Sender<ControllerMessage>,
+    /// Boxed: a channel has room for 32 from the start.
+    orders: mpsc::Sender<Box<ControllerMessage>>,
     since: Time,
     /// Who showed the identity so far, this link included.
     known: Known,
@@ -53,7 +54,7 @@ pub(super) struct Seat {
     registry: Registry,
     id: EndpointId,
     live: Arc<Live>,
-    orders: tokio::sync::Mutex<mpsc::Receiver<ControllerMessage>>,
+    orders: tokio::sync::Mutex<mpsc::Receiver<Box<ControllerMessage>>>,
 }
 
 impl Registry {
@@ -166,7 +167,7 @@ impl Registry {
         if let ControllerMessage::Plan(plan) = &message {
             live.metered.store(plan.metered, Ordering::Relaxed);
         }
-        live.orders.try_send(message).is_ok()
+        live.orders.try_send(Box::new(message)).is_ok()
     }
 
     /// Whether an endpoint is linked here.
@@ -238,7 +239,7 @@ impl Seat {
     /// Waits for something to tell the endpoint. Safe to drop half-way.
     pub(super) async fn told(&self) -> ControllerMessage {
         match self.orders.lock().await.recv().await {
-            Some(message) => message,
+            Some(message) => *message,
             // The seat itself holds a sender.
             None => std::future::pending().await,
         }

@@ -24,7 +24,7 @@ use tram_wire::heartbeat::Beat;
 use tram_wire::hello::Hello;
 use tram_wire::ids::EndpointId;
 use tram_wire::report::{CheckResult, Item, Record, Report};
-use tram_wire::{AgentMessage, version};
+use tram_wire::{AgentMessage, packed, version};
 use uuid::Uuid;
 
 use super::Row;
@@ -120,9 +120,6 @@ async fn measure() -> Result<Vec<Row>> {
     let peak = a_second.values().copied().max().unwrap_or(0) as f64;
     let uneven = peak / (many as f64 / took.max(1.0));
     let refused = seen.refused.load(Ordering::Relaxed) - before;
-    let mut seconds: Vec<_> = a_second.into_iter().collect();
-    seconds.sort_unstable();
-    eprintln!("{seconds:?}");
     let back = format!("{many} links, most in a second {peak:.0}, peak/mean {uneven:.1}, refused {refused}");
     let rows = vec![
         own(0, kib, kib <= 32.0 && many == MANY, memory),
@@ -292,7 +289,7 @@ async fn member(id: EndpointId, to: &Address, config: Arc<rustls::ClientConfig>,
                 batch += 1;
                 let report = AgentMessage::Report(Box::new(keyframe(batch)));
                 if let Some(l) = &mut link
-                    && l.send(&report).await.is_err()
+                    && l.send_packed(&report, packed::DICTIONARY).await.is_err()
                 {
                     link = None;
                     machine.lost(begun.elapsed());
