@@ -193,7 +193,7 @@ async fn where_the_line_is_paid_by_the_byte_updaters_ask_seldom() -> Result<()> 
         assert_eq!(u64::from(usual), w.app.rings.again.as_secs());
         endpoints::set_metered(&w.app, &w.ctx(), w.lab.id, Some(true)).await?;
         let (metered, _) = endpoints::get(&w.app, &w.ctx(), w.lab.id).await?;
-        assert_eq!(w.ask(&metered, None).await?.again_s, usual * 16);
+        assert_eq!(w.ask(&metered, None).await?.again_s, usual * 4);
         assert_eq!(w.ask(&w.other, None).await?.again_s, usual, "another one's line is its own");
     }
     Ok(())

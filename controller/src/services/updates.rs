@@ -27,8 +27,8 @@ const SILENT: Duration = Duration::from_secs(24 * 3600);
 /// A computer that keeps a copy and was heard within this time is asked first.
 const KEEPER_SEEN: Duration = Duration::from_secs(1800);
 /// Where the line is paid by the byte, computers ask so many times less often: a question costs more than what they
-/// report in a quarter of an hour.
-const METERED_TIMES: u32 = 16;
+/// report in an hour.
+const METERED_TIMES: u32 = 4;
 /// While a site's copy is on its way, its computers ask again so often.
 const SOON_S: u32 = 60;
 /// Longest reason of an operator, and longest word of an endpoint.
