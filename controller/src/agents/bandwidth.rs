@@ -76,7 +76,7 @@ pub(super) async fn answer(
 
 /// A line that is filled now.
 struct Way {
-    app: App,
+    app: Arc<App>,
     site: String,
     begun: Instant,
     looked: Instant,
