@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use tokio_tungstenite::tungstenite::Message;
 use tram_controller::domain::diagnosis::DiagnosisState;

@@ -93,6 +93,7 @@ async fn what_seldom_changes_is_left_where_it_is_by_what_moves_each_minute() -> 
         };
         kept(&mut line, &report(2, vec![key])).await?;
         let told = w.row(d.id).await?.reported_at;
+        w.app.clock.set(w.app.clock.now().plus(Duration::from_secs(60)));
         let probe = Probe { name: "portal".into(), ..Probe::default() };
         let small = vec![
             Record { seq: 3, gauges: gauges(3.0), ..Record::default() },

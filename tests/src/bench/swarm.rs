@@ -353,7 +353,7 @@ pub(super) fn keyframe(seq: u64) -> Report {
 fn changed(seq: u64) -> Report {
     let gauge = |n: u8| (format!("gauge_{n}"), Some(f32::from(n) + (seq % 7) as f32));
     let record = Record { seq, mono_ms: seq, at_ms: wall(), gauges: (0..10).map(gauge).collect(), ..Record::default() };
-    Report { batch: seq, boot: "b".into(), mono_ms: Some(seq), at_ms: wall(), records: vec![record] }
+    Report { batch: seq, boot: "b".into(), mono_ms: Some(seq), at_ms: wall(), records: vec![record], rides: false }
 }
 
 /// Resident set, KiB.
