@@ -304,6 +304,15 @@ class Machine:
         memory = self.agent.run("free -m | awk '/^Mem/{print $3\" MiB used, \"$7\" MiB available\"}'")[1]
         self.report(f"no failed unit; memory in the guest: {memory}")
 
+    def secure_boot(self):
+        """With the firmware that demands it, the kernel must have seen it on: else nothing was demanded."""
+        if self.options.firmware != "secure":
+            return
+        lock = self.agent.run("cat /sys/kernel/security/lockdown")[1]
+        if "[none]" in lock or not lock:
+            raise Failed(f"the kernel does not know of Secure Boot: {lock!r}")
+        self.report(f"Secure Boot is on (kernel lockdown: {lock})")
+
     def shut_down(self):
         self.agent.send({"execute": "guest-shutdown"})
         self.process.wait(timeout=self.options.limit)
