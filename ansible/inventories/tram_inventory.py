@@ -17,15 +17,22 @@ import json
 import os
 import ssl
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 
 TIMEOUT_S = 30
+# Waits after a 503, which says that nothing was changed and to try again: a database that restarts, a machine that is busy.
+AGAIN_S = (2, 5, 10, 15)
 
 
 class Fault(Exception):
     """What a person must be told."""
+
+
+class Busy(Exception):
+    """The controller asks to be asked again."""
 
 
 class Cookies(urllib.request.BaseHandler):
@@ -65,12 +72,24 @@ class Controller:
             body = json.dumps(body).encode()
         if csrf:
             headers["x-tram-csrf"] = csrf
-        request = urllib.request.Request(f"{self.url}/api/v1{path}", data=body, headers=headers)
+        for pause in (*AGAIN_S, None):
+            request = urllib.request.Request(f"{self.url}/api/v1{path}", data=body, headers=headers)
+            try:
+                return self.answer(request, path)
+            except Busy as error:
+                if pause is None:
+                    raise Fault(str(error)) from error
+                time.sleep(pause)
+        return None
+
+    def answer(self, request, path):
         try:
             with self.opener.open(request, timeout=TIMEOUT_S) as answer:
                 text = answer.read()
                 return json.loads(text) if text else None
         except urllib.error.HTTPError as error:
+            if error.code == 503:
+                raise Busy(f"{self.url} answered 503 to {path}: {problem(error)}") from error
             raise Fault(f"{self.url} answered {error.code} to {path}: {problem(error)}") from error
         except urllib.error.URLError as error:
             hint = "; set TRAM_INVENTORY_CA to its ca.pem" if isinstance(error.reason, ssl.SSLError) else ""

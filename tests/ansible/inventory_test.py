@@ -2,8 +2,11 @@
 """What the dynamic inventory makes of the controller's answers."""
 
 import importlib.util
+import io
 import pathlib
 import unittest
+import unittest.mock
+import urllib.error
 
 FILE = pathlib.Path(__file__).resolve().parents[2] / "ansible/inventories/tram_inventory.py"
 SPEC = importlib.util.spec_from_file_location("tram_inventory", FILE)
@@ -58,6 +61,20 @@ class Inventory(unittest.TestCase):
     def test_links_that_are_down_and_local_addresses_do_not_count(self):
         computer = endpoint("a", addresses=("169.254.3.4/16", "::1/128"))
         self.assertIsNone(tram.address(computer))
+
+    def test_a_controller_that_is_busy_is_asked_again(self):
+        busy = lambda: urllib.error.HTTPError("u", 503, "", {}, io.BytesIO(b'{"code": "X-503", "detail": "try again"}'))  # noqa: E731
+        controller = tram.Controller("https://tram.test:8443", None)
+        with unittest.mock.patch.object(tram, "AGAIN_S", (0, 0)):
+            controller.opener = unittest.mock.Mock()
+            good = unittest.mock.MagicMock()
+            good.__enter__.return_value.read.return_value = b'{"items": []}'
+            controller.opener.open.side_effect = [busy(), busy(), good]
+            self.assertEqual(controller.call("/sites"), {"items": []})
+            controller.opener.open.side_effect = [busy(), busy(), busy()]
+            with self.assertRaises(tram.Fault) as refused:
+                controller.call("/sites")
+            self.assertIn("X-503 try again", str(refused.exception))
 
 
 if __name__ == "__main__":
