@@ -24,7 +24,7 @@ pub(super) enum Said {
 }
 
 /// Between two looks whether something was plugged in.
-const PLUGGED: Duration = Duration::from_secs(1);
+const PLUGGED: Duration = Duration::from_millis(1500);
 /// How long a controller may take to send a plan before it counts as one that gives none.
 const PLAN_WITHIN: Duration = Duration::from_secs(30);
 /// Where the last plan is kept, for as long as there is no line.
