@@ -21,6 +21,7 @@ use crate::collect::collectors;
 use crate::collect::keeper::Keeper;
 use crate::collect::line::Line;
 use crate::config::{Address, Config, ConfigError, Intercepted};
+use crate::host::uevents::Uevents;
 use crate::host::{Burst, Host};
 use crate::identity::{self, Identity, IdentityError, Request};
 use crate::ledger::Ledger;
@@ -31,7 +32,7 @@ use crate::report::Reporter;
 use crate::status::LinkStatus;
 use crate::trusted;
 use linking::{Opened, Opening};
-use records::{PLAN_FILE, Said};
+use records::{PLAN_FILE, SETTLES, Said};
 use upgrade::Upgrade;
 
 mod linking;
@@ -116,6 +117,8 @@ struct App<H> {
     owed: bool,
     next_delta: Duration,
     next_plugged: Duration,
+    /// Says when a device came or went, where the kernel can be heard.
+    uevents: Option<Uevents>,
     live_until: Duration,
     /// What was plugged in, to see that it changed.
     plugged: Vec<String>,
@@ -146,6 +149,8 @@ enum Woke {
     Message(Result<ControllerMessage, LinkError>),
     Reported(Said),
     Looked(bool),
+    /// A device came or went.
+    Plugged,
     Measured(SocketAddr, Option<Burst>),
     Ordered(OrderNews),
     /// Whether a better way gets through by now.
@@ -196,6 +201,7 @@ pub async fn run<H: Host + Send + 'static>(
         owed: false,
         next_delta: Duration::ZERO,
         next_plugged: Duration::ZERO,
+        uevents: Uevents::open().inspect_err(|e| eprintln!("tram-agent: the kernel's events can't be heard: {e}")).ok(),
         live_until: Duration::ZERO,
         plugged: Vec::new(),
         news: false,
@@ -223,6 +229,7 @@ pub async fn run<H: Host + Send + 'static>(
             Woke::Message(Ok(message)) => app.heard(message),
             Woke::Reported(said) => app.reported(said).await,
             Woke::Looked(new) => app.looked(new),
+            Woke::Plugged => app.next_plugged = app.next_plugged.min(app.now() + SETTLES),
             Woke::Measured(to, burst) => app.measured(to, burst),
             Woke::Ordered(news) => app.ordered(news).await,
             Woke::Upgrades(through) => app.upgraded(through),
@@ -253,7 +260,7 @@ impl<H: Host + Send + 'static> App<H> {
         }
         let wake = self.begun + wake.max(self.now());
         let begun = self.begun;
-        let Self { opening, link, desk, keeper, measuring, orders, upgrade, .. } = self;
+        let Self { opening, link, desk, keeper, measuring, orders, upgrade, uevents, .. } = self;
         let opened = async {
             match opening {
                 Some(o) => o.await,
@@ -278,6 +285,12 @@ impl<H: Host + Send + 'static> App<H> {
                 None => std::future::pending().await,
             }
         };
+        let plugged = async {
+            match uevents {
+                Some(u) => u.news().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             reason = stop => Woke::Stop(reason),
@@ -295,6 +308,7 @@ impl<H: Host + Send + 'static> App<H> {
                 Woke::Measured(to, burst)
             }
             new = keeper.news(|| begun.elapsed()) => Woke::Looked(new),
+            () = plugged => Woke::Plugged,
             news = orders.next() => Woke::Ordered(news),
             through = upgrade.asked() => Woke::Upgrades(through),
             () = sleep_until(wake) => Woke::Timer,

@@ -67,11 +67,11 @@ pub enum Intercepted {
 #[serde(rename_all = "snake_case")]
 pub enum TpmUse {
     /// If there is one that can be used; else in a file.
+    #[default]
     Auto,
     /// There, or nowhere.
     Required,
     /// In a file.
-    #[default]
     Off,
 }
 

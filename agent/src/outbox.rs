@@ -1,8 +1,8 @@
 //! Records on their way: at least once, newest state first, and on disk while there is no line.
 //!
 //! One batch is in flight at a time; the controller's answer is what paces the next. Records of now go before the
-//! backlog, and the backlog goes no faster than a thin line bears. What only tells that gauges moved waits for the next
-//! beat and goes in its packet, and the answer comes with the beat's: on a line that is paid by the byte the headers of
+//! backlog, and the backlog goes no faster than a thin line bears. What only tells that gauges moved, or repeats what was
+//! told, waits for the next beat and goes in its packet, and the answer comes with the beat's: on a line that is paid by the byte the headers of
 //! packets are most of what an endpoint costs.
 
 use std::collections::VecDeque;
@@ -53,6 +53,8 @@ pub struct Outbox {
     next_late: Duration,
     /// Something of now was told on this line: the past may follow.
     told: bool,
+    /// The newest record that only repeats what was told.
+    repeats: Option<u64>,
 }
 
 impl Outbox {
@@ -68,7 +70,13 @@ impl Outbox {
             batch: 0,
             next_late: Duration::ZERO,
             told: false,
+            repeats: None,
         }
+    }
+
+    /// The record of this number, of the running boot, will only repeat what was told: it may wait for a beat.
+    pub fn repeats(&mut self, seq: u64) {
+        self.repeats = Some(seq);
     }
 
     /// Takes a record in. Without a line it goes to disk at once.
@@ -108,7 +116,10 @@ impl Outbox {
     /// The next batch, if it is time for one. `clock`: the running boot, its clock, and the calendar. `turn`: whether
     /// what can wait for a beat goes now.
     pub fn next(&mut self, now: Duration, (boot, mono_ms, at_ms): (&str, u64, i64), turn: Turn) -> Option<Report> {
-        let quiet = turn != Turn::All && self.fresh.iter().all(quiet) && self.late.is_none() && self.queue.is_empty();
+        let quiet = turn != Turn::All
+            && self.fresh.iter().all(|s| quiet(s, self.repeats))
+            && self.late.is_none()
+            && self.queue.is_empty();
         match self.flight {
             None if quiet && turn == Turn::Pressing => return None,
             None => {}
@@ -164,10 +175,10 @@ impl Outbox {
     }
 }
 
-/// It tells that gauges moved, and nothing else.
-fn quiet(stored: &Stored) -> bool {
+/// It tells that gauges moved, and nothing else that is new.
+fn quiet(stored: &Stored, repeats: Option<u64>) -> bool {
     let Record { seq, mono_ms, at_ms, ref gauges, .. } = stored.record;
-    stored.record == Record { seq, mono_ms, at_ms, gauges: gauges.clone(), ..Record::default() }
+    repeats == Some(seq) || stored.record == Record { seq, mono_ms, at_ms, gauges: gauges.clone(), ..Record::default() }
 }
 
 /// The first records of one boot that fit a batch; at least one.
@@ -254,6 +265,17 @@ mod tests {
         assert!(o.next(SECOND, clock, Turn::Beat).is_none(), "the answer to the one before is not this one's");
         o.kept(press.batch);
         assert!(o.next(SECOND, clock, Turn::All).is_none(), "all is told");
+        // A keyframe that repeats what was told waits, too; one that tells more does not.
+        o.repeats(6);
+        o.put("b", Record { key: true, ..record(6) }, true);
+        assert!(o.next(SECOND, clock, Turn::Pressing).is_none());
+        let again = o.next(SECOND, clock, Turn::Beat).unwrap();
+        assert!(again.rides && seqs(&again) == [6]);
+        o.kept(again.batch);
+        o.put("b", Record { key: true, ..record(7) }, true);
+        let more = o.next(SECOND, clock, Turn::Pressing).unwrap();
+        assert!(!more.rides && seqs(&more) == [7]);
+        o.kept(more.batch);
         o.put("b", record(4), true);
         o.next(SECOND, clock, Turn::Beat).unwrap();
         o.cut();

@@ -105,6 +105,8 @@ pub struct Reporter<H> {
     links: u64,
     /// What the ways are like was not measured yet on this link.
     unmeasured: bool,
+    /// The last record repeats what was told on this link.
+    repeats: bool,
 }
 
 impl From<&Config> for Limits {
@@ -139,6 +141,7 @@ impl<H: Host + Send + 'static> Reporter<H> {
             hung: false,
             links: 0,
             unmeasured: false,
+            repeats: false,
         }
     }
 
@@ -181,10 +184,21 @@ impl<H: Host + Send + 'static> Reporter<H> {
 
     /// A record of now; `None` if there is nothing worth the line.
     pub async fn record(&mut self, link: &LinkFacts, gathered: Gathered, want: Want, plan: &Plan) -> Option<Record> {
+        let same_link = link.links == self.links;
         let (seen, hardware) = self.look(link, &gathered, want, plan).await;
         let (mono_ms, at_ms) = (self.host.boot_ms(), self.host.wall_ms());
         let key = want == Want::Key;
         let told = &mut self.records;
+        self.repeats = key
+            && same_link
+            && gathered.events.is_empty()
+            && gathered.notes.is_empty()
+            && !rewired(&told.network, &seen.network)
+            && gathered
+                .inventory
+                .iter()
+                .all(|(s, items)| told.inventory.get(s).is_some_and(|t| steady(t) == steady(items)))
+            && !checks::differ(&told.findings, &seen.findings);
         let moved = if key {
             seen.gauges.iter().map(|(k, v)| (k.clone(), Some(*v))).collect()
         } else {
@@ -230,6 +244,11 @@ impl<H: Host + Send + 'static> Reporter<H> {
         }
         self.seq += 1;
         Some(record)
+    }
+
+    /// The last record is a keyframe that tells nothing that was not told on this link, but for gauges.
+    pub fn repeats(&self) -> bool {
+        self.repeats
     }
 
     /// What the last look found.

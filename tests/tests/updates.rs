@@ -164,13 +164,18 @@ fn until(world: &mut World, pcs: &[&Pc], version: &str, what: &str, so: impl Fn(
 
 /// A controller that takes releases of these people, and knows one site as its lab.
 fn world() -> Result<(World, Signers)> {
+    world_asked(1)
+}
+
+/// The same, and updaters ask it every so many seconds.
+fn world_asked(every_s: u32) -> Result<(World, Signers)> {
     let mut world = World::new()?;
     let signers = Signers::new(&world)?;
     let keys: Vec<String> = signers.public.iter().map(|k| format!("{k:?}")).collect();
     // No waiting for its own sake; but for long enough that one which falls over after three is never kept.
     world.configure(&format!(
         "[updates]\nkeys = [{}]\nlab_sites = [\"00004\"]\nspread_minutes = 0\nsoak_minutes = 0\nalive_seconds = 20\n\
-         ask_seconds = 1\n",
+         ask_seconds = {every_s}\n",
         keys.join(", ")
     ))?;
     world.start()?;
@@ -242,5 +247,47 @@ fn an_office_fetches_a_release_once_and_its_computers_pass_it_on() -> Result<()>
         r["rings"][0]["committed"] == 2 && r["bytes_from_copies"] == size
     })?;
     assert_eq!(done["failures"], Value::Array(Vec::new()), "{done:#}");
+    Ok(())
+}
+
+/// Seconds that an updater which begins anew was told to wait first.
+fn rests(pid: u32) -> Result<Option<u64>> {
+    let all = String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/environ"))?).into_owned();
+    Ok(all.split('\0').find_map(|v| v.strip_prefix("TRAM_UPDATER_RESTS=")?.parse().ok()))
+}
+
+#[test]
+fn between_two_questions_the_updater_is_next_to_nothing_and_asks_when_it_is_time() -> Result<()> {
+    let (mut world, signers) = world_asked(3000)?;
+    let mut pc = Pc::new(&world, &signers)?;
+    pc.start_agent()?;
+    pc.start_updater()?;
+    let pid = pc.updater.as_ref().context("no updater")?.0.id();
+    let long = |s: Option<u64>| s.is_some_and(|s| (2900..=3000).contains(&s));
+    world.until("the updater has asked and rests", |_| Ok(long(rests(pid)?)))?;
+    let status = || Ok::<_, anyhow::Error>(std::fs::read_to_string(format!("/proc/{pid}/status"))?);
+    let own = |text: &str| {
+        text.lines().find_map(|l| l.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+    };
+    let kib = own(&status()?).context("RssAnon")?;
+    ensure!(kib < 512, "{kib} KiB of its own while it rests");
+    ensure!(status()?.starts_with("Name:\ttram-updater\n"), "it has another name now: {}", status()?);
+
+    // One whose rest is over asks, and rests anew.
+    pc.updater = None;
+    let mut c = pc.updater_command()?;
+    c.arg("run").env("TRAM_UPDATER_RESTS", "1");
+    pc.updater = Some(Group::new(&mut c, &pc.folder.path().join("log"))?);
+    let pid = pc.updater.as_ref().context("no updater")?.0.id();
+    world.until("it has asked again", |_| Ok(long(rests(pid)?)))?;
+
+    // Where nobody answers it does not rest, and says so once.
+    pc.updater = None;
+    world.stop()?;
+    let before = pc.log().matches("the controller can't be asked").count();
+    pc.start_updater()?;
+    world.until("it has nobody to ask", |_| Ok(pc.log().matches("the controller can't be asked").count() > before))?;
+    let pid = pc.updater.as_ref().context("no updater")?.0.id();
+    ensure!(rests(pid)?.is_none(), "it rests instead of asking again");
     Ok(())
 }

@@ -23,8 +23,10 @@ pub(super) enum Said {
     Message(Option<AgentMessage>),
 }
 
-/// Between two looks whether something was plugged in.
-const PLUGGED: Duration = Duration::from_millis(1500);
+/// Between two looks whether something was plugged in: where the kernel says so by itself, and where it can't be heard.
+const PLUGGED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_millis(1500));
+/// From its first word until all parts of what was plugged in are there.
+pub(super) const SETTLES: Duration = Duration::from_millis(300);
 /// How long a controller may take to send a plan before it counts as one that gives none.
 const PLAN_WITHIN: Duration = Duration::from_secs(30);
 /// Where the last plan is kept, for as long as there is no line.
@@ -47,7 +49,7 @@ impl<H: Host + Send + 'static> App<H> {
     pub(super) fn look_around(&mut self) {
         let now = self.now();
         if now >= self.next_plugged {
-            self.next_plugged = now + PLUGGED;
+            self.next_plugged = now + if self.uevents.is_some() { PLUGGED.0 } else { PLUGGED.1 };
             let plugged = self.host.list("/sys/bus/usb/devices");
             if plugged != self.plugged {
                 self.plugged = plugged;
@@ -218,6 +220,7 @@ impl<H: Host + Send + 'static> App<H> {
     }
 
     pub(super) async fn reported(&mut self, said: Said) {
+        let repeats = self.reporter().is_some_and(|r| r.repeats());
         if let Some(r) = self.reporter() {
             self.findings = r.findings().to_vec();
         }
@@ -228,6 +231,9 @@ impl<H: Host + Send + 'static> App<H> {
                 // What a look saw that began before this line was up goes with the backlog.
                 let line = self.planned() && self.machine.is_up() && self.looked_at >= self.fresh_from;
                 let news = record.key || !record.checks.is_empty();
+                if repeats {
+                    self.outbox.repeats(record.seq);
+                }
                 self.outbox.put(&self.boot, record, line);
                 self.ship().await;
                 if !news {

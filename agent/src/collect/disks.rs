@@ -11,13 +11,15 @@ use crate::host::{Host, Ran};
 
 /// A dying disk may take its time; a dead one never answers.
 const DEADLINE: Duration = Duration::from_secs(8);
+/// The process that may ask is started for each question, which takes seconds while a slow computer starts itself.
+const HELPED: Duration = Duration::from_secs(25);
 
 /// What is asked of a disk; nothing wakes it up.
 pub(crate) const READ: [&str; 10] = ["-j", "-n", "standby", "-H", "-A", "-i", "-c", "-l", "selftest", "--"];
 
 /// By the process that may; `None` where there is none, or it may not.
 fn helped(host: &impl Host, request: &Request) -> Option<Ran> {
-    let (answer, out) = Answer::read(&host.helped(request, DEADLINE, &|| false)?)?;
+    let (answer, out) = Answer::read(&host.helped(request, HELPED, &|| false)?)?;
     match answer {
         Answer::Ran { code } => Some(Ran::Done { code, out }),
         Answer::Absent => Some(Ran::Absent),

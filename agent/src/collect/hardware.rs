@@ -36,6 +36,10 @@ pub(super) fn disks(host: &impl Host) -> Vec<Disk> {
         .filter(|n| !NOT.iter().any(|p| n.starts_with(p)))
         .filter_map(|name| {
             let read = |leaf: &str| host.read(&format!("/sys/block/{name}/{leaf}"));
+            // A path to an NVMe disk that stands here itself, and has no device to ask; the boot areas of an eMMC.
+            if read("hidden").as_deref() == Some("1") || (name.starts_with("mmcblk") && name.contains("boot")) {
+                return None;
+            }
             // The kernel counts 512-byte sectors here whatever the disk says.
             let size_mib = read("size")?.parse::<u64>().ok()? / 2048;
             let model = read("device/model").and_then(|m| real(&m));
@@ -70,6 +74,9 @@ mod tests {
             .file("/sys/block/sda/queue/rotational", "0")
             .file("/sys/block/loop0/size", "8")
             .file("/sys/block/sdb/size", "0")
+            .file("/sys/block/nvme0c0n1/size", "250069680")
+            .file("/sys/block/nvme0c0n1/hidden", "1")
+            .file("/sys/block/mmcblk0boot0/size", "8192")
             .file("/proc/cpuinfo", "processor\t: 0\nmodel name\t: Intel(R)  Core(TM) i3\n");
         let h = collect(&mut host);
         let expected =

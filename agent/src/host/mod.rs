@@ -16,6 +16,7 @@ pub mod peer;
 pub mod probe;
 mod run;
 mod system;
+pub mod uevents;
 
 #[cfg(test)]
 pub mod fake;

@@ -68,6 +68,12 @@ async fn a_keyframe_has_everything_and_a_delta_what_changed() {
     let key = r.record(&link(), gathered(), Want::Key, &plan).await.unwrap();
     let memory = key.checks.iter().find(|c| c.check == "memory").unwrap();
     assert_eq!((memory.for_ms, key.seq), (60_000, delta.seq + 1));
+    assert!(r.repeats(), "all of it was told");
+    r.host.gauges.memory_available = 1 << 32;
+    r.record(&link(), gathered(), Want::Key, &plan).await.unwrap();
+    assert!(!r.repeats(), "a check turned good");
+    r.record(&LinkFacts { links: 2, ..link() }, gathered(), Want::Key, &plan).await.unwrap();
+    assert!(!r.repeats(), "on this link nothing was told yet");
 }
 
 #[tokio::test]

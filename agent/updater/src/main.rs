@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tram_agent::config::Config as AgentConfig;
 use tram_updater::config::Config;
+use tram_updater::rest;
 use tram_updater::run::Updater;
 use tram_updater::state::State;
 
@@ -40,6 +41,7 @@ enum Command {
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
+    rest::wait();
     match command(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -60,7 +62,12 @@ fn command(cli: Cli) -> Result<(), Failure> {
     let _inside = runtime.enter();
     let mut updater = Updater::open(config, agent)?;
     match cli.command {
-        Command::Run => runtime.block_on(updater.run()),
+        Command::Run => loop {
+            let left = runtime.block_on(updater.run());
+            // Comes back only if there is no beginning anew.
+            eprintln!("tram-updater: {}", rest::begin(left));
+            std::thread::sleep(left);
+        },
         Command::UsePackaged => updater.use_packaged()?,
         Command::Forget => updater.forget()?,
         Command::Status => {}

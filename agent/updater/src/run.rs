@@ -32,6 +32,8 @@ const ASK_ON_TRIAL: Duration = Duration::from_secs(30);
 /// After a question without an answer; doubled each time.
 const AGAIN: Duration = Duration::from_secs(30);
 const AGAIN_MOST: Duration = Duration::from_secs(900);
+/// A shorter wait is not worth a new beginning.
+const REST: Duration = Duration::from_secs(120);
 
 /// One updater at work.
 pub struct Updater {
@@ -119,10 +121,14 @@ impl Updater {
         self.state.save(&self.config.state)
     }
 
-    /// Works until the process ends. Everything is written down before it is done: it may end at any time.
-    pub async fn run(mut self) {
+    /// Works until there is nothing to do for a while: how long. Everything is written down before it is done: it may end
+    /// at any time.
+    pub async fn run(&mut self) -> Duration {
         self.settle().await;
         loop {
+            if let Some(rest) = self.rest() {
+                return rest;
+            }
             let look = self.state.trial.is_some().then(|| Instant::now() + LOOK);
             sleep_until(look.map_or(self.ask_at, |l| l.min(self.ask_at))).await;
             if self.state.trial.is_some() {
@@ -132,6 +138,14 @@ impl Updater {
                 self.ask().await;
             }
         }
+    }
+
+    /// How long nothing is to be done, if what is in memory is of no use until then.
+    fn rest(&self) -> Option<Duration> {
+        let busy = self.state.trial.is_some() || self.keeping.is_some() || self.failures > 0;
+        let rests = self.rest_until.is_some_and(|until| until > Instant::now());
+        let left = self.ask_at.saturating_duration_since(Instant::now());
+        (!busy && !rests && left >= REST).then_some(left)
     }
 
     /// Finishes what was decided: `current` is what the state says, and what it says is whole.

@@ -64,7 +64,7 @@ impl Written {
             spread: minutes("updates.spread_minutes", self.spread_minutes, 24 * 60, (0, 43_200))?,
             hotfix_spread: minutes("updates.hotfix_spread_minutes", self.hotfix_spread_minutes, 240, (0, 43_200))?,
             alive: seconds("updates.alive_seconds", self.alive_seconds, 600, (1, 86_400))?,
-            again: seconds("updates.ask_seconds", self.ask_seconds, 3600, (1, 86_400))?,
+            again: seconds("updates.ask_seconds", self.ask_seconds, 10_800, (1, 86_400))?,
             peer_patience: minutes("updates.copy_minutes", self.copy_minutes, 30, (0, 1440))?,
         };
         Ok((rings, Signers { keys, needed: usize::try_from(needed).unwrap_or(2) }))

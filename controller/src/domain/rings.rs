@@ -163,7 +163,7 @@ impl Default for Rings {
             spread: Duration::from_secs(24 * 3600),
             hotfix_spread: Duration::from_secs(4 * 3600),
             alive: Duration::from_secs(600),
-            again: Duration::from_secs(3600),
+            again: Duration::from_secs(10_800),
             peer_patience: Duration::from_secs(1800),
         }
     }

@@ -31,6 +31,8 @@ const KEEPER_SEEN: Duration = Duration::from_secs(1800);
 const METERED_TIMES: u32 = 4;
 /// While a site's copy is on its way, its computers ask again so often.
 const SOON_S: u32 = 60;
+/// A computer that a release has not reached yet asks so often at least, four times less often where bytes are paid.
+const UNDER_WAY: Duration = Duration::from_secs(3600);
 /// Longest reason of an operator, and longest word of an endpoint.
 const REASON_MOST: usize = 500;
 
@@ -288,7 +290,8 @@ pub async fn answer(app: &App, at: &Endpoint, ask: &Ask, now: Time) -> Result<An
     }
     let rings = &app.rings;
     let keep = app.store.keeps_for_site(&at.site_code, at.id).await?;
-    let again_s = u32::try_from(again(app, at).as_secs()).unwrap_or(u32::MAX).max(1);
+    let seconds = |d: Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX).max(1);
+    let again_s = seconds(again(at, app.rings.again));
     let none = Answer { offer: None, again_s, keep };
     let Some(release) = app.store.release_for(&ask.arch).await? else { return Ok(none) };
     if !matches!(release.state, RolloutState::Running | RolloutState::Done) || release.expires_at <= now.micros() {
@@ -305,8 +308,10 @@ pub async fn answer(app: &App, at: &Endpoint, ask: &Ask, now: Time) -> Result<An
         let others = keep
             && ask.keeps.as_deref() != Some(release.sha256.as_str())
             && app.store.rings_of_site(release.id, &at.site_code, at.id).await?.iter().any(|r| *r <= release.ring);
-        return Ok(if others { Answer { offer: Some(offer(None, Vec::new())), ..none } } else { none });
+        let again_s = if let_in { again_s } else { again_s.min(seconds(again(at, UNDER_WAY))) };
+        return Ok(Answer { offer: others.then(|| offer(None, Vec::new())), again_s, ..none });
     }
+    let again_s = again_s.min(seconds(again(at, UNDER_WAY)));
     let opened = Time::from_micros(release.ring_since.max(release.created_at));
     let due = rings.due(at.id, release.counter, opened, release.hotfix);
     let hours = if release.any_time { None } else { Some(sla::hours(app).await?) };
@@ -318,12 +323,12 @@ pub async fn answer(app: &App, at: &Endpoint, ask: &Ask, now: Time) -> Result<An
         Peers::Soon | Peers::None => Vec::new(),
         Peers::At(at) => vec![at],
     };
-    Ok(Answer { offer: Some(offer(Some(wait.as_secs()), peers)), ..none })
+    Ok(Answer { offer: Some(offer(Some(wait.as_secs()), peers)), again_s, ..none })
 }
 
-/// How often this computer's updater asks.
-fn again(app: &App, at: &Endpoint) -> Duration {
-    if at.metered { app.rings.again * METERED_TIMES } else { app.rings.again }
+/// How often this computer's updater asks where others do so often.
+fn again(at: &Endpoint, others: Duration) -> Duration {
+    if at.metered { others * METERED_TIMES } else { others }
 }
 
 /// Writes down what an updater said; whether a failure was news.
@@ -375,7 +380,7 @@ enum Peers {
 async fn peers(app: &App, at: &Endpoint, release: &Release, now: Time) -> Result<Peers> {
     let Some(keeper) = app.store.keeper_of(&at.site_code, at.id).await? else { return Ok(Peers::None) };
     let seen = now.since(Time::from_micros(keeper.seen_at));
-    let Some(address) = keeper.keeps_at.filter(|_| seen < KEEPER_SEEN.max(again(app, at) * 3)) else {
+    let Some(address) = keeper.keeps_at.filter(|_| seen < KEEPER_SEEN.max(again(at, app.rings.again) * 3)) else {
         return Ok(Peers::None);
     };
     Ok(if keeper.keeps.as_deref() == Some(release.sha256.as_str()) { Peers::At(address) } else { Peers::Soon })

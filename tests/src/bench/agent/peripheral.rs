@@ -65,6 +65,11 @@ fn shown(console: &Console, page: &str, serial: &str) -> Result<bool> {
     Ok(health["inventory"]["usb"].to_string().contains(serial))
 }
 
+/// Has the kernel say that a device was added: which one, nobody asks.
+fn said() -> Result<()> {
+    std::fs::write("/sys/devices/virtual/mem/null/uevent", "add").context("the kernel's word; this needs root")
+}
+
 /// What stands in for `/sys/bus`.
 struct Bus(String);
 
@@ -90,10 +95,12 @@ impl Bus {
     fn plug(&self, serial: &str) -> Result<()> {
         std::fs::write(self.out().join("serial"), serial)?;
         // At once and whole, as the kernel does it.
-        Ok(std::fs::rename(self.out(), self.within())?)
+        std::fs::rename(self.out(), self.within())?;
+        said()
     }
 
     fn unplug(&self) -> Result<()> {
-        Ok(std::fs::rename(self.within(), self.out())?)
+        std::fs::rename(self.within(), self.out())?;
+        said()
     }
 }
