@@ -211,7 +211,8 @@ ansible_inventory "$scratch/hosts.yml"
 step "a pool, a backup; then the controller's machine is gone"
 on_controller sh -c 'qemu-img create -q -f qcow2 /tmp/golden.qcow2 1G && chmod 644 /tmp/golden.qcow2'
 admin image add --name thu --version 1 --file /tmp/golden.qcow2 >/dev/null
-admin pool create --name co-loa --site 00505 --image thu --size 2 --no-start >/dev/null
+# Small ones: a virtual machine has 2 GiB for itself and them.
+admin pool create --name co-loa --site 00505 --image thu --size 2 --vcpus 1 --memory-mib 256 --no-start >/dev/null
 desktops() { admin desktop list --json | python3 -c 'import json,sys; print(sorted(d["id"] for d in json.load(sys.stdin)))'; }
 two() { [[ $(desktops) == *,* ]]; }
 until_true 60 "two desktops are written down" two

@@ -365,8 +365,8 @@ mod tests {
         assert_eq!(rings.wait(evening, evening, Some(&hours), true), rings.again);
         assert_eq!(rings.wait(work, work, Some(&hours), false), rings.again);
         assert_eq!(rings.wait(work, work, None, false), Duration::ZERO, "at any time");
-        let later = evening.plus(Duration::from_secs(7200));
-        assert_eq!(rings.wait(later, evening, Some(&hours), true), Duration::from_secs(7200));
+        let later = evening.plus(Duration::from_secs(14_400));
+        assert_eq!(rings.wait(later, evening, Some(&hours), true), Duration::from_secs(14_400));
     }
 
     fn step(ring: UpdateRing, counts: &[(UpdateRing, RingCounts)], after: Duration) -> Step {

@@ -226,9 +226,8 @@ impl Store {
             Db::Postgres(
                 PgPoolOptions::new()
                     .max_connections(16)
-                    // There before the first officer is: to make one takes a handshake and a password's hashing.
-                    .min_connections(4)
-                    .acquire_timeout(Duration::from_secs(5))
+                    // To make one takes a handshake and a password's hashing: seconds, where the machine is slow and busy.
+                    .acquire_timeout(Duration::from_secs(10))
                     .connect_with(options)
                     .await?,
             )
