@@ -37,6 +37,8 @@ struct Job<H> {
     next: Duration,
     /// When it began, and which try that is.
     running: Option<(Duration, u64)>,
+    /// The last try that was not waited for any longer.
+    given_up: Option<u64>,
     strikes: u32,
     off: bool,
     items: Option<Vec<Item>>,
@@ -64,8 +66,15 @@ impl<H: Host + Send + 'static> Keeper<H> {
     /// Nobody has looked yet; everybody is due.
     #[must_use]
     pub fn new(host: H, collectors: impl IntoIterator<Item = Collector<H>>) -> Self {
-        let job =
-            |collector| Job { collector, next: Duration::ZERO, running: None, strikes: 0, off: false, items: None };
+        let job = |collector| Job {
+            collector,
+            next: Duration::ZERO,
+            running: None,
+            given_up: None,
+            strikes: 0,
+            off: false,
+            items: None,
+        };
         let (send, receive) = mpsc::unbounded_channel();
         let jobs = collectors.into_iter().map(job).collect();
         Self { host, jobs, turn: 0, send, receive, events: Vec::new(), notes: Vec::new() }
@@ -75,9 +84,9 @@ impl<H: Host + Send + 'static> Keeper<H> {
     pub fn tend(&mut self, now: Duration) {
         for at in 0..self.jobs.len() {
             let Some(job) = self.jobs.get_mut(at) else { continue };
-            if let Some((begun, _)) = job.running {
+            if let Some((begun, turn)) = job.running {
                 if now >= begun + job.collector.within {
-                    job.running = None;
+                    (job.running, job.given_up) = (None, Some(turn));
                     let why = punish(job, now, "overran");
                     self.notes.push(why);
                 }
@@ -126,7 +135,11 @@ impl<H: Host + Send + 'static> Keeper<H> {
     fn take(&mut self, looked: Looked, now: Duration) -> bool {
         let Some(job) = self.jobs.get_mut(looked.job) else { return false };
         if job.running.map(|(_, turn)| turn) != Some(looked.turn) {
-            // It was given up before; what it saw is old.
+            // It was given up before; what it saw is old. If it was the first time, perhaps the whole computer stood still:
+            // then it is not off for an hour.
+            if job.off && job.strikes == 1 && job.given_up == Some(looked.turn) {
+                job.next = now;
+            }
             return false;
         }
         job.running = None;
@@ -258,6 +271,36 @@ mod tests {
         k.tend(3605 * SECOND);
         k.tend(3611 * SECOND);
         assert_eq!(k.notes()[0].params["seconds"], "7200");
+    }
+
+    #[tokio::test]
+    async fn one_that_comes_back_late_is_asked_again_once() {
+        static GATE: std::sync::RwLock<()> = std::sync::RwLock::new(());
+        fn waits(_: &Fake) -> Vec<Item> {
+            drop(GATE.read().unwrap());
+            Vec::new()
+        }
+        let mut k = Keeper::new(Fake::new(), [collector("slow", waits)]);
+        for (second, told) in [(0, &["collector_off"][..]), (7, &["collector_back"]), (70, &["collector_off"])] {
+            let closed = (told == ["collector_off"]).then(|| GATE.write().unwrap());
+            k.tend(second * SECOND);
+            if let Some(closed) = closed {
+                k.tend((second + 5) * SECOND);
+                drop(closed);
+            }
+            k.news(|| (second + 6) * SECOND).await;
+            assert_eq!(k.notes().iter().map(|n| n.code.as_str()).collect::<Vec<_>>(), told, "{second}");
+        }
+        // Late twice in a row: it is that slow.
+        let closed = GATE.write().unwrap();
+        k.tend(77 * SECOND);
+        k.tend(82 * SECOND);
+        drop(closed);
+        assert!(!k.news(|| 83 * SECOND).await && k.off() == ["slow"]);
+        k.tend(84 * SECOND);
+        assert_eq!((k.notes()[0].params["seconds"].as_str(), k.off()), ("7200", vec!["slow"]));
+        k.tend(85 * SECOND);
+        assert!(k.jobs[0].running.is_none(), "it is left alone now");
     }
 
     #[tokio::test]
