@@ -2,8 +2,8 @@
 //!
 //! One batch is in flight at a time; the controller's answer is what paces the next. Records of now go before the
 //! backlog, and the backlog goes no faster than a thin line bears. What only tells that gauges moved, or repeats what was
-//! told, waits for the next beat and goes in its packet, and the answer comes with the beat's: on a line that is paid by the byte the headers of
-//! packets are most of what an endpoint costs.
+//! told, waits for the next beat and goes in its packet, and the answer comes with the beat's: on a line that is paid by
+//! the byte the headers of packets are most of what an endpoint costs.
 
 use std::collections::VecDeque;
 use std::path::Path;

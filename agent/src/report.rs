@@ -189,16 +189,19 @@ impl<H: Host + Send + 'static> Reporter<H> {
         let (mono_ms, at_ms) = (self.host.boot_ms(), self.host.wall_ms());
         let key = want == Want::Key;
         let told = &mut self.records;
+        let news = |section: &String, items: &[Item]| {
+            told.inventory.get(section).is_none_or(|old| steady(old) != steady(items))
+        };
+        let (rewired, judged) = (rewired(&told.network, &seen.network), checks::differ(&told.findings, &seen.findings));
         self.repeats = key
             && same_link
+            && !rewired
+            && !judged
             && gathered.events.is_empty()
             && gathered.notes.is_empty()
-            && !rewired(&told.network, &seen.network)
-            && gathered
-                .inventory
-                .iter()
-                .all(|(s, items)| told.inventory.get(s).is_some_and(|t| steady(t) == steady(items)))
-            && !checks::differ(&told.findings, &seen.findings);
+            && !gathered.inventory.iter().any(|(s, items)| news(s, items));
+        let inventory: Inventory = gathered.inventory.into_iter().filter(|(s, items)| key || news(s, items)).collect();
+        told.inventory.extend(inventory.clone());
         let moved = if key {
             seen.gauges.iter().map(|(k, v)| (k.clone(), Some(*v))).collect()
         } else {
@@ -210,12 +213,7 @@ impl<H: Host + Send + 'static> Reporter<H> {
                 None => drop(told.gauges.remove(name)),
             }
         }
-        let news = |section: &String, items: &[Item]| {
-            key || told.inventory.get(section).is_none_or(|old| steady(old) != steady(items))
-        };
-        let inventory: Inventory = gathered.inventory.into_iter().filter(|(s, items)| news(s, items)).collect();
-        told.inventory.extend(inventory.clone());
-        let network = (key || rewired(&told.network, &seen.network)).then(|| seen.network.clone());
+        let network = (key || rewired).then(|| seen.network.clone());
         if let Some(n) = &network {
             told.network.clone_from(n);
         }

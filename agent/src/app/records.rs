@@ -23,8 +23,10 @@ pub(super) enum Said {
     Message(Option<AgentMessage>),
 }
 
-/// Between two looks whether something was plugged in: where the kernel says so by itself, and where it can't be heard.
-const PLUGGED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_millis(1500));
+/// Between two looks whether something was plugged in, where the kernel can't be heard.
+const PLUGGED: Duration = Duration::from_millis(1500);
+/// The same where it says so by itself: in case that a word of it was lost.
+const PLUGGED_HEARD: Duration = Duration::from_secs(60);
 /// From its first word until all parts of what was plugged in are there.
 pub(super) const SETTLES: Duration = Duration::from_millis(300);
 /// How long a controller may take to send a plan before it counts as one that gives none.
@@ -49,7 +51,7 @@ impl<H: Host + Send + 'static> App<H> {
     pub(super) fn look_around(&mut self) {
         let now = self.now();
         if now >= self.next_plugged {
-            self.next_plugged = now + if self.uevents.is_some() { PLUGGED.0 } else { PLUGGED.1 };
+            self.next_plugged = now + if self.uevents.is_some() { PLUGGED_HEARD } else { PLUGGED };
             let plugged = self.host.list("/sys/bus/usb/devices");
             if plugged != self.plugged {
                 self.plugged = plugged;
@@ -220,8 +222,9 @@ impl<H: Host + Send + 'static> App<H> {
     }
 
     pub(super) async fn reported(&mut self, said: Said) {
-        let repeats = self.reporter().is_some_and(|r| r.repeats());
+        let mut repeats = false;
         if let Some(r) = self.reporter() {
+            repeats = r.repeats();
             self.findings = r.findings().to_vec();
         }
         match said {
