@@ -9,7 +9,7 @@ use rustls::ClientConfig;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep_until};
 use tram_agent::config::{Address, Config as AgentConfig};
-use tram_agent::identity::Identity;
+use tram_agent::identity::{Identity, IdentityError};
 use tram_agent::link::http::{self, Request};
 use tram_agent::link::{tls, way};
 use tram_agent::trusted;
@@ -32,6 +32,8 @@ const ASK_ON_TRIAL: Duration = Duration::from_secs(30);
 /// After a question without an answer; doubled each time.
 const AGAIN: Duration = Duration::from_secs(30);
 const AGAIN_MOST: Duration = Duration::from_secs(900);
+/// Between two looks whether this computer is enrolled by now: until then there is nobody to ask.
+const ENROLLED: Duration = Duration::from_secs(20);
 /// A shorter wait is not worth a new beginning.
 const REST: Duration = Duration::from_secs(120);
 
@@ -250,6 +252,10 @@ impl Updater {
     }
 
     async fn ask(&mut self) {
+        if let Err(IdentityError::Missing(_)) = Identity::load(&self.agent.state) {
+            self.ask_at = Instant::now() + ENROLLED;
+            return;
+        }
         let way = self.way();
         let answer = match &way {
             Ok(way) => self.question(way).await,
