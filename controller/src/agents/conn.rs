@@ -135,7 +135,7 @@ async fn greet(
         version,
         server_ms: agents.app.clock.now().micros() / 1000,
         beat_s: u32::try_from(agents.app.pace.beat.as_secs()).unwrap_or(30),
-        snapshot_s: u32::try_from(agents.app.pace.keyframe.as_secs()).unwrap_or(900),
+        snapshot_s: u32::try_from(agents.app.pace.keyframe.as_secs()).unwrap_or(1200),
         reconnect_window_s: reconnect_window(agents.registry.expected()),
         order_keys: diagnosis::public_keys(&agents.app),
         quarantined,

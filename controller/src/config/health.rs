@@ -84,7 +84,7 @@ impl Written {
         Ok(Pace {
             beat: of("health.beat_seconds", self.beat_seconds, usual.beat, (2, 300))?,
             report: of("health.report_seconds", self.report_seconds, usual.report, (2, 3600))?,
-            keyframe: of("health.keyframe_seconds", self.keyframe_seconds, usual.keyframe, (60, 900))?,
+            keyframe: of("health.keyframe_seconds", self.keyframe_seconds, usual.keyframe, (60, 3600))?,
             look: of("health.look_seconds", self.look_seconds, usual.look, (1, 60))?,
             approval: of("health.approval_seconds", self.approval_seconds, usual.approval, (60, 90 * 86_400))?,
         })
@@ -129,7 +129,7 @@ mod tests {
             "days = [\"thứ hai\"]",
             "uplinks = [\"router\"]",
             "beat_seconds = 1",
-            "keyframe_seconds = 1000",
+            "keyframe_seconds = 4000",
             "opens = \"8\"",
         ] {
             assert!(health(bad).unwrap_err().to_string().contains("health."), "{bad}");

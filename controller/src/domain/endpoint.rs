@@ -25,7 +25,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             beat: Duration::from_secs(30),
-            keyframe: Duration::from_secs(900),
+            keyframe: Duration::from_secs(1200),
             report: Duration::from_secs(60),
             look: Duration::from_secs(15),
             approval: super::approval::PATIENCE,
@@ -44,7 +44,7 @@ impl Pace {
     /// pace.
     #[must_use]
     pub fn metered(self) -> Self {
-        Self { beat: self.beat * 10, keyframe: self.keyframe * 4, report: self.report * 5, ..self }
+        Self { beat: self.beat * 10, keyframe: self.keyframe * 3, report: self.report * 5, ..self }
     }
 
     /// How long an endpoint may say nothing. One look may come a period late; the promise holds all the same.

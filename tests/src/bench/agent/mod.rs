@@ -28,7 +28,7 @@ const WARM_UP: Duration = Duration::from_secs(45);
 const WINDOW: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_secs(1);
 /// Keyframes of an hour, and questions of the updater.
-const KEYFRAMES: f64 = 4.0;
+const KEYFRAMES: f64 = 3.0;
 const QUESTIONS: f64 = 1.0 / 3.0;
 /// Name, unit, goal, and the most that reaches it.
 type Goal = (&'static str, &'static str, &'static str, f64);
@@ -225,7 +225,7 @@ fn hourly(pc: &Pc, question: u64) -> (f64, String) {
     let (keyframes, questions) = (KEYFRAMES * keyframe / 1e3, QUESTIONS * question as f64 / 1e3);
     (
         keyframes + questions,
-        format!(", 4 keyframes {keyframes:.1}, a third of a question of the updater {questions:.1}"),
+        format!(", 3 keyframes {keyframes:.1}, a third of a question of the updater {questions:.1}"),
     )
 }
 
