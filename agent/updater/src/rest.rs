@@ -14,14 +14,10 @@ const MOST: u64 = 86_400;
 /// Begins anew with the same arguments, to wait so long. Comes back only with the reason why it could not.
 #[must_use]
 pub fn begin(left: Duration) -> io::Error {
-    match std::env::current_exe() {
-        // A package that is installed meanwhile is what begins.
-        Ok(program) => Command::new(program)
-            .args(std::env::args_os().skip(1))
-            .env(VARIABLE, left.as_secs().min(MOST).to_string())
-            .exec(),
-        Err(e) => e,
-    }
+    let mut words = std::env::args_os();
+    let Some(program) = words.next() else { return io::ErrorKind::InvalidInput.into() };
+    // By its name: a package that was installed meanwhile is what begins, and `/proc/self/exe` would name what is deleted.
+    Command::new(program).args(words).env(VARIABLE, left.as_secs().min(MOST).to_string()).exec()
 }
 
 /// Waits as the one before said; not at all if there was none.
