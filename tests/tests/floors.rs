@@ -1,6 +1,7 @@
 //! The house has floors: a module uses only floors below its own, never sideways. This reads the `use`
 //! lines and the paths of every source file and fails on a breach.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -167,6 +168,29 @@ fn no_file_is_a_whole_floor() -> Result<()> {
             assert!(lines <= 800, "{} has {lines} lines: that is two rooms", file.display());
         }
     }
+    Ok(())
+}
+
+/// Codes that several use cases give for the same reason.
+const SHARED_CODES: &[&str] = &["A-105", "E-205", "G-101", "H-201", "I-106"];
+
+/// The console has a sentence for a code, not for a code of a use case.
+#[test]
+fn a_code_means_one_thing() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../controller/src/services");
+    let mut givers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in sources(&root)? {
+        let giver = file.strip_prefix(&root)?.iter().next().context("a file")?.to_string_lossy().replace(".rs", "");
+        for word in fs::read_to_string(&file)?.split('"') {
+            let code = matches!(word.as_bytes(), [b'A'..=b'Z', b'-', digits @ ..] if digits.len() == 3 && digits.iter().all(u8::is_ascii_digit));
+            if code && !SHARED_CODES.contains(&word) {
+                givers.entry(word.to_owned()).or_default().insert(giver.clone());
+            }
+        }
+    }
+    assert!(givers.len() > 50, "the codes are not found: {givers:?}");
+    let twice: Vec<_> = givers.iter().filter(|(_, by)| by.len() > 1).collect();
+    assert!(twice.is_empty(), "given by several use cases: {twice:?}");
     Ok(())
 }
 

@@ -184,6 +184,11 @@ fn runbooks_are_signed_and_what_is_altered_is_refused_with_a_code() -> Result<()
     ensure!(run(&["check", "--unsigned", &one, &two], "")?.status.success());
     ensure!(run(&["sign", "--key", &key, &one, &two], "")?.status.success());
     ensure!(run(&["check", &one, &two], &public)?.status.success());
+    // What a person made of them is not written over unasked.
+    let signed = std::fs::read_to_string(&one)?;
+    let again = run(&["export", &books.display().to_string()], "")?;
+    ensure!(!again.status.success() && text(&again).contains("R-406"), "{again:?}");
+    ensure!(std::fs::read_to_string(&one)? == signed, "the export wrote over a signed runbook");
     let foreign = run(&["check", &one], "")?;
     ensure!(!foreign.status.success() && text(&foreign).contains("R-402"), "{foreign:?}");
     // One letter.

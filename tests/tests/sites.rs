@@ -41,7 +41,7 @@ async fn hanoi_is_imported_once_and_found_in_any_spelling() -> Result<()> {
         }
         let one = operator.get("/api/v1/sites/00613").await?;
         assert_eq!(one.json["district"]["name"], "Quận Bắc Từ Liêm");
-        assert_eq!(operator.get("/api/v1/sites/99999").await?.code(), "S-404");
+        assert_eq!(operator.get("/api/v1/sites/99999").await?.code(), "S-214");
     }
     Ok(())
 }
@@ -162,7 +162,7 @@ async fn a_later_list_closes_the_old_row_and_opens_a_new_one() -> Result<()> {
         assert_eq!(operator.get("/api/v1/sites/00004?at=2021-01-01").await?.status, StatusCode::OK);
         let closing = import(&operator, "valid_from=2020-03-01&close_missing=true", &fewer).await?;
         assert_eq!((&closing.json["closed"], &closing.json["unchanged"]), (&1.into(), &614.into()));
-        assert_eq!(operator.get("/api/v1/sites/00004?at=2021-01-01").await?.code(), "S-404");
+        assert_eq!(operator.get("/api/v1/sites/00004?at=2021-01-01").await?.code(), "S-214");
         assert_eq!(import(&operator, "", HANOI_2016).await?.json["unchanged"], 615, "2016 stays as it was");
     }
     Ok(())
@@ -226,7 +226,7 @@ async fn what_a_line_carries_is_set_one_by_one_or_by_a_list_that_holds_together(
             ("00004", r#"{"down_kbit": 63}"#, StatusCode::UNPROCESSABLE_ENTITY, "S-213"),
             ("00004", r#"{"down_kbit": -1}"#, StatusCode::UNPROCESSABLE_ENTITY, "X-422"),
             ("00004", r#"{"kbit": 8000}"#, StatusCode::UNPROCESSABLE_ENTITY, "X-422"),
-            ("99999", r#"{"down_kbit": 8000}"#, StatusCode::NOT_FOUND, "S-404"),
+            ("99999", r#"{"down_kbit": 8000}"#, StatusCode::NOT_FOUND, "S-214"),
         ] {
             let answer = put(code, body).await?;
             assert_eq!((answer.status, answer.code()), (status, fault), "{body}");

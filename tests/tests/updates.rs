@@ -60,7 +60,7 @@ impl Signers {
         let publish = ["admin", "update", "publish", "--any-time", "--program", file, manifest];
         for key in ["key-0", "key-2"] {
             let refused = world.cli(&publish).unwrap_err().to_string();
-            ensure!(refused.contains("U-102"), "{refused}");
+            ensure!(refused.contains("V-102"), "{refused}");
             world.cli(&["admin", "update", "sign", "--key", text(&self.folder.join(key))?, manifest])?;
         }
         world.cli(&publish)?;
@@ -198,7 +198,7 @@ fn a_release_is_tried_and_kept_and_one_that_falls_over_is_taken_back() -> Result
 
     // An older one is refused by the controller, and would be by the computer.
     let old = signers.publish(&world, "1.0", 1, &good("one")?).unwrap_err().to_string();
-    assert!(old.contains("U-104"), "{old}");
+    assert!(old.contains("V-104"), "{old}");
 
     signers.publish(&world, "3.0", 3, &bad()?)?;
     for strike in 1..=3 {

@@ -119,27 +119,27 @@ async fn what_is_not_signed_as_it_is_is_not_taken_in() -> Result<()> {
         let w = World::on(&db).await?;
         let bytes = b"a program";
         let (program, m) = (w.program(bytes)?, w.manifest(5, bytes));
-        assert_eq!(code(w.publish(w.sign(&m, &[0])?, &program).await), "U-102");
-        assert_eq!(code(w.publish(w.sign(&m, &[1, 1])?, &program).await), "U-102", "one person twice");
+        assert_eq!(code(w.publish(w.sign(&m, &[0])?, &program).await), "V-102");
+        assert_eq!(code(w.publish(w.sign(&m, &[1, 1])?, &program).await), "V-102", "one person twice");
         let mut altered = w.sign(&m, &[0, 1])?;
         altered.manifest = altered.manifest.replace("\"counter\":5", "\"counter\":6");
-        assert_eq!(code(w.publish(altered, &program).await), "U-102");
+        assert_eq!(code(w.publish(altered, &program).await), "V-102");
         let bad = Manifest { version: "../../5.0".into(), ..m.clone() };
-        assert_eq!(code(w.publish(w.sign(&bad, &[0, 1])?, &program).await), "U-101");
+        assert_eq!(code(w.publish(w.sign(&bad, &[0, 1])?, &program).await), "V-101");
         let bad = Manifest { counter: u64::MAX, ..m.clone() };
-        assert_eq!(code(w.publish(w.sign(&bad, &[0, 1])?, &program).await), "U-101");
+        assert_eq!(code(w.publish(w.sign(&bad, &[0, 1])?, &program).await), "V-101");
         let bad = Manifest { expires_ms: w.app.clock.now().micros() / 1000, ..m.clone() };
-        assert_eq!(code(w.publish(w.sign(&bad, &[0, 1])?, &program).await), "U-105");
+        assert_eq!(code(w.publish(w.sign(&bad, &[0, 1])?, &program).await), "V-105");
         for wrong in [b"A program".as_slice(), b"a progra", b"a program!"] {
             let program = w.program(wrong)?;
-            assert_eq!(code(w.publish(w.sign(&m, &[0, 1])?, &program).await), "U-103");
+            assert_eq!(code(w.publish(w.sign(&m, &[0, 1])?, &program).await), "V-103");
         }
         let program = w.program(bytes)?;
         w.publish(w.sign(&m, &[0, 2])?, &program).await?;
         assert_eq!(w.app.store.program(&m.sha256).await?.as_deref(), Some(bytes.as_slice()));
-        assert_eq!(code(w.publish(w.sign(&m, &[0, 1])?, &program).await), "U-104");
+        assert_eq!(code(w.publish(w.sign(&m, &[0, 1])?, &program).await), "V-104");
         let older = Manifest { counter: 4, version: "4.0".into(), ..m };
-        assert_eq!(code(w.publish(w.sign(&older, &[0, 1])?, &program).await), "U-104");
+        assert_eq!(code(w.publish(w.sign(&older, &[0, 1])?, &program).await), "V-104");
     }
     Ok(())
 }
@@ -220,8 +220,8 @@ async fn failures_stop_it_and_only_an_operator_lets_it_go_on() -> Result<()> {
         let support = Ctx { caller, ..w.ctx() };
         assert!(updates::get(&w.app, &support, id).await?.failures.is_empty());
         assert_eq!(code(updates::wish(&w.app, &support, id, Wish::Resume, "").await), "A-105");
-        assert_eq!(code(updates::wish(&w.app, &w.ctx(), id, Wish::Pause, "").await), "U-107", "it is stopped");
-        assert_eq!(code(updates::wish(&w.app, &w.ctx(), id, Wish::Resume, "a\nb").await), "U-108");
+        assert_eq!(code(updates::wish(&w.app, &w.ctx(), id, Wish::Pause, "").await), "V-107", "it is stopped");
+        assert_eq!(code(updates::wish(&w.app, &w.ctx(), id, Wish::Resume, "a\nb").await), "V-108");
         w.api.pass(Duration::from_secs(1));
         updates::wish(&w.app, &w.ctx(), id, Wish::Resume, "looked at").await?;
         assert_eq!(w.state(id).await?.0, RolloutState::Running, "what is forgiven does not stop it again");
@@ -231,7 +231,7 @@ async fn failures_stop_it_and_only_an_operator_lets_it_go_on() -> Result<()> {
         w.ask(&w.lab, Some((5, Stage::RolledBack, 2))).await?;
         assert_eq!(w.state(id).await?.0, RolloutState::Stopped, "but a second failure is");
         updates::wish(&w.app, &w.ctx(), id, Wish::Abort, "").await?;
-        assert_eq!(code(updates::wish(&w.app, &w.ctx(), id, Wish::Resume, "").await), "U-107", "for good");
+        assert_eq!(code(updates::wish(&w.app, &w.ctx(), id, Wish::Resume, "").await), "V-107", "for good");
         assert!(w.ask(&w.lab, None).await?.offer.is_none());
         let log = w.app.store.releases().await?;
         assert_eq!((log.len(), log[0].state), (1, RolloutState::Aborted));
@@ -276,7 +276,7 @@ async fn an_office_waits_for_its_copy_and_not_for_ever() -> Result<()> {
                 ask[k] = v.clone();
             }
             let ask: Ask = serde_json::from_value::<Ask>(ask.clone()).with_context(|| Value::to_string(&ask))?;
-            assert_eq!(code(updates::answer(&w.app, &second, &ask, w.app.clock.now()).await), "U-109");
+            assert_eq!(code(updates::answer(&w.app, &second, &ask, w.app.clock.now()).await), "V-109");
         }
     }
     Ok(())

@@ -466,13 +466,24 @@ async fn pool_id(app: &App, ctx: &Ctx, name: &str) -> Result<PoolId> {
     }
 }
 
-/// Names every fault of an input: on a terminal there is no form that would mark them.
+/// The code and what happened; of an input every fault: on a terminal there is no form that would mark them.
 pub(super) fn explain(e: crate::services::Error) -> anyhow::Error {
-    if let crate::services::Error::Invalid(_, text, faults) = &e {
-        let lines: Vec<String> = faults.iter().map(|f| format!("  {} ({}): {}", f.at, f.code, f.message)).collect();
-        return anyhow::anyhow!("{text}\n{}", lines.join("\n"));
+    use crate::services::Error;
+    let code = e.code();
+    match &e {
+        Error::Internal(_) => e.into(),
+        Error::Invalid(_, text, faults) => {
+            // A single fault is often all that was said.
+            if let [f] = &faults[..]
+                && f.message == *text
+            {
+                return anyhow::anyhow!("{}: {}: {text}", f.code, f.at);
+            }
+            let line = |f: &crate::services::Fault| format!("\n  {} ({}): {}", f.at, f.code, f.message);
+            anyhow::anyhow!("{code}: {text}{}", faults.iter().map(line).collect::<String>())
+        }
+        _ => anyhow::anyhow!("{code}: {e}"),
     }
-    e.into()
 }
 
 /// Prints rows as JSON, or as a line of `key=value` each.
@@ -480,6 +491,10 @@ pub(super) fn print(how: Json, rows: impl Iterator<Item = Value>) -> Result<()> 
     let rows: Vec<Value> = rows.collect();
     if how.json {
         return say(&serde_json::to_string_pretty(&rows)?);
+    }
+    if rows.is_empty() && std::io::stderr().is_terminal() {
+        // For who looks at it; a script reads nothing.
+        eprintln!("none");
     }
     let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
     for row in &rows {

@@ -24,6 +24,7 @@ mod diagnose;
 mod doctor;
 mod endpoint;
 mod enrolment;
+mod file;
 mod gateway;
 mod gateway_issue;
 mod gateways;

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::admin::{Json, print, say};
+use super::file::put;
 use crate::config::Config;
 use crate::domain::runbook::{self, Runbook as Book};
 use crate::identity::papers::{PaperKey, Purpose};
@@ -40,8 +41,11 @@ pub(super) enum Runbook {
     },
     /// List the runbooks of this installation, those that are refused too.
     List(Json),
-    /// Write the program's own runbooks into a folder, as a beginning for one's own.
+    /// Write the program's own runbooks into a folder, as a beginning for one's own. What was altered there is kept.
     Export {
+        /// Write over what was altered, too.
+        #[arg(long)]
+        force: bool,
         /// The folder.
         folder: PathBuf,
     },
@@ -60,15 +64,32 @@ pub(super) fn run(config: &Config, what: Runbook) -> Result<()> {
         }
         Runbook::Check { unsigned, files } => check(config, unsigned, &files),
         Runbook::List(json) => list(config, json),
-        Runbook::Export { folder } => {
-            std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-            for (id, text) in shelf::built_in() {
-                let file = folder.join(format!("{id}.toml"));
-                std::fs::write(&file, text).with_context(|| file.display().to_string())?;
+        Runbook::Export { folder, force } => export(&folder, force),
+    }
+}
+
+fn export(folder: &Path, force: bool) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let mut kept = 0;
+    for (id, text) in shelf::built_in() {
+        let file = folder.join(format!("{id}.toml"));
+        let shown = file.display();
+        match std::fs::read(&file) {
+            Ok(there) if there == text.as_bytes() => say(&format!("{shown}: is the program's already"))?,
+            Ok(_) if !force => {
+                kept += 1;
+                say(&format!("{shown}: R-406: kept, it was altered or signed; --force writes over it"))?;
             }
-            Ok(())
+            _ => {
+                put(&file, text).with_context(|| shown.to_string())?;
+                say(&format!("{shown}: written"))?;
+            }
         }
     }
+    if kept > 0 {
+        bail!("{kept} were kept as they are");
+    }
+    Ok(())
 }
 
 fn sign(key: &PaperKey, file: &Path) -> Result<()> {
@@ -77,8 +98,8 @@ fn sign(key: &PaperKey, file: &Path) -> Result<()> {
     if let Err(faults) = Book::parse(&body) {
         bail!("R-404: {}", faults.join("; "));
     }
-    std::fs::write(file, runbook::signed(&text, &key.id(), &key.sign(Purpose::Runbook, &body)?))?;
-    Ok(())
+    put(file, &runbook::signed(&text, &key.id(), &key.sign(Purpose::Runbook, &body)?))?;
+    say(&format!("{}: signed by {}", file.display(), key.id()))
 }
 
 fn check(config: &Config, unsigned: bool, files: &[PathBuf]) -> Result<()> {

@@ -12,6 +12,7 @@ use tram_wire::update::{FORM, Manifest, Ring, Signature, SignedManifest};
 use uuid::Uuid;
 
 use super::admin::{Json, explain, print, say};
+use super::file::put;
 use crate::clock::Clock;
 use crate::domain::lease::hex;
 use crate::domain::time::Time;
@@ -111,6 +112,7 @@ pub(super) fn offline(what: Update) -> Result<Option<Update>> {
         }
         Update::Manifest { program, version, counter, arch, ring, days, min_protocol, out } => {
             let bytes = std::fs::read(&program).with_context(|| program.display().to_string())?;
+            fits(&bytes, &arch).map_err(|why| anyhow::anyhow!("V-101: program: {} {why}", program.display()))?;
             let expires = Clock::system().now().plus(Duration::from_secs(u64::from(days) * 86_400));
             let manifest = Manifest {
                 form: FORM,
@@ -123,15 +125,16 @@ pub(super) fn offline(what: Update) -> Result<Option<Update>> {
                 ring,
                 expires_ms: expires.micros() / 1000,
             };
-            manifest.check().map_err(|(code, why)| anyhow::anyhow!("U-101: {code}: {why}"))?;
-            ensure!(!out.exists(), "{} exists", out.display());
+            manifest.check().map_err(|(code, why)| anyhow::anyhow!("V-101: {code}: {why}"))?;
+            ensure!(!out.exists(), "{} exists, and is never written over: give another name", out.display());
             write(&out, &SignedManifest { manifest: serde_json::to_string(&manifest)?, signatures: Vec::new() })?;
         }
         Update::Sign { key, manifest } => {
             let key = PaperKey::open(&key)?;
             let mut signed = read(&manifest)?;
-            let says = signed.read().map_err(|(code, why)| anyhow::anyhow!("U-101: {code}: {why}"))?;
+            let says = signed.read().map_err(|(code, why)| anyhow::anyhow!("V-101: {code}: {why}"))?;
             say(&serde_json::to_string_pretty(&says)?)?;
+            say(&format!("not taken up after {}", Time::from_micros(says.expires_ms.saturating_mul(1000))))?;
             signed.signatures.retain(|s| s.key != key.id());
             let signature = key.sign(Purpose::Release, &signed.manifest)?;
             signed.signatures.push(Signature { key: key.id(), signature });
@@ -143,6 +146,27 @@ pub(super) fn offline(what: Update) -> Result<Option<Update>> {
     Ok(None)
 }
 
+/// Whether a computer with these processors could begin the program: it finds out by itself, but only after it was signed,
+/// spread and taken back.
+fn fits(program: &[u8], arch: &str) -> Result<(), String> {
+    // ELF: the machine is a number of two bytes at 18. A script leaves it to another program.
+    let machine = match program {
+        [b'#', b'!', ..] => return Ok(()),
+        [0x7f, b'E', b'L', b'F', _, order, ..] if program.len() >= 20 => {
+            let number = [program[18], program[19]];
+            if *order == 2 { u16::from_be_bytes(number) } else { u16::from_le_bytes(number) }
+        }
+        _ => return Err("is no program: neither ELF nor a script".to_owned()),
+    };
+    match [("x86", 3), ("arm", 40), ("x86_64", 62), ("aarch64", 183), ("riscv64", 243)]
+        .iter()
+        .find(|(_, m)| *m == machine)
+    {
+        Some((is, _)) if *is != arch => Err(format!("is for {is}, not for {arch}: name its processors with --arch")),
+        _ => Ok(()),
+    }
+}
+
 fn read(path: &Path) -> Result<SignedManifest> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     serde_json::from_str(&text).with_context(|| format!("{} is no manifest's file", path.display()))
@@ -150,7 +174,7 @@ fn read(path: &Path) -> Result<SignedManifest> {
 
 fn write(path: &Path, signed: &SignedManifest) -> Result<()> {
     let text = serde_json::to_string_pretty(signed)?;
-    std::fs::write(path, text + "\n").with_context(|| path.display().to_string())
+    put(path, &(text + "\n")).with_context(|| path.display().to_string())
 }
 
 pub(super) async fn run(app: &App, ctx: &Ctx, what: Update) -> Result<()> {

@@ -32,10 +32,12 @@ pub(super) const BACKDATE: Duration = DAY;
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
     /// Its file can't be read or written.
-    #[error("the certificate authority {0} can't be used: {1}")]
+    #[error("{0} can't be used: {1}")]
     File(PathBuf, io::Error),
     /// Its file holds something else.
-    #[error("the certificate authority {0} is damaged ({1}); restore it from a backup")]
+    #[error(
+        "{0} holds no key of the kind that is needed, or is damaged ({1}): name the right file, or restore it from a backup"
+    )]
     Damaged(PathBuf, String),
     /// What it gave to this machine is not good any more.
     #[error("{0} was good until {1}; issue it anew with `tram-controller admin gateway issue` on a controller")]

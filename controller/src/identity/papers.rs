@@ -49,6 +49,11 @@ pub enum PaperFault {
     Signature,
 }
 
+/// A key that was lost by writing another one over it can't be made again.
+fn already() -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, "it exists, and is never written over: give another name")
+}
+
 /// A key that signs.
 pub struct PaperKey(KeyPair);
 
@@ -60,7 +65,7 @@ impl PaperKey {
     pub fn make(folder: &Path, name: &str) -> Result<Self, CaError> {
         let key = KeyPair::generate_for(&PKCS_ED25519)?;
         if folder.join(name).exists() {
-            return Err(CaError::File(folder.join(name), io::ErrorKind::AlreadyExists.into()));
+            return Err(CaError::File(folder.join(name), already()));
         }
         create(folder, name, &key.serialize_pem()).map_err(|e| CaError::File(folder.join(name), e))?;
         Self::open(&folder.join(name))

@@ -19,7 +19,7 @@ pub async fn ordered(app: &App, endpoint: EndpointId, order: OrderId) -> Result<
         let now = matches!(d.state, DiagnosisState::Sent | DiagnosisState::Running) && !d.cancelled;
         wanted && now && d.due_at > app.clock.now().micros()
     });
-    let d = found.ok_or(Error::NotFound("Q-404", "this was not ordered, or is over".into()))?;
+    let d = found.ok_or(Error::NotFound("Q-410", "this was not ordered, or is over".into()))?;
     quiet(app, &d.site_code).await?;
     Ok(d.site_code)
 }

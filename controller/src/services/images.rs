@@ -175,5 +175,5 @@ fn folder_fault(folder: &Path, e: &std::io::Error) -> Error {
 }
 
 fn not_found() -> Error {
-    Error::NotFound("I-404", "there is no such image".into())
+    Error::NotFound("I-206", "there is no such image".into())
 }

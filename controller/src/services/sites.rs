@@ -54,7 +54,7 @@ pub async fn get(app: &App, ctx: &Ctx, code: &str, on: Day) -> Result<Listed> {
         offset: 0,
     };
     let unknown =
-        || Error::NotFound("S-404", format!("there is no site with the code `{}` on {on}", code.escape_debug()));
+        || Error::NotFound("S-214", format!("there is no site with the code `{}` on {on}", code.escape_debug()));
     if code.is_empty() {
         return Err(unknown());
     }

@@ -71,7 +71,7 @@ pub struct Known {
 /// One release.
 ///
 /// # Errors
-/// [`Error::NotFound`] `U-100`, [`Error::Forbidden`].
+/// [`Error::NotFound`] `V-100`, [`Error::Forbidden`].
 pub async fn get(app: &App, ctx: &Ctx, id: Uuid) -> Result<Known> {
     ctx.require(&[Role::Operator, Role::Support])?;
     let release = app.store.release(id).await?.ok_or_else(not_found)?;
@@ -83,14 +83,14 @@ pub async fn get(app: &App, ctx: &Ctx, id: Uuid) -> Result<Known> {
 }
 
 fn not_found() -> Error {
-    Error::NotFound("U-100", "there is no such release".into())
+    Error::NotFound("V-100", "there is no such release".into())
 }
 
 /// Takes a signed release in and lets it spread, in place of the one before it.
 ///
 /// # Errors
-/// [`Error::Invalid`]: `U-101` the manifest, `U-102` its signatures, `U-103` the program is another one, `U-104` its
-/// counter is not larger than the last, `U-105` it has expired.
+/// [`Error::Invalid`]: `V-101` the manifest, `V-102` its signatures, `V-103` the program is another one, `V-104` its
+/// counter is not larger than the last, `V-105` it has expired.
 pub async fn publish(
     app: &App,
     ctx: &Ctx,
@@ -101,10 +101,10 @@ pub async fn publish(
     ctx.require(&[Role::Operator])?;
     let manifest = app.signers.prove(&signed).map_err(fault)?;
     if manifest.expires_ms <= ctx.now.micros() / 1000 {
-        return Err(Error::field("manifest", "U-105", "the manifest has expired; sign a new one"));
+        return Err(Error::field("manifest", "V-105", "the manifest has expired; sign a new one"));
     }
     let bytes = read(program, &manifest)?;
-    let too_large = |_| Error::field("manifest", "U-101", "a number of the manifest is too large");
+    let too_large = |_| Error::field("manifest", "V-101", "a number of the manifest is too large");
     let counter = i64::try_from(manifest.counter).map_err(too_large)?;
     let now = ctx.now.micros();
     let release = Release {
@@ -134,13 +134,13 @@ pub async fn publish(
     let newest = tx.newest_release().await?;
     if counter <= newest {
         let why = format!("the counter {counter} is not larger than {newest}, the last one: computers would refuse it");
-        return Err(Error::field("manifest", "U-104", why));
+        return Err(Error::field("manifest", "V-104", why));
     }
     tx.add_program(&release.sha256, &bytes).await?;
     tx.supersede_releases(&release.arch, ctx.now).await?;
     match tx.add_release(&release).await {
         Err(StoreError::Duplicate(_)) => {
-            return Err(Error::Conflict("U-106", "another release was published at the same time".into()));
+            return Err(Error::Conflict("V-106", "another release was published at the same time".into()));
         }
         other => other?,
     }
@@ -154,12 +154,12 @@ pub async fn publish(
 }
 
 fn fault(e: ReleaseFault) -> Error {
-    let code = if matches!(e, ReleaseFault::Manifest(..)) { "U-101" } else { "U-102" };
+    let code = if matches!(e, ReleaseFault::Manifest(..)) { "V-101" } else { "V-102" };
     Error::field("manifest", code, e.to_string())
 }
 
 fn read(program: &Path, manifest: &Manifest) -> Result<Vec<u8>> {
-    let fault = |why: String| Error::field("program", "U-103", why);
+    let fault = |why: String| Error::field("program", "V-103", why);
     let size = std::fs::metadata(program).map_err(|e| fault(format!("{}: {e}", program.display())))?.len();
     if size != manifest.size || size > MAX_SIZE {
         return Err(fault(format!("the program has {size} bytes, the manifest says {}", manifest.size)));
@@ -196,19 +196,19 @@ impl Wish {
 /// Does what an operator wants of a release.
 ///
 /// # Errors
-/// [`Error::NotFound`] `U-100`; [`Error::Conflict`] `U-107` if it is in no state for that; [`Error::Invalid`] `U-108`.
+/// [`Error::NotFound`] `V-100`; [`Error::Conflict`] `V-107` if it is in no state for that; [`Error::Invalid`] `V-108`.
 pub async fn wish(app: &App, ctx: &Ctx, id: Uuid, wish: Wish, reason: &str) -> Result<()> {
     ctx.require(&[Role::Operator])?;
     let reason = reason.trim();
     if reason.chars().count() > REASON_MOST || reason.chars().any(char::is_control) {
-        return Err(Error::field("reason", "U-108", format!("write at most {REASON_MOST} characters on one line")));
+        return Err(Error::field("reason", "V-108", format!("write at most {REASON_MOST} characters on one line")));
     }
     let release = app.store.release(id).await?.ok_or_else(not_found)?;
     let (from, to, action) = wish.course();
     let mut tx = app.store.begin().await?;
     if !tx.move_release(id, from, to, reason, wish == Wish::Resume, ctx.now).await? {
         let why = format!("the release is {}; that can't be done now", release.state);
-        return Err(Error::Conflict("U-107", why));
+        return Err(Error::Conflict("V-107", why));
     }
     audit(&mut tx, ctx, action, &id.to_string(), json!({"version": release.version, "reason": reason})).await?;
     tx.commit().await?;
@@ -272,7 +272,7 @@ fn measure(release: &Release, counts: &Counts) {
 /// What an endpoint's updater is told, after what it said was written down.
 ///
 /// # Errors
-/// [`Error::Unavailable`]; [`Error::Invalid`] `U-109` for what no updater says.
+/// [`Error::Unavailable`]; [`Error::Invalid`] `V-109` for what no updater says.
 pub async fn answer(app: &App, at: &Endpoint, ask: &Ask, now: Time) -> Result<Answer> {
     let plain = |t: &str, most: usize| t.len() <= most && !t.chars().any(char::is_control);
     let p = ask.progress.as_ref();
@@ -282,7 +282,7 @@ pub async fn answer(app: &App, at: &Endpoint, ask: &Ask, now: Time) -> Result<An
         && ask.keeps_at.as_deref().is_none_or(|t| t.parse::<std::net::SocketAddr>().is_ok())
         && p.is_none_or(|p| plain(&p.code, 64));
     if !sound {
-        return Err(Error::field("ask", "U-109", "this is nothing an updater says"));
+        return Err(Error::field("ask", "V-109", "this is nothing an updater says"));
     }
     if note(app, at.id, ask, now).await? {
         // At once, before anybody else is told to begin.
@@ -389,7 +389,7 @@ async fn peers(app: &App, at: &Endpoint, release: &Release, now: Time) -> Result
 /// The program of a release, for an endpoint that was told its SHA-256.
 ///
 /// # Errors
-/// [`Error::NotFound`] `U-100`.
+/// [`Error::NotFound`] `V-100`.
 pub async fn program(app: &App, sha256: &str) -> Result<Vec<u8>> {
     app.store.program(sha256).await?.ok_or_else(not_found)
 }

@@ -9250,7 +9250,7 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description S-404 */
+            /** @description S-214 */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -9300,7 +9300,7 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description S-404 */
+            /** @description S-214 */
             404: {
                 headers: {
                     [name: string]: unknown;

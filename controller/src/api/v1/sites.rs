@@ -252,7 +252,7 @@ pub struct SiteDay {
 /// One site.
 #[utoipa::path(get, path = "/sites/{code}", tag = "sites", params(("code" = String, Path), SiteDay), responses(
     (status = 200, body = Site), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem),
-    (status = 404, body = Problem, description = "S-404")))]
+    (status = 404, body = Problem, description = "S-214")))]
 async fn get_one(
     State(api): State<Api>,
     Signed(ctx): Signed,
@@ -266,7 +266,7 @@ async fn get_one(
 /// Says what the line of a site carries. Running sessions feel it within seconds.
 #[utoipa::path(put, path = "/sites/{code}/line", tag = "sites", params(("code" = String, Path)), request_body = SiteLineRequest, responses(
     (status = 200, body = Site), (status = 401, body = Problem), (status = 403, body = Problem),
-    (status = 404, body = Problem, description = "S-404"), (status = 422, body = Problem, description = "S-213")))]
+    (status = 404, body = Problem, description = "S-214"), (status = 422, body = Problem, description = "S-213")))]
 async fn set_line(
     State(api): State<Api>,
     Signed(ctx): Signed,
