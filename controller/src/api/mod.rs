@@ -10,6 +10,7 @@ pub mod console;
 pub mod error;
 pub mod events;
 pub mod extract;
+mod refused;
 pub mod router;
 pub mod v1;
 

@@ -13,7 +13,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{Api, again, console, events, v1};
+use super::{Api, again, console, events, refused, v1};
 use crate::services::App;
 
 /// Largest request body: a site CSV of a whole country fits.
@@ -113,8 +113,9 @@ pub fn router(api: Api, gateway: Router) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(|State(api): State<Api>| async move { api.metrics.render() }))
         .layer(from_fn(again::again))
-        .layer(CompressionLayer::new().compress_when(console::Compressible))
         .layer(RequestBodyLimitLayer::new(BODY_LIMIT))
+        .layer(from_fn(refused::refused))
+        .layer(CompressionLayer::new().compress_when(console::Compressible))
         .with_state(api)
         .merge(gateway)
         .layer(SetResponseHeaderLayer::if_not_present(header::CONTENT_SECURITY_POLICY, csp))
