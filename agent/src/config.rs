@@ -258,7 +258,7 @@ pub enum ConfigError {
     #[error("{0} can't be read: {1}")]
     Read(PathBuf, std::io::Error),
     /// The file isn't TOML, or has a key or value we don't know.
-    #[error("{0}: {1}")]
+    #[error("{path}: {fault}", path = .0.display(), fault = told(.1))]
     Parse(PathBuf, toml::de::Error),
     /// A value makes no sense.
     #[error("{key}: {why}")]
@@ -271,6 +271,12 @@ pub enum ConfigError {
     /// The controller's address.
     #[error("`{0}` is not a controller address; write https://name:port")]
     Address(String),
+}
+
+/// The fault with the line it is in; without the line where that is no line any more, as in a file of zeros after a power cut.
+fn told(e: &toml::de::Error) -> String {
+    let whole = e.to_string();
+    if whole.len() <= 1000 { whole } else { e.message().chars().take(200).collect() }
 }
 
 impl ConfigError {
@@ -428,6 +434,17 @@ mod tests {
         ] {
             assert!(parse(bad).unwrap_err().contains(names), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_file_of_zeros_is_told_of_in_a_sentence() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [0; 100_000]).unwrap();
+        let said = Config::load(Some(file.path()), None).unwrap_err().to_string();
+        assert!(said.len() < 500, "{} bytes", said.len());
+        std::fs::write(file.path(), "heartbeat = 5\n").unwrap();
+        let said = Config::load(Some(file.path()), None).unwrap_err().to_string();
+        assert!(said.contains("line 1") && said.contains("heartbeat"), "{said}");
     }
 
     #[test]

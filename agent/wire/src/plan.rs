@@ -41,7 +41,7 @@ impl Default for Plan {
         Self {
             beat_s: 0,
             delta_s: 60,
-            keyframe_s: 1200,
+            keyframe_s: 900,
             metered: false,
             prober: false,
             binary: false,

@@ -126,7 +126,7 @@ pub enum ConfigError {
     #[error("the configuration file {0} can't be read: {1}")]
     Read(PathBuf, std::io::Error),
     /// The file is not TOML, or has a key Tram does not know.
-    #[error("the configuration file {0} has a fault:\n{1}")]
+    #[error("the configuration file {path} has a fault:\n{fault}", path = .0.display(), fault = told(.1))]
     Parse(PathBuf, toml::de::Error),
     /// A value is out of range.
     #[error("{key} = {value:?} is wrong: {why}")]
@@ -138,6 +138,12 @@ pub enum ConfigError {
         /// What it should be.
         why: String,
     },
+}
+
+/// The fault with the line it is in; without the line where that is no line any more, as in a file of zeros after a power cut.
+fn told(e: &toml::de::Error) -> String {
+    let whole = e.to_string();
+    if whole.len() <= 1000 { whole } else { e.message().chars().take(200).collect() }
 }
 
 impl Config {
