@@ -22,7 +22,7 @@ async fn nonsense_is_refused_with_a_code_at_every_address() -> Result<()> {
             (Method::DELETE, &item.delete),
         ];
         for (method, operation) in methods.into_iter().filter_map(|(m, o)| Some((m, o.as_ref()?))) {
-            // It would end our own sign-in, and it never ends.
+            // The one would end our own sign-in, the other answers for ever.
             if path.ends_with("/logout") || path.ends_with("/events") {
                 continue;
             }
@@ -44,6 +44,18 @@ async fn nonsense_is_refused_with_a_code_at_every_address() -> Result<()> {
         let none = operator.send(Method::TRACE, &path.replace(['{', '}'], ""), None).await?;
         assert_eq!(none.code(), "X-405", "{path}: {none:?}");
     }
+    for nowhere in ["/api/v1/nothing", "/api/v2/sites"] {
+        let answer = operator.get(nowhere).await?;
+        assert_eq!(answer.status.as_u16(), 404, "{nowhere}: {answer:?}");
+        assert!(answer.code().starts_with("X-"), "{nowhere}: {answer:?}");
+    }
+    let long = format!("{{\"{}\":1}}", "k".repeat(100_000)).into_bytes();
+    let long = operator.send(Method::POST, "/api/v1/endpoint-tokens", Some(("application/json", long))).await?;
+    assert_eq!(long.code(), "X-422");
+    assert!(
+        long.json.to_string().len() < 1000 && long.json["detail"].to_string().contains("kkk"),
+        "what was sent, in part"
+    );
     assert!(asked > 100 && refused > asked / 2, "{refused} of {asked}");
     Ok(())
 }

@@ -8,9 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::error::Problem;
 
-/// A reason is one sentence; what it repeats of the request is no longer than the request's line may be.
-const REASON: usize = 16 << 10;
-/// As much of it is told.
+/// As much of a reason is told: it may repeat what was sent.
 const TOLD: usize = 300;
 
 /// Makes a problem of a refusal of the API that is none yet: a path, a query or a body that doesn't parse, a method that isn't there.
@@ -31,7 +29,8 @@ pub(super) async fn refused(request: Request, next: Next) -> Response {
         return answer;
     }
     let (parts, body) = answer.into_parts();
-    let reason = to_bytes(body, REASON).await.unwrap_or_default();
+    // Our own answer, and in memory already.
+    let reason = to_bytes(body, usize::MAX).await.unwrap_or_default();
     let reason = String::from_utf8_lossy(&reason);
     // Without axum's introduction.
     let reason = reason.split_once(": ").map_or(&*reason, |(_, reason)| reason);

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
 /// Puts a text in place of a file, or makes the file; with the rights it had. What was there stays until all is on the disk.
@@ -15,7 +16,11 @@ pub(super) fn put(path: &Path, text: &str) -> io::Result<()> {
     let part = path.with_file_name(format!(".{name}.{}", uuid::Uuid::new_v4()));
     let done = write(&part, text)
         .and_then(|()| match fs::metadata(&path) {
-            Ok(old) => fs::set_permissions(&part, old.permissions()),
+            Ok(old) => {
+                // Root's doing takes nobody's file away; others own what they write.
+                let _ = chown(&part, Some(old.uid()), Some(old.gid()));
+                fs::set_permissions(&part, old.permissions())
+            }
             Err(_) => Ok(()),
         })
         .and_then(|()| fs::rename(&part, &path));
@@ -44,11 +49,14 @@ mod tests {
         let (file, link) = (folder.path().join("a.toml"), folder.path().join("link"));
         put(&file, "one").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        // Only root can give a file away.
+        let owner = if chown(&file, Some(1234), None).is_ok() { 1234 } else { fs::metadata(&file).unwrap().uid() };
         symlink(&file, &link).unwrap();
         put(&link, "two").unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "two");
         assert!(link.is_symlink());
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::metadata(&file).unwrap().uid(), owner);
         assert!(put(&folder.path().join("none/b"), "x").is_err());
         assert!(put(folder.path(), "x").is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);

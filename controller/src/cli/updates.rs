@@ -234,3 +234,22 @@ fn row(r: &Release, counts: &Counts) -> Value {
     json!({"version": r.version, "counter": r.counter, "arch": r.arch, "state": r.state, "ring": r.ring, "reason": r.reason,
         "hotfix": r.hotfix, "rings": rings, "expires_at": Time::from_micros(r.expires_at), "id": r.id})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_begin_on_these_processors_is_not_signed() {
+        let elf = |order: u8, machine: [u8; 2]| [&b"\x7fELF\x02"[..], &[order], &[0; 12], &machine].concat();
+        assert_eq!(fits(&elf(1, [62, 0]), "x86_64"), Ok(()));
+        assert_eq!(fits(&elf(2, [0, 183]), "aarch64"), Ok(()));
+        assert_eq!(fits(b"#!/bin/sh\n", "x86_64"), Ok(()));
+        // Processors that we have no name for are the signer's affair.
+        assert_eq!(fits(&elf(1, [1, 2]), "loongarch64"), Ok(()));
+        assert!(fits(&elf(1, [183, 0]), "x86_64").unwrap_err().contains("is for aarch64"));
+        for no_program in [&b""[..], b"\x7fELF", b"{}", &elf(1, [62, 0])[..19]] {
+            assert!(fits(no_program, "x86_64").unwrap_err().contains("no program"), "{no_program:?}");
+        }
+    }
+}
