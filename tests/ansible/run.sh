@@ -53,11 +53,18 @@ until_true() { # SECONDS WHAT COMMAND...
     # An emulated machine takes its time.
     [ -z "${TRAM_ANSIBLE_GUESTS:-}" ] || limit=$((limit + 600))
     until "$@" >/dev/null 2>&1; do
-        [ "$SECONDS" -le "$limit" ] || fail "waited in vain: $what (${*@Q})"
+        [ "$SECONDS" -le "$limit" ] || { vain || true; fail "waited in vain: $what (${*@Q})"; }
         sleep 0.5
     done
     ok "$what"
 }
+
+# What the one who reads of a vain wait wants to know next.
+vain() {
+    df -h "$scratch" /var/lib
+    [ -z "$(type -t admin)" ] || for what in host pool desktop; do admin "$what" list; done
+    [ -z "$(type -t on_controller)" ] || on_controller journalctl --no-pager --lines 40 -u 'tram-*' -u 'libvirt*' -u 'virt*'
+} >&2
 
 # says WORDS COMMAND...: the command's output has these words.
 says() {

@@ -23,17 +23,10 @@ step() { # number, what, usual duration
     say "$(printf '[%d/8] %s (%d s so far; usually %s)' "$1" "$2" $(($(date +%s) - began)) "$3")"
 }
 
-room() { # folder, MiB
-    local dir=$1 free
-    while [ ! -d "$dir" ]; do dir=$(dirname "$dir"); done
-    free=$(df --output=avail -m "$dir" | tail -n1 | tr -d ' ')
-    [ "$free" -ge "$2" ] || fail "$dir has $free MiB free, the demo needs $2 MiB there"
-}
-
 # --- 1 to 4: as the user who called ---------------------------------------------------------------
 
 build() {
-    if [ -x "$bin/tram-controller" ]; then room "$TRAM_CACHE" 2048; else room "$TRAM_CACHE" 9000; fi
+    if [ -x "$bin/tram-controller" ]; then room "$TRAM_CACHE" 2048 "the demo"; else room "$TRAM_CACHE" 9000 "the demo"; fi
     step 1 "packages" "1 s, 3 min on a fresh machine"
     "$root/.ci/setup" demo
     step 2 "web console" "1 s, 40 s the first time"
@@ -323,7 +316,7 @@ trap on_exit EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-room "$(dirname "$disks")" 2048
+room "$(dirname "$disks")" 2048 "the demo"
 own_folder "$disks" 0711
 mkdir -p "$disks/images" "$disks/disks"
 chmod 0711 "$disks/images" "$disks/disks"
