@@ -126,5 +126,22 @@ fn an_emptied_host_loses_its_desktops_to_others_and_can_be_removed() -> Result<(
     world.cli(&["admin", "host", "remove", "may-1"])?;
     ensure!(hosts(&world)? == [("may-2".to_owned(), 6)]);
     ensure!(world.cli(&["admin", "host", "open", "may-9"]).is_err_and(|e| e.to_string().contains("no host named")));
+
+    // Nowhere to go says so on the pool and on each desktop, and no longer once there is room.
+    let told = |world: &World, what: &str| -> Result<Vec<String>> {
+        let all = world.json(&["admin", what, "list", "--json"])?;
+        let of = |row: &Value| if what == "pool" { row["problem"].to_string() } else { row["error"].to_string() };
+        Ok(all.as_array().into_iter().flatten().map(of).collect())
+    };
+    world.cli(&["admin", "host", "close", "may-2"])?;
+    world.cli(&["admin", "pool", "resize", "p", "8"])?;
+    let waiting = |all: &[String]| all.iter().filter(|t| t.contains("no host is up")).count();
+    world.until("it is said why two wait", |w| {
+        Ok(waiting(&told(w, "desktop")?) == 2 && waiting(&told(w, "pool")?) == 1)
+    })?;
+    world.cli(&["admin", "host", "open", "may-2"])?;
+    world.settled(8, "running")?;
+    ensure!(waiting(&told(&world, "desktop")?) == 0);
+    world.until("the pool says so no longer", |w| Ok(waiting(&told(w, "pool")?) == 0))?;
     Ok(())
 }

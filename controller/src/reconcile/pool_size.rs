@@ -85,7 +85,7 @@ async fn resize(world: &World, pool: &Pool) -> Result<bool> {
     Ok(steps.len() >= pool::SURGE)
 }
 
-/// Gives every desktop without a host one, and says on the pool when there is no room.
+/// Gives every desktop without a host one, and says on it and on its pool when there is no room.
 async fn place(world: &World) -> Result<()> {
     let mut rooms = world.app.store.rooms().await?;
     let now = world.app.clock.now();
@@ -101,6 +101,8 @@ async fn place(world: &World) -> Result<()> {
                 }
             }
             Err(why) => {
+                // On the desktop, too: that is what the one who asked for it looks at.
+                tx.desktop_without_room(d.id, words(why)).await?;
                 problems.insert(d.pool, why);
             }
         }

@@ -309,6 +309,20 @@ impl Tx {
             .collect())
     }
 
+    /// Why a desktop has no host yet. Writes (and tells) only a change; [`Self::place`] takes it back.
+    ///
+    /// # Errors
+    /// Any [`super::StoreError`].
+    pub async fn desktop_without_room(&mut self, id: DesktopId, (code, text): (&str, &str)) -> Result<()> {
+        let rows = exec_tx!(self, c => sqlx::query(
+            "UPDATE desktops SET error_code = $2, error_text = $3 WHERE id = $1 AND host_id IS NULL AND COALESCE(error_code, '') <> $2")
+            .bind(id.0).bind(code).bind(text).execute(c))?;
+        if rows == 1 {
+            self.touch(Kind::Desktop, id.0);
+        }
+        Ok(())
+    }
+
     /// Gives a desktop its host and makes it due.
     ///
     /// # Errors
