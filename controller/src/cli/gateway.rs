@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::server::{WARM, carrier, opener, spawn_until, stopped};
+use super::server::{carrier, opener, spawn_until, stopped};
 use super::{app, clock, listener};
 use crate::agents;
 use crate::config::Config;
@@ -82,6 +82,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
     watch_pass(&app)?;
     let gateway = Gateway::known(app.clone(), fleet, config.sessions.clone(), me);
     let mut tasks = JoinSet::new();
+    tasks.spawn(world.app.store.clone().keep_warm(stop.clone()));
     tasks.spawn(driver::run(world, hosts));
     spawn_until(&mut tasks, &stop, {
         let store = app.store.clone();
@@ -159,14 +160,14 @@ async fn try_open(config: &Config) -> Result<Result<App, String>> {
             )));
         }
     }
-    let store = match Store::open(&config.database_url, Bus::default()).await {
+    let store = match Store::open_to_serve(&config.database_url, Bus::default()).await {
         Ok(store) => store,
         Err(StoreError::Unavailable(why)) => return Ok(Err(format!("the database: {why}"))),
         Err(e) => return Err(e).context("opening the database"),
     };
     match store.is_current().await {
         Ok(true) => {
-            store.warm(WARM).await?;
+            store.warm().await?;
             Ok(Ok(app(config, store).await?))
         }
         Ok(false) => Ok(Err("the database is not of this release yet; start a controller of it".into())),

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::identity::password::Passwords;
 use crate::nudge::Bus;
 use crate::services::App;
-use crate::store::{ServerLock, Store, sqlite_path};
+use crate::store::{ServerLock, Store, StoreError, sqlite_path};
 use crate::telemetry;
 
 mod admin;
@@ -157,7 +157,16 @@ async fn run(cli: Cli) -> Result<ExitCode> {
 
 /// Opens and migrates the database and puts together what use cases need.
 async fn open(config: &Config) -> Result<App> {
-    let store = Store::open(&config.database_url, Bus::default()).await.context("opening the database")?;
+    migrated(config, Store::open(&config.database_url, Bus::default()).await).await
+}
+
+/// The same for a server.
+async fn open_to_serve(config: &Config) -> Result<App> {
+    migrated(config, Store::open_to_serve(&config.database_url, Bus::default()).await).await
+}
+
+async fn migrated(config: &Config, opened: Result<Store, StoreError>) -> Result<App> {
+    let store = opened.context("opening the database")?;
     store.migrate().await.context("bringing the database up to date")?;
     app(config, store).await
 }

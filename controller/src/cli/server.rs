@@ -9,7 +9,7 @@ use tram_hypervisor::node::Access;
 use tram_hypervisor::{AccelPolicy, OpenOptions, Owner};
 use uuid::Uuid;
 
-use super::{clock, listener, lock, open};
+use super::{clock, listener, lock, open_to_serve};
 use crate::agents;
 use crate::api::{Api, events::Hub, router};
 use crate::config::{self, Config};
@@ -34,8 +34,6 @@ use crate::services::{App, endpoints, nodes};
 use crate::store::{Db, listen};
 use crate::telemetry;
 
-/// Connections to the database that are ready before anybody comes.
-pub(super) const WARM: usize = 4;
 /// Longest a call to a host may take.
 const DEADLINE: std::time::Duration = std::time::Duration::from_secs(40);
 
@@ -47,7 +45,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
     let _lock = lock(&config)?;
     let tls = tls::server_config(&config.tls)
         .context("TLS is not set up; make a certificate with `tram-controller admin init-tls --names NAME,ADDRESS`")?;
-    let app = open(&config).await?;
+    let app = open_to_serve(&config).await?;
     if matches!(app.store.db(), Db::Sqlite { .. }) {
         // The lock says that our former self is dead: its leases and connections are void. Gateways of their own
         // hold no leases, and their connections go on.
@@ -56,7 +54,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
         tx.forget_embedded_gateways().await?;
         tx.commit().await?;
     }
-    app.store.warm(WARM).await?;
+    app.store.warm().await?;
     let metrics = telemetry::metrics()?;
     let web = listener::bind(config.listen, "server.listen").await?;
     let agent_side = listener::bind(config.agent_listen, "server.agent_listen").await?;
@@ -71,6 +69,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
         stop: stop.clone(),
     };
     let mut tasks = JoinSet::new();
+    tasks.spawn(app.store.clone().keep_warm(stop.clone()));
     tasks.spawn(driver::run(world.clone(), HostInventory::default()));
     tasks.spawn(driver::run(world.clone(), PoolSize));
     tasks.spawn(desktop_lifecycle::run(world.clone()));

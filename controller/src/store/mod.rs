@@ -16,9 +16,11 @@ use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use tokio_util::sync::CancellationToken;
 use tram_wire::ids::InstallationId;
 use uuid::Uuid;
 
+use crate::domain::access::Scope;
 use crate::domain::ticket::Binding;
 use crate::domain::time::Time;
 use crate::nudge::{Bus, Change, Kind};
@@ -210,6 +212,15 @@ macro_rules! exec_tx {
 
 pub(crate) use {exec_tx, on_read, on_tx};
 
+/// PostgreSQL connections of one process at most.
+const MOST: u32 = 16;
+/// Those that a serving process keeps open. A controller and four gateways keep 40 of the 100 that PostgreSQL allows.
+const WARM: u32 = 8;
+/// How often they are looked after.
+const WARM_AGAIN: Duration = Duration::from_secs(300);
+/// A connection is made anew at this age, so that what its server keeps for it does not grow for ever.
+const AGE: Duration = Duration::from_secs(6 * 3600);
+
 /// Migrations for SQLite.
 pub static SQLITE_MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
 /// Migrations for PostgreSQL: same numbers, same tables and columns.
@@ -221,11 +232,27 @@ impl Store {
     /// # Errors
     /// [`StoreError::Folder`] or [`StoreError::Unavailable`].
     pub async fn open(url: &str, bus: Bus) -> Result<Self> {
+        Self::open_with(url, bus, 0).await
+    }
+
+    /// The same for a server that is asked at any moment: on PostgreSQL it keeps [`WARM`] connections open, day and
+    /// night, for [`Self::warm`]. Else those are closed by and by, and the first officers of the morning wait while each is
+    /// made anew (measured: 160 to 290 ms at the 99th percentile of 200 sign-ins a second).
+    ///
+    /// # Errors
+    /// Like [`Self::open`].
+    pub async fn open_to_serve(url: &str, bus: Bus) -> Result<Self> {
+        Self::open_with(url, bus, WARM).await
+    }
+
+    async fn open_with(url: &str, bus: Bus, warm: u32) -> Result<Self> {
         let db = if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             let options = PgConnectOptions::from_str(url).map_err(|e| StoreError::Unavailable(e.to_string()))?;
             Db::Postgres(
                 PgPoolOptions::new()
-                    .max_connections(16)
+                    .max_connections(MOST)
+                    .min_connections(warm)
+                    .max_lifetime(AGE)
                     // To make one takes a handshake and a password's hashing: seconds, where the machine is slow and busy.
                     .acquire_timeout(Duration::from_secs(10))
                     .connect_with(options)
@@ -336,27 +363,46 @@ impl Store {
         Ok(Tx { inner, bus: self.bus.clone(), changes: Vec::new(), told: HashSet::new() })
     }
 
-    /// Opens so many connections, and lets each learn the statements of a way in: the first officers of the morning
-    /// need not wait for either. On SQLite there is nothing to do.
+    /// Lets [`WARM`] connections learn the statements of a way in: the first officers of the morning need not wait for
+    /// each of them to do so. On SQLite there is nothing to do.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn warm(&self, connections: usize) -> Result<()> {
+    pub async fn warm(&self) -> Result<()> {
         if matches!(self.db, Db::Sqlite { .. }) {
             return Ok(());
         }
         let mut open = Vec::new();
-        for _ in 0..connections {
+        for _ in 0..WARM {
             // Held together, so that each is another one; nothing is committed.
             open.push(self.begin().await?);
         }
-        let (nobody, stranger) = (Uuid::nil().into(), Binding::Browser([0; 32]));
+        let (user, session, desktop) = (Uuid::nil().into(), Uuid::nil().into(), Uuid::nil().into());
+        let (stranger, nowhere) = (Binding::Browser([0; 32]), Scope::Sites(vec![String::new()]));
         for tx in &mut open {
+            tx.lock_user(user).await?;
+            tx.live_session_of(user).await?;
+            tx.kept_desktop(user, &nowhere).await?;
+            tx.line().await?;
+            tx.free_desktop(user, &nowhere, false).await?;
+            tx.assign_desktop(desktop, user, Time::from_micros(0)).await?;
+            tx.place_key(&stranger).await?;
             tx.redeem_ticket(&[0; 32], &stranger, None).await?;
-            tx.hold_at(nobody, &stranger).await?;
-            tx.hold_session(nobody).await?;
+            tx.hold_at(session, &stranger).await?;
+            tx.hold_session(session).await?;
         }
         Ok(())
+    }
+
+    /// Does so every few minutes until stopped: connections that ended, of age or of a fault, have successors that know
+    /// nothing yet.
+    pub async fn keep_warm(self, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(WARM_AGAIN)).await.is_some() {
+            // In a busy hour they know all of it, and are not to be had. That the database is gone others say.
+            if matches!(&self.db, Db::Postgres(p) if p.num_idle() >= WARM as usize) {
+                let _ = self.warm().await;
+            }
+        }
     }
 
     /// The bus that commits are told to.

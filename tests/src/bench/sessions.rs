@@ -56,7 +56,7 @@ async fn redemptions(db: TestDb) -> Result<(f64, f64)> {
         tickets.push((n, ticket.context("a warm desktop comes with a ticket")?.secret.reveal().to_owned()));
     }
     // As a gateway does before it takes anybody.
-    db.store.warm(AT_ONCE).await?;
+    db.store.warm().await?;
     let began = Instant::now();
     let mut tasks = Vec::new();
     for part in tickets.chunks(OFFICERS.div_ceil(AT_ONCE)) {

@@ -7,7 +7,9 @@ use anyhow::{Context, Result, ensure};
 use tokio::time::Instant;
 use tram_controller::clock::Clock;
 use tram_controller::domain::session::SessionState;
+use tram_controller::nudge::Bus;
 use tram_controller::services::broker;
+use tram_controller::store::Store;
 
 use super::Row;
 use crate::db;
@@ -39,7 +41,10 @@ struct Seen {
 async fn storm() -> Result<Row> {
     let db = db::postgres().await?;
     let plan = Plan { desktops: DESKTOPS, officers: OFFICERS, ..Plan::default() };
-    let office = Arc::new(Office::build(&db.store, Clock::system(), plan).await?);
+    // As a controller has it.
+    let store = Store::open_to_serve(&db.url, Bus::default()).await?;
+    store.warm().await?;
+    let office = Arc::new(Office::build(&store, Clock::system(), plan).await?);
     let began = Instant::now();
     let mut tasks = Vec::new();
     for n in 0..OFFICERS {
