@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -65,6 +66,11 @@ async fn office(kbit: Option<u32>) -> Result<Outcome> {
     let site = Shaper::new(None).site("office", kbit);
     let (pictures, viewer) = connection(&line).await?;
     let (mut letters, mut typist) = connection(&line).await?;
+    // What Debian comes with, whatever this machine has: BBR lets so few packets of a typist travel at once that
+    // letters wait for each other as soon as the line's round trip grows.
+    for gateway in [&pictures, &letters] {
+        SockRef::from(gateway).set_tcp_congestion(b"cubic")?;
+    }
     let mut watch = Watch::new();
     let (began, bytes) = (watch.began, watch.bytes.clone());
     let tasks = [
