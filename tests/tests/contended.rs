@@ -1,12 +1,17 @@
-//! Requests whose transactions meet others in PostgreSQL.
+//! Requests whose transactions meet others in PostgreSQL, and connections that are ready for the morning's first ones.
 
-use anyhow::{Result, bail};
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
 use axum::http::StatusCode;
+use tram_controller::clock::Clock;
 use tram_controller::domain::access::Role;
-use tram_controller::services::TRIES;
-use tram_controller::store::Db;
+use tram_controller::nudge::Bus;
+use tram_controller::services::{TRIES, broker};
+use tram_controller::store::{Db, Store};
 use tram_tests::db::{self, TestDb};
 use tram_tests::http::{PASSWORD, TestApi};
+use tram_tests::office::{Office, Plan};
 
 /// From now on the first so many sign-ins meet another transaction. A sequence goes on counting when a
 /// transaction is broken off.
@@ -55,5 +60,38 @@ async fn one_that_never_gets_through_is_told_so_and_changes_nothing() -> Result<
     assert!(answer.headers.contains_key("retry-after"));
     assert_eq!(number(&db, "SELECT last_value FROM met").await?, i64::try_from(TRIES)? + 1, "it is not tried for ever");
     assert_eq!(number(&db, "SELECT count(*) FROM web_sessions").await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_servers_connections_know_the_way_in_before_anybody_comes() -> Result<()> {
+    let db = db::postgres().await?;
+    let store = Store::open_to_serve(&db.url, Bus::default()).await?;
+    let Db::Postgres(pool) = store.db() else { bail!("this is PostgreSQL") };
+    assert_eq!(pool.size(), 8);
+    let office = Office::build(&store, Clock::system(), Plan::default()).await?;
+    store.warm().await?;
+    // The pool takes a connection back some time after it was let go.
+    tokio::time::timeout(Duration::from_secs(30), async {
+        while pool.num_idle() < 8 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await?;
+    let (mut all, mut know) = (Vec::new(), 0);
+    while pool.num_idle() > 0 {
+        all.push(pool.acquire().await?);
+    }
+    for one in &mut all {
+        let known: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM pg_prepared_statements").fetch_one(&mut **one).await?;
+        know += usize::from(known >= 10);
+    }
+    ensure!(know >= 8, "{know} of {} know the way in", all.len());
+    drop(all);
+    // It held nothing and changed nothing.
+    assert_eq!(office.count("SELECT COUNT(*) FROM desktops WHERE assigned_user IS NOT NULL").await?, 0);
+    let (_, ticket) = broker::connect(&office.app, &office.officer(0), &Office::browser(0)).await?;
+    ensure!(ticket.is_some());
     Ok(())
 }

@@ -391,6 +391,12 @@ impl Store {
             tx.hold_at(session, &stranger).await?;
             tx.hold_session(session).await?;
         }
+        for tx in open {
+            // Not by dropping it: that gives the connection back some time later.
+            if let TxInner::Postgres(t) = tx.inner {
+                t.rollback().await?;
+            }
+        }
         Ok(())
     }
 
