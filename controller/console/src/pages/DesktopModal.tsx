@@ -16,7 +16,9 @@ const MOVING = new Set(['planned', 'creating', 'defined', 'starting', 'booting',
 export function StateDetail({ desktop }: { desktop: Desktop }) {
   const { t } = useTranslation()
   const wait = desktop.last_error?.text
-  const moving = MOVING.has(desktop.state) && !(desktop.state === 'defined' && desktop.desired === 'stopped')
+  // A planned one with a reason waits for a host; nothing moves.
+  const rests = (desktop.state === 'defined' && desktop.desired === 'stopped') || (desktop.state === 'planned' && !!wait)
+  const moving = MOVING.has(desktop.state) && !rests
   return (
     <span style={{ display: 'inline-flex', alignItems: 'center', gap: 8, maxWidth: '100%' }} title={wait ?? undefined}>
       <StatePill group="desktop.state" state={desktop.state} tone={moving ? undefined : settledTone(desktop)} />
