@@ -182,7 +182,7 @@ export class World {
     const changed = []
     const gone = []
     for (const d of this.desktops) {
-      if (Math.random() > 0.5 * this.speed) continue
+      if (Math.random() > 0.5 * this.speed || (d.state === 'planned' && d.last_error)) continue
       const before = d.state
       const i = ORDER.indexOf(d.state)
       if (d.state === 'deleting') gone.push(d.id)

@@ -234,6 +234,18 @@ export async function operator({ steps, mock, url, world, as }) {
     await page.keyboard.press('Escape')
     await page.locator('tr', { hasText: 'co-loa-1' }).waitFor()
   })
+  await steps.step('a desktop that no host has room for says so, and no bar pretends', async () => {
+    const kept = world.desktops
+    const text = 'no host has enough disk left; free some or add a host'
+    const waits = { ...kept[0], id: crypto.randomUUID(), name: 'cho-dia-01', state: 'planned', host: null, last_error: { code: 'P-303', text } }
+    world.desktops = [waits, ...kept.slice(1)]
+    await page.goto(`${url}/console/desktops`)
+    const row = page.getByRole('row').filter({ hasText: 'cho-dia-01' })
+    await row.getByText('Các máy chủ không còn đủ đĩa.').waitFor()
+    check((await row.getByRole('progressbar').count()) === 0, 'a bar is drawn')
+    await shoot(page, 'ui-desktop-no-room')
+    world.desktops = kept
+  })
   await steps.step('5,000 desktops scroll with few rows drawn, and filter', async () => {
     const template = world.desktops[0]
     const many = Array.from({ length: 5000 }, (_, i) => ({ ...template, id: `many-${i}`, name: `lon-${i}`, state: 'stopped', desired: 'stopped' }))
